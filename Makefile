@@ -1,0 +1,34 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+BIN := .venv/bin
+FLOOR := 3.10
+
+.PHONY: install demo test clean
+
+install: .venv/installed
+
+.venv/installed: setup.cfg pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || \
+	  { echo "jepa_agent needs Python $(FLOOR) or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1). Try: make PYTHON=python3.11 install"; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
+	  { echo "the venv module is missing: apt install python3-venv (or your system's name for it)"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,baselines]'
+	@touch $@
+
+demo: install
+	@$(BIN)/python -c 'import shutil; shutil.rmtree("runs/demo", ignore_errors=True)'
+	$(BIN)/jepa-agent train --env CartPole-v1 -n 4000 --eval-freq 1000 --eval-episodes 5 -P --output runs/demo
+	$(BIN)/jepa-agent evaluate runs/demo --episodes 5
+	@echo "Curves: $(BIN)/tensorboard --logdir runs/demo"
+
+test: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy -p jepa_agent
+	$(BIN)/lint-imports
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
+
+clean:
+	rm -rf .venv build *.egg-info

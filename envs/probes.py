@@ -1,0 +1,98 @@
+"""Probe environments: tasks of one or two steps whose true values are known, each needing one more faculty than the last.
+
+When an agent fails, the first probe it fails tells which part is broken.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+
+
+class Probe(gym.Env[np.ndarray, Any]):
+    """Observations in [-1, 1]^1; two discrete actions, or with ``continuous=True`` one in [-1, 1]."""
+
+    length = 1
+
+    def __init__(self, continuous: bool = False):
+        self.observation_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
+        self.action_space = spaces.Box(-1.0, 1.0, (1,), np.float32) if continuous else spaces.Discrete(2)
+        self.continuous = continuous
+        self.steps = 0
+        self.value = 0.0
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.steps = 0
+        self.value = self.first()
+        return self.observation(), {}
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        # In [-1, 1] for either kind of action.
+        signed = float(np.asarray(action).reshape(-1)[0]) if self.continuous else 2.0 * int(action) - 1.0
+        reward = self.reward(signed)
+        self.steps += 1
+        self.value = self.then()
+        return self.observation(), reward, self.steps >= self.length, False, {}
+
+    def observation(self) -> np.ndarray:
+        """The hidden value, shown."""
+        return np.array([self.value], dtype=np.float32)
+
+    def first(self) -> float:
+        """Value at reset."""
+        return 0.0
+
+    def then(self) -> float:
+        """Value after a step."""
+        return self.value
+
+    def reward(self, action: float) -> float:
+        """Reward of an action in [-1, 1]."""
+        raise NotImplementedError
+
+
+class ConstantReward(Probe):
+    """One step, reward 1: the cost-to-go is -1 whatever is seen or done."""
+
+    def reward(self, action: float) -> float:
+        return 1.0
+
+
+class ObservationIsValue(Probe):
+    """One step, observation -1 or 1 at random, which is also the reward."""
+
+    def first(self) -> float:
+        return float(self.np_random.choice([-1.0, 1.0]))
+
+    def reward(self, action: float) -> float:
+        return self.value
+
+
+class Discounting(Probe):
+    """Two steps, observations 0 and 1, reward 1 after the second: the cost-to-go of the first is -gamma."""
+
+    length = 2
+
+    def then(self) -> float:
+        return 1.0
+
+    def reward(self, action: float) -> float:
+        return float(self.steps == 1)
+
+
+class ActionMatters(Probe):
+    """One step, the reward is the action in [-1, 1]."""
+
+    def reward(self, action: float) -> float:
+        return action
+
+
+class ActionFollowsObservation(ObservationIsValue):
+    """One step, observation -1 or 1 at random; the reward is their product, 1 when the action follows it."""
+
+    def reward(self, action: float) -> float:
+        return self.value * action

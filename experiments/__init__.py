@@ -1,0 +1,1 @@
+"""Comparing agents: baselines, runs, statistics, reports."""

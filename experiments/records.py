@@ -1,0 +1,110 @@
+"""What a run was asked to do and what it left behind, on disk and in memory."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+AGENT = "JEPA"
+SPEC, RESULT, EVALUATIONS, LOG = "spec.json", "result.json", "evaluations.jsonl", "log.txt"
+_COLUMNS = ("step", "returns", "cpu_seconds", "ms_per_step")
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """One training run; two equal specs ask for the same run. Dictionaries must hold nothing but JSON.
+
+    Args:
+        algorithm: JEPA or the name of a baseline.
+        env: Gymnasium id.
+        seed: Seed of training.
+        n_timesteps: Environment steps, counted over all environments.
+        eval_freq: Environment steps between evaluations; the last step is always followed by one.
+        n_eval_episodes: Episodes per evaluation and mode.
+        modes: Who acts when JEPA is evaluated; a baseline has the single mode "policy".
+        env_kwargs: Arguments of the environment.
+        overrides: Constructor arguments of the algorithm that replace the defaults.
+        stop_at: Training ends when the latest mean return of every mode is at least this.
+    """
+
+    algorithm: str
+    env: str
+    seed: int
+    n_timesteps: int
+    eval_freq: int
+    n_eval_episodes: int = 10
+    modes: tuple[str, ...] = ("actor", "planner")
+    env_kwargs: dict[str, Any] = field(default_factory=dict)
+    overrides: dict[str, Any] = field(default_factory=dict)
+    stop_at: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("n_timesteps", "eval_freq", "n_eval_episodes"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)!r}")
+        modes = tuple(self.modes) if self.algorithm == AGENT else ("policy",)
+        if not modes:
+            raise ValueError("modes must name at least one mode")
+        object.__setattr__(self, "modes", modes)
+        for name in ("env_kwargs", "overrides"):
+            # As it will be read back, so that a spec equals the one on disk and shares nothing with the caller.
+            object.__setattr__(self, name, json.loads(json.dumps(getattr(self, name))))
+
+    def folder(self, root: Path) -> Path:
+        """Where the run lives below ``root``."""
+        env = re.sub(r"[^\w.-]+", "-", self.env)
+        return root / env / f"{self.algorithm}-seed{self.seed}"
+
+
+class Curve(NamedTuple):
+    """How well one mode of one run did, evaluation by evaluation."""
+
+    spec: RunSpec
+    mode: str
+    steps: np.ndarray  # (E,) environment steps
+    returns: np.ndarray  # (E, n_eval_episodes) undiscounted returns
+    cpu_seconds: np.ndarray  # (E,) CPU seconds of training, evaluations excluded
+    ms_per_step: np.ndarray  # (E,) CPU milliseconds per step while evaluating
+
+    @property
+    def means(self) -> np.ndarray:
+        """Mean return of each evaluation, ``(E,)``."""
+        return self.returns.mean(axis=1)
+
+
+def read_spec(path: Path) -> RunSpec:
+    """The spec in a spec.json or a result.json; FileNotFoundError if there is no such file."""
+    content = json.loads(path.read_text())
+    return RunSpec(**content.get("spec", content))
+
+
+def read_curves(root: Path) -> list[Curve]:
+    """The curves of every finished run below ``root``, one per mode, in the order of their folders."""
+    curves = []
+    for result in sorted(root.rglob(RESULT)):
+        spec = read_spec(result)
+        rows = [json.loads(line) for line in result.with_name(EVALUATIONS).read_text().splitlines()]
+        for mode in spec.modes:
+            own = [row for row in rows if row["mode"] == mode]
+            columns = (np.array([row[name] for row in own]) for name in _COLUMNS)
+            curves.append(Curve(spec, mode, *columns))
+    return curves
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write all of it or nothing, making the folder if need be."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f"{path.name}.part")
+    draft.write_text(json.dumps(content, indent=2) + "\n")
+    os.replace(draft, path)
+
+
+def spec_as_dict(spec: RunSpec) -> dict[str, Any]:
+    """The spec as JSON has it."""
+    return {**asdict(spec), "modes": list(spec.modes)}

@@ -1,0 +1,194 @@
+"""Doing runs: one in this process, or many side by side, resumed where they were left."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import gymnasium
+import numpy as np
+import stable_baselines3
+import torch
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.env_util import make_vec_env
+
+from jepa_agent._version import __version__
+from jepa_agent.config import PlannerConfig
+from jepa_agent.experiments.baselines import make_baseline
+from jepa_agent.experiments.evaluation import Evaluator
+from jepa_agent.experiments.records import (
+    AGENT,
+    EVALUATIONS,
+    LOG,
+    RESULT,
+    SPEC,
+    Curve,
+    RunSpec,
+    read_curves,
+    read_spec,
+    spec_as_dict,
+    write_json,
+)
+
+__all__ = ["Curve", "Event", "Failure", "RunSpec", "read_curves", "run", "run_all"]
+
+
+@dataclass(frozen=True)
+class Event:
+    """What has just become of a run."""
+
+    kind: Literal["skipped", "started", "finished", "failed"]
+    spec: RunSpec
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A run that failed, and the last line it wrote to its log."""
+
+    spec: RunSpec
+    reason: str
+    log: Path
+
+
+def run(spec: RunSpec, folder: Path) -> None:
+    """Train from scratch in this process, on one thread; evaluations.jsonl grows on the way, result.json comes last.
+
+    Whatever an earlier run left in ``folder`` is replaced. Raises what building or training the algorithm raises.
+    """
+    torch.set_num_threads(1)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in (RESULT, EVALUATIONS):
+        (folder / name).unlink(missing_ok=True)
+    began = time.process_time()
+    model = _build(spec)
+    evaluator = Evaluator(spec, folder / EVALUATIONS)
+    model.learn(spec.n_timesteps, callback=evaluator)
+    training_seconds, _ = evaluator.clock.read()
+    env = model.get_env()
+    assert env is not None
+    env.close()
+    result = {
+        "spec": spec_as_dict(spec),
+        "finished": True,
+        "steps": model.num_timesteps,
+        "training_cpu_seconds": training_seconds,
+        "total_cpu_seconds": time.process_time() - began,
+        "cpu": _cpu_model(),
+        "versions": _versions(),
+    }
+    write_json(folder / RESULT, result)
+
+
+def run_all(
+    specs: Sequence[RunSpec], root: Path, jobs: int, on_event: Callable[[Event], None] = lambda event: None
+) -> list[Failure]:
+    """Do every run in a process of its own, ``jobs`` at a time, each in ``spec.folder(root)``; return the failures.
+
+    A finished run is skipped, an unfinished one starts afresh. Raises ValueError before anything starts if two specs
+    share a folder or a folder holds the result of another spec. When interrupted it ends the runs that are under way.
+    """
+    if jobs < 1:
+        raise ValueError(f"jobs must be at least 1, got {jobs!r}")
+    waiting = _unfinished(specs, root, on_event)
+    running: dict[subprocess.Popen[bytes], RunSpec] = {}
+    failures = []
+    try:
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                spec = waiting.pop(0)
+                running[_start(spec, spec.folder(root))] = spec
+                on_event(Event("started", spec, spec.folder(root)))
+            time.sleep(0.05)
+            for process in [process for process in running if process.poll() is not None]:
+                spec = running.pop(process)
+                folder = spec.folder(root)
+                finished = process.returncode == 0 and (folder / RESULT).exists()
+                if not finished:
+                    reason = _last_line(folder / LOG) or f"exit code {process.returncode}, with an empty log"
+                    failures.append(Failure(spec, reason, folder / LOG))
+                on_event(Event("finished" if finished else "failed", spec, folder))
+    finally:
+        for process in running:
+            process.terminate()
+        for process in running:
+            process.wait()
+    return failures
+
+
+def _unfinished(specs: Sequence[RunSpec], root: Path, on_event: Callable[[Event], None]) -> list[RunSpec]:
+    owners: dict[Path, RunSpec] = {}
+    finished = []
+    for spec in specs:
+        folder = spec.folder(root)
+        if folder in owners:
+            raise ValueError(f"two runs would share the folder {folder}: give each of them a root of its own")
+        owners[folder] = spec
+        if (folder / RESULT).exists():
+            if read_spec(folder / RESULT) != spec:
+                raise ValueError(f"{folder} holds the result of another spec: move it away or choose another root")
+            finished.append(spec)
+    for spec in finished:
+        on_event(Event("skipped", spec, spec.folder(root)))
+    return [spec for spec in specs if spec not in finished]
+
+
+def _start(spec: RunSpec, folder: Path) -> subprocess.Popen[bytes]:
+    write_json(folder / SPEC, spec_as_dict(spec))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "jepa_agent.experiments.runner", str(folder / SPEC), str(folder)]
+    with (folder / LOG).open("wb") as log:
+        return subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
+
+
+def _build(spec: RunSpec) -> BaseAlgorithm:
+    if spec.algorithm != AGENT:
+        return make_baseline(spec.algorithm, spec.env, spec.seed, spec.env_kwargs, spec.overrides)
+    from jepa_agent.algorithm import JEPA
+
+    chosen: dict[str, Any] = dict(spec.overrides)
+    if "planner" in chosen:
+        chosen["planner"] = PlannerConfig(**chosen["planner"])
+    env = make_vec_env(spec.env, chosen.pop("n_envs", 1), seed=spec.seed, env_kwargs=spec.env_kwargs)
+    return JEPA("MlpPolicy", env, seed=spec.seed, device="cpu", **chosen)
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(errors="replace").strip().splitlines()
+    return lines[-1] if lines else ""
+
+
+def _cpu_model() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "stable_baselines3": stable_baselines3.__version__,
+        "gymnasium": gymnasium.__version__,
+        "numpy": np.__version__,
+        "jepa_agent": __version__,
+    }
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Do the run that a JSON file describes: ``SPEC.json FOLDER``."""
+    if len(arguments) != 2:
+        raise SystemExit("usage: python -m jepa_agent.experiments.runner SPEC.json FOLDER")
+    run(read_spec(Path(arguments[0])), Path(arguments[1]))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

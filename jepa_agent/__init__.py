@@ -1,0 +1,9 @@
+"""A joint embedding predictive agent for Gymnasium, with the face of Stable-Baselines3."""
+
+from jepa_agent import envs as _envs  # noqa: F401  (registers the ids)
+from jepa_agent._version import __version__
+from jepa_agent.algorithm import JEPA
+from jepa_agent.policy import JEPAPolicy
+from jepa_agent.world_model import WorldModel
+
+__all__ = ["JEPA", "JEPAPolicy", "WorldModel", "__version__"]

@@ -1,0 +1,435 @@
+"""Learning: what the agent does with its experience."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, BinaryIO, ClassVar
+
+import numpy as np
+import torch
+from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.noise import ActionNoise
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, RolloutReturn, Schedule
+from stable_baselines3.common.utils import check_for_correct_spaces, get_system_info
+from stable_baselines3.common.vec_env import unwrap_vec_normalize
+from torch import Tensor
+
+from jepa_agent import checkpoint
+from jepa_agent._version import __version__
+from jepa_agent.config import AgentConfig, PlannerConfig
+from jepa_agent.losses.actor import distillation_loss, value_gradient_loss
+from jepa_agent.losses.energy import energy_loss
+from jepa_agent.losses.prediction import cost_loss, prediction_loss, termination_loss
+from jepa_agent.losses.value import n_step_return, value_loss
+from jepa_agent.mode_switch import ActorMode, AutoMode, EveryK, ModeSwitch, PlannerMode, make_mode_switch
+from jepa_agent.networks import random_latents
+from jepa_agent.planning import PLANNERS, Planner
+from jepa_agent.policy import JEPAPolicy
+from jepa_agent.replay_buffer import SequenceReplayBuffer
+from jepa_agent.tensor_ops import masked_mean, pessimistic, polyak_update
+from jepa_agent.types import Decision, SequenceBatch
+from jepa_agent.working_memory import PackedMemory
+
+_DEFAULT = AgentConfig()
+_OPTIMIZERS = ("optimizer", "value_optimizer", "actor_optimizer")
+_COUNTERS = ("num_timesteps", "_total_timesteps", "_n_updates", "_episode_num", "_num_timesteps_at_start")
+_SETTINGS: tuple[type, ...] = (PlannerConfig, *PLANNERS.values(), ActorMode, PlannerMode, EveryK, AutoMode)
+
+
+class JEPA(OffPolicyAlgorithm):
+    """A joint embedding predictive agent with Stable-Baselines3's face.
+
+    ``JEPA("MlpPolicy", "CartPole-v1").learn(5_000)``. The settings are documented in `AgentConfig`; sizes of the networks
+    go into ``policy_kwargs`` (`ModelConfig`). ``planner`` is a `PlannerConfig` or a planner of your own; ``mode`` one of
+    ``auto, planner, actor, every_k`` or a `ModeSwitch`, and can be changed at any time by `set_mode`.
+    """
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"MlpPolicy": JEPAPolicy}
+    policy: JEPAPolicy
+    replay_buffer: SequenceReplayBuffer
+
+    def __init__(
+        self,
+        policy: str | type[JEPAPolicy],
+        env: GymEnv | str,
+        learning_rate: float | Schedule = _DEFAULT.learning_rate,
+        buffer_size: int = _DEFAULT.buffer_size,
+        learning_starts: int = _DEFAULT.learning_starts,
+        batch_size: int = _DEFAULT.batch_size,
+        tau: float = _DEFAULT.tau,
+        gamma: float = _DEFAULT.gamma,
+        train_freq: int | tuple[int, str] = _DEFAULT.train_freq,
+        gradient_steps: int = _DEFAULT.gradient_steps,
+        action_noise: ActionNoise | None = None,
+        replay_buffer_class: type[ReplayBuffer] | None = None,
+        replay_buffer_kwargs: dict[str, Any] | None = None,
+        optimize_memory_usage: bool = False,
+        n_steps: int = _DEFAULT.n_steps,
+        train_horizon: int = _DEFAULT.train_horizon,
+        mode: str | ModeSwitch = "auto",
+        planner: PlannerConfig | Planner | None = None,
+        exploration_std: float = _DEFAULT.exploration_std,
+        target_noise: float = _DEFAULT.target_noise,
+        pessimism: float = _DEFAULT.pessimism,
+        prediction_coef: float = _DEFAULT.prediction_coef,
+        cost_coef: float = _DEFAULT.cost_coef,
+        termination_coef: float = _DEFAULT.termination_coef,
+        energy_coef: float = _DEFAULT.energy_coef,
+        distillation_coef: float = _DEFAULT.distillation_coef,
+        regularisation_coef: float = _DEFAULT.regularisation_coef,
+        stats_window_size: int = 100,
+        tensorboard_log: str | None = None,
+        policy_kwargs: dict[str, Any] | None = None,
+        verbose: int = 0,
+        seed: int | None = None,
+        device: torch.device | str = "auto",
+        _init_setup_model: bool = True,
+    ):
+        super().__init__(
+            policy=policy,
+            env=env,
+            learning_rate=learning_rate,
+            buffer_size=buffer_size,
+            learning_starts=learning_starts,
+            batch_size=batch_size,
+            tau=tau,
+            gamma=gamma,
+            train_freq=train_freq,
+            gradient_steps=gradient_steps,
+            action_noise=action_noise,
+            replay_buffer_class=replay_buffer_class or SequenceReplayBuffer,
+            replay_buffer_kwargs=replay_buffer_kwargs,
+            optimize_memory_usage=optimize_memory_usage,
+            n_steps=n_steps,
+            stats_window_size=stats_window_size,
+            tensorboard_log=tensorboard_log,
+            policy_kwargs=dict(policy_kwargs or {}),
+            verbose=verbose,
+            seed=seed,
+            device=device,
+            support_multi_env=True,
+            sde_support=False,
+        )
+        self.train_horizon = train_horizon
+        self.mode = mode
+        self.planner = planner
+        self.exploration_std = exploration_std
+        self.target_noise = target_noise
+        self.pessimism = pessimism
+        self.prediction_coef = prediction_coef
+        self.cost_coef = cost_coef
+        self.termination_coef = termination_coef
+        self.energy_coef = energy_coef
+        self.distillation_coef = distillation_coef
+        self.regularisation_coef = regularisation_coef
+        self.last_decision: Decision | None = None
+        self._state: PackedMemory | None = None
+        if _init_setup_model:
+            self._setup_model()
+
+    def _setup_model(self) -> None:
+        chosen = self.policy_kwargs
+        self.policy_kwargs = {
+            **chosen,
+            "gamma": self.gamma,
+            "exploration_std": self.exploration_std,
+            "pessimism": self.pessimism,
+            "energy_weight": self.energy_coef,
+            "planner": self.planner,
+            "mode": self.mode,
+        }
+        # n_steps is ours, not SB3's n-step buffer's; without this it would warn that it ignores it.
+        n_steps, self.n_steps = self.n_steps, 1
+        try:
+            super()._setup_model()
+        finally:
+            self.policy_kwargs, self.n_steps = chosen, n_steps
+        self.world_model = self.policy.world_model
+        self.world_model_target = self.policy.world_model_target
+        self.value_spread = torch.ones((), device=self.device)
+
+    def set_mode(self, mode: str | ModeSwitch) -> None:
+        """Choose who acts from now on: ``actor, planner, auto, every_k`` or a `ModeSwitch`. Nothing is retrained."""
+        self.policy.mode_switch = make_mode_switch(mode)
+        self.mode = mode
+
+    # ------------------------------------------------------------------ learning, one page
+
+    def train(self, gradient_steps: int, batch_size: int = 64) -> None:
+        """Fit representation, value and actor, in this order, ``gradient_steps`` times."""
+        self.policy.set_training_mode(True)
+        policy = self.policy
+        self._update_learning_rate([policy.optimizer, policy.value_optimizer, policy.actor_optimizer])
+        terms: dict[str, Tensor] = {}
+        for _ in range(gradient_steps):
+            length = max(self.train_horizon, self.n_steps)
+            batch = self.replay_buffer.sample_sequences(batch_size, length, env=self._vec_normalize_env)
+
+            # Representation: imagine along the actions taken; meet the latents, costs and ends that were observed.
+            z_hat, terms = self._representation_loss(batch)
+            self._step(policy.optimizer, self._weighted(terms))
+
+            # Value: n-step costs from where the agent was (half the windows) and from where it imagined to be, so that a
+            # planner may ask about either. The representation is fixed from here on.
+            start = torch.randint(self.train_horizon, (batch_size,), device=self.device)
+            start *= torch.rand(batch_size, device=self.device) < 0.5
+            row = torch.arange(batch_size, device=self.device)
+            z, weight = z_hat[row, start].detach(), batch.mask[row, start]
+            cost_to_go = self.world_model.cost_module.cost_to_go(z, batch.action[row, start])
+            target = self._value_target(batch, start)
+            terms["value"] = masked_mean(value_loss(cost_to_go, target / self.world_model.value_scale), weight)
+            self._step(policy.value_optimizer, terms["value"])
+
+            # Actor: down the cost-to-go, towards what the planner found.
+            actor_terms = self._actor_loss(batch, z, weight, start == 0)
+            self._step(policy.actor_optimizer, torch.stack(list(actor_terms.values())).sum())
+            terms.update(actor_terms)
+
+            polyak_update(self.world_model, self.world_model_target, self.tau)
+
+        self._n_updates += gradient_steps
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        for name, value in terms.items():
+            self.logger.record_mean(f"train/{name}_loss", value.item())
+        self.logger.record_mean("train/cost_to_go", float(target.mean()))
+
+    def _representation_loss(self, batch: SequenceBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Imagined latents ``(B, T+1, D)`` and the terms of the world model's loss."""
+        model, heads, horizon = self.world_model, self.world_model.cost_module, self.train_horizon
+        action, mask = batch.action[:, :horizon], batch.mask[:, :horizon]
+        with torch.no_grad():
+            z_target = self.world_model_target.encode(batch.obs[:, 1 : horizon + 1])
+        z_hat = model.imagine(model.encode(batch.obs[:, 0]), action)
+        cost, logit = heads.step(z_hat[:, :-1], action)
+        terms = {
+            "prediction": masked_mean(prediction_loss(z_hat[:, 1:], z_target), mask),
+            "cost": masked_mean(cost_loss(cost, batch.cost[:, :horizon] / heads.cost_scale), mask),
+            "termination": masked_mean(termination_loss(logit, batch.terminated[:, :horizon]), mask),
+        }
+        if self.energy_coef:
+            visited = z_hat[:, 0].detach()
+            anywhere = random_latents(len(visited), visited.shape[1], None, visited.device)
+            terms["energy"] = energy_loss(heads.energy(visited), heads.energy(anywhere)).mean()
+        return z_hat, terms
+
+    def _weighted(self, terms: dict[str, Tensor]) -> Tensor:
+        return torch.stack([getattr(self, f"{name}_coef") * term for name, term in terms.items()]).sum()
+
+    @torch.no_grad()
+    def _value_target(self, batch: SequenceBatch, start: Tensor) -> Tensor:
+        """Cost-to-go ``(B,)`` from step ``start`` ``(B,)`` of each window on, in the units of -reward."""
+        target = self.world_model_target
+        known = n_step_return(batch.cost, batch.terminated, batch.mask, self.gamma, start, self.n_steps)
+        z_next = target.encode(batch.obs[torch.arange(len(start), device=self.device), known.last + 1])
+        ahead = target.actor.expectation(z_next, target.cost_to_go, self.target_noise)
+        return known.cost + known.discount * pessimistic(ahead, self.pessimism)
+
+    def _actor_loss(self, batch: SequenceBatch, z: Tensor, weight: Tensor, first: Tensor) -> dict[str, Tensor]:
+        """Terms of the actor's loss on latents ``(B, D)``; ``first`` is 1 where they are those the stored plans began in."""
+        actor, heads = self.world_model.actor, self.world_model.cost_module
+        heads.requires_grad_(False)
+        cost_to_go = actor.expectation(z, heads.cost_to_go, 0.0)
+        with torch.no_grad():
+            low, high = torch.quantile(cost_to_go.mean(0), torch.tensor([0.05, 0.95], device=z.device))
+            self.value_spread.lerp_((high - low).clamp(min=1e-3), 0.01)
+            plan_cost = heads.cost_to_go(z, batch.plan_mean).mean(0)
+        heads.requires_grad_(True)
+        planned = (batch.plan_std[:, 0] >= 0) & first
+        pull = distillation_loss(actor.imitation(z, batch.plan_mean), cost_to_go.mean(0), plan_cost, planned)
+        return {
+            "actor": masked_mean(value_gradient_loss(cost_to_go, self.value_spread), weight),
+            "distillation": self.distillation_coef * pull.mean(),
+            "regularisation": self.regularisation_coef * masked_mean(actor.regularisation(z), weight),
+        }
+
+    def _step(self, optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    # ------------------------------------------------------------------ collecting
+
+    def _sample_action(
+        self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """As SB3's, with working memory threaded from step to step and what was decided kept for storing."""
+        self.last_decision = None
+        if self.num_timesteps < learning_starts:
+            return super()._sample_action(learning_starts, action_noise, n_envs)
+        policy = self.policy
+        assert self._last_obs is not None
+        assert self._last_episode_starts is not None
+        obs, _ = policy.obs_to_tensor(self._last_obs)
+        assert isinstance(obs, Tensor)
+        before = policy.recall(self._state, n_envs)
+        starts = torch.as_tensor(self._last_episode_starts, dtype=torch.bool, device=self.device)
+        self.last_decision, memory = policy.act(obs, before.clear(starts), deterministic=False)
+        action = policy.to_env(self.last_decision.action)
+        buffer_action = action
+        if policy.squash_output:
+            buffer_action = policy.scale_action(action)
+            if action_noise is not None:
+                buffer_action = np.clip(buffer_action + action_noise(), -1, 1)
+                action = policy.unscale_action(buffer_action)
+                executed = policy.from_env(action)
+                memory = memory._replace(actions=torch.cat([executed.unsqueeze(1), memory.actions[:, 1:]], dim=1))
+        self._state = memory.pack()
+        self._record_decision(self.last_decision)
+        return action, buffer_action
+
+    def _record_decision(self, decision: Decision) -> None:
+        self.logger.record_mean("mode/planner_fraction", float(decision.planned.float().mean()))
+        self.logger.record_mean("latent/surprise", float(decision.surprise.mean()))
+        if decision.searched.any():
+            self.logger.record_mean("plan/gain", float(decision.gain[decision.searched].mean()))
+            self.logger.record_mean("plan/disagreement", float(decision.disagreement[decision.searched].mean()))
+
+    def _store_transition(
+        self,
+        replay_buffer: ReplayBuffer,
+        buffer_action: np.ndarray,
+        new_obs: np.ndarray | dict[str, np.ndarray],
+        reward: np.ndarray,
+        dones: np.ndarray,
+        infos: list[dict[str, Any]],
+    ) -> None:
+        assert isinstance(replay_buffer, SequenceReplayBuffer)
+        assert isinstance(self._last_obs, np.ndarray)
+        if self.last_decision is not None:
+            mean, std = self.last_decision.plan_mean, self.last_decision.plan_std
+            replay_buffer.stage_plan(mean.cpu().numpy(), std.cpu().numpy())
+        self.policy.observe_scales(self._last_obs, reward)
+        super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
+        self._last_episode_starts = dones
+
+    def collect_rollouts(self, *args: Any, **kwargs: Any) -> RolloutReturn:
+        rollout = super().collect_rollouts(*args, **kwargs)
+        if not rollout.continue_training:
+            # SB3 stops before storing the last transition; starting afresh keeps the next one from spanning two steps.
+            self._last_obs = None
+        return rollout
+
+    def _setup_learn(
+        self,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        reset_num_timesteps: bool = True,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        if reset_num_timesteps or self._last_obs is None:
+            self._state = None
+        return super()._setup_learn(total_timesteps, callback, reset_num_timesteps, *args, **kwargs)
+
+    def learn(
+        self,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int = 4,
+        tb_log_name: str = "JEPA",
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> JEPA:
+        """Collect and learn for ``total_timesteps`` environment steps, counted over all environments."""
+        return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
+
+    # ------------------------------------------------------------------ saving
+
+    def save(  # type: ignore[override]
+        self,
+        path: str | Path | BinaryIO,
+        exclude: Iterable[str] | None = None,
+        include: Iterable[str] | None = None,
+    ) -> None:
+        """Write weights, optimisers, settings and counters, without pickle and all or nothing; ``.zip`` is added to a path
+        without suffix. ``exclude`` names settings to leave out. Objects of your own are named, not stored: `load` says how
+        to hand them over. The replay buffer is saved by `save_replay_buffer`."""
+        if include:
+            raise ValueError(f"nothing but settings, weights and counters can be saved, got include={list(include)}")
+        left_out = {"policy", "env", "device", "tensorboard_log", "_init_setup_model", *(exclude or ())}
+        given = {name: getattr(self, name) for name in inspect.signature(JEPA.__init__).parameters if hasattr(self, name)}
+        train_freq = given["train_freq"]
+        given["train_freq"] = [train_freq.frequency, train_freq.unit.value]
+        if given["replay_buffer_class"] is SequenceReplayBuffer:
+            given["replay_buffer_class"] = None
+        tensors, groups = dict(self.policy.state_dict()), {}
+        tensors["value_spread"] = self.value_spread
+        for name in _OPTIMIZERS:
+            packed, groups[name] = checkpoint.pack_optimizer(getattr(self.policy, name))
+            tensors.update({f"{name}/{key}": tensor for key, tensor in packed.items()})
+        manifest = {
+            "class": type(self).__name__,
+            "versions": {"jepa_agent": __version__, "torch": torch.__version__},
+            "arguments": {k: checkpoint.encode(v, _SETTINGS) for k, v in given.items() if k not in left_out},
+            "observation_space": checkpoint.encode_space(self.observation_space),
+            "action_space": checkpoint.encode_space(self.action_space),
+            "n_envs": self.n_envs,
+            "counters": {name: getattr(self, name) for name in _COUNTERS},
+            "optimizers": groups,
+        }
+        checkpoint.write(path, manifest, tensors)
+
+    @classmethod
+    def load(  # type: ignore[override]
+        cls,
+        path: str | Path | BinaryIO,
+        env: GymEnv | None = None,
+        device: torch.device | str = "auto",
+        custom_objects: dict[str, Any] | None = None,
+        print_system_info: bool = False,
+        force_reset: bool = True,
+        **kwargs: Any,
+    ) -> JEPA:
+        """An agent from a file; nothing in the file is run. ``custom_objects`` and ``kwargs`` replace saved settings.
+
+        Raises `CheckpointError` (a ``ValueError``) for a file that is not whole, and ``ValueError`` for an environment with
+        other spaces or other ``policy_kwargs`` than were saved.
+        """
+        if print_system_info:
+            get_system_info()
+        manifest, tensors = checkpoint.read(path)
+        given = {**(custom_objects or {}), **kwargs}
+        saved = manifest["arguments"]
+        arguments = {k: checkpoint.decode(v, _SETTINGS, k) for k, v in saved.items() if k not in given}
+        if "policy_kwargs" in kwargs and checkpoint.encode(kwargs["policy_kwargs"], _SETTINGS) != saved["policy_kwargs"]:
+            raise ValueError(f"policy_kwargs {kwargs['policy_kwargs']} differ from the saved {saved['policy_kwargs']}")
+        arguments.update(given)
+        accepted = inspect.signature(JEPA.__init__).parameters
+        surplus = {key: arguments.pop(key) for key in list(arguments) if key not in accepted}
+        arguments["train_freq"] = tuple(arguments["train_freq"])
+        model = cls("MlpPolicy", None, device=device, **arguments, _init_setup_model=False)  # type: ignore[arg-type]
+        model.observation_space = checkpoint.decode_space(manifest["observation_space"])
+        model.action_space = checkpoint.decode_space(manifest["action_space"])
+        model.n_envs = manifest["n_envs"]
+        if env is not None:
+            wrapped = cls._wrap_env(env, model.verbose)
+            check_for_correct_spaces(wrapped, model.observation_space, model.action_space)
+            model.env, model.n_envs, model._vec_normalize_env = wrapped, wrapped.num_envs, unwrap_vec_normalize(wrapped)
+        model._setup_model()
+        for name, value in {**manifest["counters"], **surplus}.items():
+            setattr(model, name, value)
+        if force_reset:
+            model._last_obs = None
+        model._restore(tensors, manifest["optimizers"])
+        return model
+
+    def _restore(self, tensors: dict[str, Tensor], groups: dict[str, list[dict[str, Any]]]) -> None:
+        owned = self.policy.state_dict()
+        try:
+            self.policy.load_state_dict({name: tensors[name] for name in owned})
+        except (KeyError, RuntimeError) as error:
+            raise checkpoint.CheckpointError(f"weights do not fit the saved settings: {error}") from error
+        self.value_spread.copy_(tensors["value_spread"])
+        for name in _OPTIMIZERS:
+            packed = {k.removeprefix(f"{name}/"): v for k, v in tensors.items() if k.startswith(f"{name}/")}
+            checkpoint.unpack_optimizer(getattr(self.policy, name), packed, groups[name])
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "world_model", "world_model_target", "last_decision", "_state"]
+
+    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
+        return ["policy", *(f"policy.{name}" for name in _OPTIMIZERS)], ["value_spread"]

@@ -1,0 +1,54 @@
+"""One door: ``jepa-agent <verb>``. Each verb is a file here and holds no logic of its own."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import sys
+from collections.abc import Sequence
+
+VERBS = {
+    "train": "train an agent on a Gymnasium environment",
+    "evaluate": "measure a trained agent in Mode-1 and Mode-2",
+    "enjoy": "record a video of a trained agent",
+    "compare": "set JEPA beside Stable-Baselines3 baselines over several seeds",
+    "envs": "list the installed environments and whether they are supported",
+}
+
+
+def _help() -> str:
+    verbs = "\n".join(f"  {verb:<10}{what}" for verb, what in VERBS.items())
+    return (
+        f"usage: jepa-agent <verb> [options]\n\n{verbs}\n\n"
+        "jepa-agent <verb> --help tells more; for a start: jepa-agent train --env CartPole-v1 -n 5000 -P"
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a verb; returns the exit code: 0, or 2 for input that cannot be used, told in one line."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_help())
+        return 0
+    if arguments[0] == "--version":
+        from jepa_agent._version import __version__
+
+        print(f"jepa-agent {__version__}")
+        return 0
+    verb, rest = arguments[0], arguments[1:]
+    if verb not in VERBS:
+        near = difflib.get_close_matches(verb, VERBS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(VERBS)}"
+        print(f"jepa-agent: error: unknown verb {verb!r}; {hint}", file=sys.stderr)
+        return 2
+    # Imported late: torch takes seconds, and a mistyped verb should not.
+    from jepa_agent.cli.common import UsageError
+
+    try:
+        return int(importlib.import_module(f"jepa_agent.cli.{verb}").run(rest) or 0)
+    except UsageError as error:
+        print(f"jepa-agent {verb}: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"jepa-agent {verb}: interrupted", file=sys.stderr)
+        return 130

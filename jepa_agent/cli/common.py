@@ -1,0 +1,228 @@
+"""What the verbs share: a parser that answers in one line, environments by name, run folders."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+import gymnasium as gym
+import yaml
+from jsonargparse import ArgumentParser, Namespace
+from rich.console import Console
+from rich.table import Table
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.monitor import Monitor
+
+from jepa_agent.algorithm import JEPA
+from jepa_agent.checkpoint import CheckpointError
+from jepa_agent.policy import check_spaces
+
+CONFIG = "config.yml"
+
+
+class UsageError(ValueError):
+    """Input that cannot be used; the message is the one line the user sees."""
+
+
+class Parser(ArgumentParser):
+    """jsonargparse with errors of one line and near names for what was mistyped."""
+
+    def __init__(self, verb: str, description: str, example: str):
+        super().__init__(
+            prog=f"jepa-agent {verb}",
+            description=f"{description} Example: {example}",
+            exit_on_error=False,
+            default_env=False,
+        )
+
+    def parse(self, argv: Sequence[str]) -> Namespace:
+        """Parsed and instantiated settings; `UsageError` for anything that does not fit."""
+        return self.build(self.parse_plain(argv))
+
+    def parse_plain(self, argv: Sequence[str]) -> Namespace:
+        """Settings as plain values, as they are written to a config file."""
+        with self._one_line_errors():
+            return self.parse_args(_zoo_style(argv))
+
+    def build(self, plain: Namespace) -> Namespace:
+        """Plain values turned into the objects they describe, their ranges checked."""
+        with self._one_line_errors():
+            return self.instantiate(plain)
+
+    @contextmanager
+    def _one_line_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except UsageError:
+            raise
+        except Exception as error:  # jsonargparse and the dataclasses' range checks raise many kinds
+            raise UsageError(self._one_line(str(error))) from error
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # type: ignore[override]
+        raise UsageError(self._one_line(str(message)))
+
+    def _one_line(self, message: str) -> str:
+        lines = [line.strip(" -") for line in message.splitlines() if line.strip(" -")]
+        text = "; ".join(lines[:3]) if lines else message
+        flags = {option for action in self._actions for option in action.option_strings if option.startswith("--")}
+        keys = {option[2:].replace("-", "_") for option in flags}
+        mistyped = re.search(r"(--[\w.\-]+)|'([\w.\-]+)' is not accepted|Group '(\w+)' does not accept option '(\w+)'", text)
+        if mistyped:
+            flag, key, group, inner = mistyped.groups()
+            word = flag or key or f"{group}.{inner}"
+            names = sorted(flags if flag else keys)
+            near = [] if word in names else difflib.get_close_matches(word, names, n=2, cutoff=0.6)
+            if near:
+                return f"{text}; did you mean {' or '.join(near)}?"
+        return text
+
+
+def _zoo_style(argv: Sequence[str]) -> list[str]:
+    """``--env-kwargs g:9.8 k:1`` as rl_zoo3 has it, turned into ``--env-kwargs.g 9.8 --env-kwargs.k 1``."""
+    words: list[str] = []
+    inside = False
+    for word in argv:
+        if word == "--env-kwargs":
+            inside = True
+            words.append(word)
+            continue
+        pair = re.fullmatch(r"(\w+):(.+)", word) if inside else None
+        if pair:
+            if words[-1] == "--env-kwargs":
+                words.pop()
+            words += [f"--env-kwargs.{pair[1]}", pair[2]]
+        else:
+            inside = False
+            words.append(word)
+    return words
+
+
+# ---------------------------------------------------------------------- environments
+
+
+def make_env(env_id: str, env_kwargs: dict[str, Any] | None = None, **more: Any) -> gym.Env:
+    """An environment by id or ``module:EnvId``; `UsageError` with near names or the missing extra."""
+    try:
+        return gym.make(env_id, **{**(env_kwargs or {}), **more})
+    except ModuleNotFoundError as error:
+        raise UsageError(f"environment {env_id!r}: cannot import {error.name!r}; install it, or check the name") from error
+    except gym.error.DependencyNotInstalled as error:
+        extra = _extra_for(env_id)
+        hint = f"pip install 'jepa_agent[{extra}]'" if extra else str(error).splitlines()[0]
+        raise UsageError(f"environment {env_id!r} needs a package that is not installed: {hint}") from error
+    except (gym.error.UnregisteredEnv, gym.error.Error) as error:
+        near = difflib.get_close_matches(env_id, list(gym.registry), n=3, cutoff=0.5)
+        hint = f"did you mean {', '.join(near)}?" if near else "jepa-agent envs lists what is installed"
+        if isinstance(error, gym.error.UnregisteredEnv):
+            raise UsageError(f"unknown environment {env_id!r}; {hint}") from error
+        raise UsageError(f"environment {env_id!r}: {_first_line(error)}; {hint}") from error
+    except Exception as error:
+        raise UsageError(f"environment {env_id!r} could not be made: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _extra_for(env_id: str) -> str | None:
+    spec = gym.registry.get(env_id.split(":")[-1])
+    point = str(spec.entry_point) if spec else ""
+    return next((extra for extra in ("mujoco", "box2d") if extra in point), None)
+
+
+def check_env(env_id: str, env_kwargs: dict[str, Any]) -> None:
+    """Make the environment once and see that its spaces are supported; `UsageError` if not."""
+    env = make_env(env_id, env_kwargs)
+    try:
+        check_spaces(env.observation_space, env.action_space)
+    except ValueError as error:
+        raise UsageError(f"environment {env_id!r}: {error}") from error
+    finally:
+        env.close()
+
+
+# ---------------------------------------------------------------------- folders and models
+
+
+def fresh_folder(path: Path) -> Path:
+    """Make a folder that does not exist or is empty; `UsageError` if it is in use or cannot be written."""
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise UsageError(f"output folder {path} is in use: name another, or remove it first")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / ".probe"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UsageError(f"output folder {path} cannot be written: {error.strerror}") from error
+    return path
+
+
+def numbered_folder(root: Path, name: str) -> Path:
+    """The first free ``root/name_<n>``."""
+    taken = [int(p.name.rsplit("_", 1)[1]) for p in root.glob(f"{name}_*") if p.name.rsplit("_", 1)[1].isdigit()]
+    return root / f"{name}_{max(taken, default=0) + 1}"
+
+
+def find_model(target: str) -> Path:
+    """The model file of a run folder (its best, else its last), or the file itself; `UsageError` if there is none."""
+    path = Path(target)
+    choices = [path / "best_model.zip", path / "last_model.zip"] if path.is_dir() else [path, Path(f"{target}.zip")]
+    for choice in choices:
+        if choice.is_file():
+            return choice
+    raise UsageError(f"no model at {target}: expected a run folder with best_model.zip or last_model.zip, or a .zip file")
+
+
+def env_of(model_path: Path, env_id: str | None, env_kwargs: dict[str, Any] | None) -> tuple[str, dict[str, Any]]:
+    """The environment a model was trained on, read from its run folder unless given."""
+    config = model_path.parent / CONFIG
+    recorded = yaml.safe_load(config.read_text()) if config.is_file() else {}
+    env_id = env_id or recorded.get("env")
+    if not env_id:
+        raise UsageError(f"{model_path} has no {CONFIG} beside it: name the environment with --env")
+    return env_id, env_kwargs or recorded.get("env_kwargs") or {}
+
+
+def load_model(path: Path, env: gym.Env, device: str) -> JEPA:
+    """A saved agent; `UsageError` if the file or its spaces do not fit."""
+    try:
+        return JEPA.load(path, env=env, device=device)
+    except (CheckpointError, ValueError, OSError) as error:
+        raise UsageError(str(error)) from error
+
+
+def evaluation_table(model: JEPA, env: gym.Env, modes: Sequence[str], episodes: int, seed: int) -> Table:
+    """Return, length and CPU milliseconds per step of each mode over the same episodes."""
+    import time
+
+    import numpy as np
+
+    table = Table(title=f"{episodes} episodes, deterministic")
+    for column in ("mode", "mean return", "std", "mean length", "ms per step"):
+        table.add_column(column, justify="left" if column == "mode" else "right")
+    monitored = Monitor(env)
+    for mode in modes:
+        model.set_mode(mode)
+        monitored.reset(seed=seed)
+        start = time.process_time()
+        returns, lengths = evaluate_policy(model, monitored, episodes, return_episode_rewards=True)
+        assert isinstance(lengths, list)
+        cost = 1000 * (time.process_time() - start) / sum(lengths)
+        name = {"actor": "actor (Mode-1)", "planner": "planner (Mode-2)"}.get(mode, mode)
+        table.add_row(name, f"{np.mean(returns):.1f}", f"{np.std(returns):.1f}", f"{np.mean(lengths):.0f}", f"{cost:.2f}")
+    return table
+
+
+def headless() -> None:
+    """Let environments render without a screen."""
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+    os.environ.setdefault("MUJOCO_GL", "egl")
+
+
+console = Console()

@@ -1,0 +1,71 @@
+"""``jepa-agent enjoy``."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.wrappers import RecordVideo
+from jsonargparse.typing import NonNegativeInt, PositiveInt
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.monitor import Monitor
+
+from jepa_agent.cli.common import (
+    Parser,
+    UsageError,
+    console,
+    env_of,
+    find_model,
+    headless,
+    load_model,
+    make_env,
+)
+from jepa_agent.mode_switch import make_mode_switch
+
+
+def build_parser() -> Parser:
+    parser = Parser("enjoy", "Record an mp4 of a trained agent.", "jepa-agent enjoy runs/jepa/CartPole-v1_1 --mode planner")
+    parser.add_argument("model", type=str, help="run folder or model file")
+    parser.add_argument("--mode", type=str, default="auto", help="who acts: auto, planner, actor, every_4, ...")
+    parser.add_argument("--episodes", type=PositiveInt, default=1, help="episodes to record")
+    parser.add_argument("--seed", type=NonNegativeInt, default=1_000, help="seed of the first episode")
+    parser.add_argument("--env", type=str, help="another environment than the one trained on")
+    parser.add_argument("--env-kwargs", type=dict[str, Any], help="arguments of the environment, key:value ...")
+    parser.add_argument("--device", type=str, default="auto", help="cpu, cuda or auto")
+    parser.add_argument("--output", type=str, help="folder of the videos; 'videos' beside the model by default")
+    return parser
+
+
+def run(argv: Sequence[str]) -> int:
+    """Load, play, record, and say where the files are."""
+    options = build_parser().parse(argv)
+    headless()
+    path = find_model(options.model)
+    try:
+        mode = make_mode_switch(options.mode)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    env_id, env_kwargs = env_of(path, options.env, options.env_kwargs)
+    env = make_env(env_id, env_kwargs, render_mode="rgb_array")
+    folder = Path(options.output) if options.output else path.parent / "videos"
+    warnings.filterwarnings("ignore", module="gymnasium")
+    logging.getLogger("moviepy").setLevel(logging.ERROR)
+    try:
+        film = RecordVideo(env, str(folder), episode_trigger=lambda _: True, name_prefix=options.mode, disable_logger=True)
+    except (OSError, gym.error.Error, ValueError) as error:
+        raise UsageError(f"cannot record {env_id}: {error}") from error
+    model = load_model(path, film, options.device)
+    model.set_mode(mode)
+    monitored = Monitor(film)
+    monitored.reset(seed=options.seed)
+    returns, _ = evaluate_policy(model, monitored, options.episodes, return_episode_rewards=True)
+    monitored.close()
+    for film_file in sorted(folder.glob(f"{options.mode}-episode-*.mp4")):
+        console.print(str(film_file), highlight=False, soft_wrap=True)
+    console.print(f"mean return {np.mean(returns):.1f} over {options.episodes} episode(s)", highlight=False)
+    return 0

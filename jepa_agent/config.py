@@ -1,0 +1,160 @@
+"""Settings, one frozen dataclass per owner. Their documentation is the command line's help; ranges are checked here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+PlannerKind = Literal["auto", "mppi", "gradient", "exhaustive"]
+
+
+def as_kwargs(config: Any) -> dict[str, Any]:
+    """A config's settings as keyword arguments for the owner's constructor."""
+    return {field.name: getattr(config, field.name) for field in fields(config)}
+
+
+def _check(owner: Any, **rules: tuple[float, float]) -> None:
+    for name, (low, high) in rules.items():
+        value = getattr(owner, name)
+        if not low <= value <= high:
+            raise ValueError(f"{name} must lie between {low:g} and {high:g}, got {value!r}")
+
+
+MANY = 1e12
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Sizes of the networks.
+
+    Args:
+        latent_dim: Size D of the latent.
+        net_arch: Hidden widths of every perceptron.
+        ensemble_size: Number of cost-to-go networks.
+        memory_size: Steps that working memory remembers.
+    """
+
+    latent_dim: int = 64
+    net_arch: tuple[int, ...] = (128, 128)
+    ensemble_size: int = 4
+    memory_size: int = 8
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "net_arch", tuple(self.net_arch))
+        _check(self, latent_dim=(2, 65536), ensemble_size=(1, 1024), memory_size=(1, 1024))
+        if not self.net_arch or min(self.net_arch) < 1:
+            raise ValueError(f"net_arch must name at least one positive width, got {self.net_arch!r}")
+
+
+@dataclass(frozen=True)
+class PlannerConfig:
+    """Mode-2's search; a planner takes the settings it knows.
+
+    Args:
+        kind: Which planner; auto is mppi for Box actions and exhaustive for Discrete ones.
+        horizon: Imagined steps H; shortened for discrete actions until max_sequences holds.
+        num_samples: Sequences drawn per iteration (mppi).
+        num_elites: Best sequences kept per iteration (mppi).
+        num_iterations: Refinements: Gaussian refits (mppi) or gradient steps (gradient); 0 takes the planner's own default.
+        temperature: Softness of the weighting by cost, in units of the costs' spread (mppi, exhaustive).
+        init_std: Spread of the first draw around the actor's sequence, actions lying in [-1, 1].
+        num_starts: Sequences optimised side by side (gradient).
+        step_size: Adam's step on the actions (gradient).
+        max_sequences: Most sequences to enumerate (exhaustive).
+    """
+
+    kind: PlannerKind = "auto"
+    horizon: int = 3
+    num_samples: int = 64
+    num_elites: int = 16
+    num_iterations: int = 0
+    temperature: float = 0.5
+    init_std: float = 0.5
+    num_starts: int = 4
+    step_size: float = 0.1
+    max_sequences: int = 512
+
+    def __post_init__(self) -> None:
+        _check(
+            self,
+            horizon=(1, 1000),
+            num_samples=(1, 1e6),
+            num_elites=(1, 1e6),
+            num_iterations=(0, 1000),
+            temperature=(1e-6, 1e6),
+            init_std=(1e-3, 10),
+            num_starts=(1, 1e6),
+            step_size=(1e-6, 10),
+            max_sequences=(1, 1e7),
+        )
+
+
+@dataclass(frozen=True)
+class AgentConfig:
+    """How the agent learns.
+
+    Args:
+        learning_rate: Adam's step for all networks.
+        buffer_size: Transitions kept.
+        learning_starts: Random steps before learning.
+        batch_size: Windows per update.
+        tau: Step of the target networks towards the online ones.
+        gamma: Discount.
+        train_freq: Environment steps between rounds of updates.
+        gradient_steps: Updates per round; -1 means as many as steps were collected.
+        n_steps: Real steps summed before the cost-to-go bootstraps.
+        train_horizon: Imagined steps the world model is trained on.
+        exploration_std: Spread of the noise on collected actions in [-1, 1]; for Discrete, the chance of a random action.
+        target_noise: Spread of the noise that smooths the cost-to-go of Box actions.
+        pessimism: Ensemble standard deviations added to cost-to-go targets and to predicted gains of plans.
+        prediction_coef: Weight of latent prediction.
+        cost_coef: Weight of immediate cost.
+        termination_coef: Weight of termination.
+        energy_coef: Weight of the contrastive energy; 0 builds none.
+        distillation_coef: Weight of imitating what the planner found.
+        regularisation_coef: Weight that keeps the actor from saturating.
+    """
+
+    learning_rate: float = 1e-3
+    buffer_size: int = 1_000_000
+    learning_starts: int = 300
+    batch_size: int = 128
+    tau: float = 0.05
+    gamma: float = 0.99
+    train_freq: int = 1
+    gradient_steps: int = 1
+    n_steps: int = 10
+    train_horizon: int = 5
+    exploration_std: float = 0.2
+    target_noise: float = 0.2
+    pessimism: float = 0.5
+    prediction_coef: float = 1.0
+    cost_coef: float = 1.0
+    termination_coef: float = 1.0
+    energy_coef: float = 0.0
+    distillation_coef: float = 1.0
+    regularisation_coef: float = 1e-2
+
+    def __post_init__(self) -> None:
+        _check(
+            self,
+            learning_rate=(0, 1),
+            buffer_size=(1, MANY),
+            learning_starts=(0, MANY),
+            batch_size=(1, MANY),
+            tau=(0, 1),
+            gamma=(0, 1),
+            train_freq=(1, MANY),
+            gradient_steps=(-1, MANY),
+            n_steps=(1, 1000),
+            train_horizon=(2, 1000),
+            exploration_std=(0, 1),
+            target_noise=(0, 1),
+            pessimism=(0, 100),
+            prediction_coef=(0, MANY),
+            cost_coef=(0, MANY),
+            termination_coef=(0, MANY),
+            energy_coef=(0, MANY),
+            distillation_coef=(0, MANY),
+            regularisation_coef=(0, MANY),
+        )

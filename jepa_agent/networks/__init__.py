@@ -1,0 +1,23 @@
+"""Modules built from plain numbers."""
+
+from jepa_agent.networks.actor import Actor, BoundedActor, CategoricalActor
+from jepa_agent.networks.blocks import EnsembleLinear, EnsembleMLP, RunningNorm, mlp
+from jepa_agent.networks.cost import CostModule
+from jepa_agent.networks.encoders import Encoder, VectorObservation, on_sphere, random_latents
+from jepa_agent.networks.predictor import Predictor
+
+__all__ = [
+    "Actor",
+    "BoundedActor",
+    "CategoricalActor",
+    "CostModule",
+    "Encoder",
+    "EnsembleLinear",
+    "EnsembleMLP",
+    "Predictor",
+    "RunningNorm",
+    "VectorObservation",
+    "mlp",
+    "on_sphere",
+    "random_latents",
+]

@@ -1,0 +1,89 @@
+"""Building blocks: perceptrons, batched ensembles, running normalisation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+
+def mlp(
+    input_dim: int, net_arch: Sequence[int], output_dim: int, activation_fn: type[nn.Module] = nn.ReLU
+) -> nn.Sequential:
+    """Linear layers of the widths in ``net_arch`` with activations between, then a linear output: ``(..., in)`` to
+    ``(..., out)``. One LayerNorm after the first keeps the scale; more of them cost time and gained nothing."""
+    layers: list[nn.Module] = [nn.Linear(input_dim, net_arch[0]), nn.LayerNorm(net_arch[0]), activation_fn()]
+    for fan_in, width in pairwise(net_arch):
+        layers += [nn.Linear(fan_in, width), activation_fn()]
+    return nn.Sequential(*layers, nn.Linear(net_arch[-1], output_dim))
+
+
+class EnsembleLinear(nn.Module):
+    """``ensemble_size`` linear layers as one batched product: ``(E, B, in)`` to ``(E, B, out)``."""
+
+    def __init__(self, ensemble_size: int, input_dim: int, output_dim: int):
+        super().__init__()
+        bound = 1.0 / math.sqrt(input_dim)
+        self.weight = nn.Parameter(torch.empty(ensemble_size, input_dim, output_dim).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(ensemble_size, 1, output_dim).uniform_(-bound, bound))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.baddbmm(self.bias, x, self.weight)
+
+
+class EnsembleMLP(nn.Module):
+    """Independent perceptrons on the same input: ``(B, in)`` to ``(E, B, out)``."""
+
+    def __init__(
+        self,
+        ensemble_size: int,
+        input_dim: int,
+        net_arch: Sequence[int],
+        output_dim: int,
+        activation_fn: type[nn.Module] = nn.ReLU,
+    ):
+        super().__init__()
+        self.ensemble_size = ensemble_size
+        # The LayerNorm's statistics are each member's own; its learned scale and shift are shared.
+        layers: list[nn.Module] = [
+            EnsembleLinear(ensemble_size, input_dim, net_arch[0]),
+            nn.LayerNorm(net_arch[0]),
+            activation_fn(),
+        ]
+        for fan_in, width in pairwise(net_arch):
+            layers += [EnsembleLinear(ensemble_size, fan_in, width), activation_fn()]
+        self.layers = nn.Sequential(*layers, EnsembleLinear(ensemble_size, net_arch[-1], output_dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x.expand(self.ensemble_size, *x.shape))
+
+
+class RunningNorm(nn.Module):
+    """Standardises vectors by the mean and variance of all it was shown; the statistics travel with the model."""
+
+    mean: Tensor
+    var: Tensor
+    count: Tensor
+
+    def __init__(self, dim: int, clip: float = 10.0):
+        super().__init__()
+        self.clip = clip
+        self.register_buffer("mean", torch.zeros(dim))
+        self.register_buffer("var", torch.ones(dim))
+        self.register_buffer("count", torch.zeros(()))
+
+    @torch.no_grad()
+    def update(self, x: Tensor) -> None:
+        """Take in a batch ``(B, dim)`` (Chan et al.'s parallel variance)."""
+        n, total = x.shape[0], self.count + x.shape[0]
+        delta = x.mean(0) - self.mean
+        spread = x.var(0, unbiased=False) * n + self.var * self.count + delta.square() * (self.count * n / total)
+        self.mean += delta * (n / total)
+        self.var.copy_(spread / total)
+        self.count.copy_(total)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ((x - self.mean) * torch.rsqrt(self.var + 1e-8)).clamp(-self.clip, self.clip)

@@ -1,0 +1,54 @@
+"""What every planner promises."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from jepa_agent.tensor_ops import rank_last
+from jepa_agent.types import CostFn, Plan, PlanInit
+
+
+class Planner(ABC):
+    """Searches action sequences that cost little. It sees nothing but ``cost_fn``, keeps nothing between calls, treats
+    every row of the batch as if it were alone, and never returns a sequence that costs more than the first proposal."""
+
+    horizon: int
+
+    @abstractmethod
+    def plan(self, cost_fn: CostFn, init: PlanInit) -> Plan:
+        """Improve on ``init.sequences`` ``(B, M, H, A)``; NaN costs rank last."""
+
+
+def take(sequences: Tensor, index: Tensor) -> Tensor:
+    """Candidates ``(B, N, H, A)`` at ``index`` ``(B, K)``: ``(B, K, H, A)``."""
+    return sequences.gather(1, index[..., None, None].expand(*index.shape, *sequences.shape[2:]))
+
+
+def soft_weights(cost: Tensor, temperature: float) -> Tensor:
+    """``softmax(-cost / temperature)`` over candidates ``(B, K)``, with costs in units of their own spread.
+
+    The spread makes one temperature fit every reward scale. Candidates of infinite cost weigh nothing.
+    """
+    finite = torch.isfinite(cost)
+    best = torch.where(finite, cost, torch.inf).amin(-1, keepdim=True).nan_to_num(posinf=0.0)
+    excess = torch.where(finite, cost - best, 0.0)
+    spread = (excess.square().sum(-1, keepdim=True) / finite.sum(-1, keepdim=True).clamp(min=1)).sqrt()
+    logits = torch.where(finite, -excess / (temperature * spread.clamp(min=1e-12)), -torch.inf)
+    return torch.where(finite.any(-1, keepdim=True), logits, 0.0).softmax(-1)
+
+
+def choose(cost_fn: CostFn, init: PlanInit, init_cost: Tensor, finalists: Tensor, mean: Tensor, std: Tensor) -> Plan:
+    """The cheapest of ``finalists`` ``(B, K, H, A)``, unless the first proposal is no dearer."""
+    return keep_best(init, init_cost, finalists, rank_last(cost_fn(finalists)), mean, std)
+
+
+def keep_best(init: PlanInit, init_cost: Tensor, finalists: Tensor, cost: Tensor, mean: Tensor, std: Tensor) -> Plan:
+    """As `choose`, for finalists whose costs ``(B, K)`` are known."""
+    best_cost, best = cost.min(-1)
+    better = best_cost < init_cost
+    found = take(finalists, best.unsqueeze(-1)).squeeze(1)
+    actions = torch.where(better[:, None, None], found, init.sequences[:, 0])
+    return Plan(actions, mean, std, torch.where(better, best_cost, init_cost), init_cost)

@@ -1,0 +1,297 @@
+"""Acting: encode, decide the mode, act or plan. SB3's ``predict`` with an explicit state."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.preprocessing import is_image_space
+from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
+from torch import Tensor, nn
+
+from jepa_agent.config import ModelConfig, PlannerConfig
+from jepa_agent.mode_switch import ModeSwitch, make_mode_switch
+from jepa_agent.networks import BoundedActor, CategoricalActor, CostModule, Encoder, Predictor, VectorObservation
+from jepa_agent.planning import Planner, make_planner
+from jepa_agent.tensor_ops import copy_buffers, one_hot, pessimistic
+from jepa_agent.types import Decision, Plan, PlanInit
+from jepa_agent.working_memory import PackedMemory, WorkingMemory
+from jepa_agent.world_model import WorldModel
+
+_SIZES = ModelConfig()
+
+
+def check_spaces(observation_space: spaces.Space, action_space: spaces.Space) -> None:
+    """Raise a ``ValueError`` that says what to do about a space this agent cannot handle."""
+    vectors = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
+    if not isinstance(observation_space, vectors):
+        raise ValueError(
+            f"observation space {observation_space} is not supported: JEPA takes vectors (Box, Discrete, MultiDiscrete, "
+            "MultiBinary); wrap the environment in gymnasium.wrappers.FlattenObservation"
+        )
+    if is_image_space(observation_space):
+        raise ValueError(
+            f"observation space {observation_space} holds images, which the vector encoder cannot see: "
+            "wrap the environment so that it returns features"
+        )
+    if isinstance(action_space, spaces.Box):
+        if not np.all(np.isfinite(action_space.low) & np.isfinite(action_space.high)):
+            raise ValueError(
+                f"action space {action_space} is unbounded: planning needs finite bounds; "
+                "wrap the environment in gymnasium.wrappers.RescaleAction"
+            )
+    elif not isinstance(action_space, spaces.Discrete):
+        raise ValueError(f"action space {action_space} is not supported: JEPA takes Box and Discrete actions")
+
+
+class JEPAPolicy(BasePolicy):
+    """Owns every network, the planner and the mode switch; everything that lasts from step to step travels in ``state``.
+
+    ``policy_kwargs`` of the algorithm end here: ``latent_dim, net_arch, activation_fn, ensemble_size, memory_size,
+    optimizer_class, optimizer_kwargs``. The rest is handed over by the algorithm.
+    """
+
+    def __init__(
+        self,
+        observation_space: spaces.Space,
+        action_space: spaces.Space,
+        lr_schedule: Schedule,
+        latent_dim: int = _SIZES.latent_dim,
+        net_arch: list[int] | tuple[int, ...] = _SIZES.net_arch,
+        activation_fn: type[nn.Module] = nn.ReLU,
+        ensemble_size: int = _SIZES.ensemble_size,
+        memory_size: int = _SIZES.memory_size,
+        normalize_images: bool = True,
+        optimizer_class: type[torch.optim.Optimizer] = torch.optim.AdamW,
+        optimizer_kwargs: dict[str, Any] | None = None,
+        gamma: float = 0.99,
+        exploration_std: float = 0.2,
+        pessimism: float = 0.5,
+        energy_weight: float = 0.0,
+        planner: Planner | PlannerConfig | None = None,
+        mode: str | ModeSwitch = "auto",
+    ):
+        check_spaces(observation_space, action_space)
+        if optimizer_kwargs is None and optimizer_class is torch.optim.AdamW:
+            optimizer_kwargs = {"fused": True}
+        super().__init__(
+            observation_space,
+            action_space,
+            optimizer_class=optimizer_class,
+            optimizer_kwargs=optimizer_kwargs,
+            normalize_images=normalize_images,
+            squash_output=isinstance(action_space, spaces.Box),
+        )
+        self.sizes = ModelConfig(latent_dim, tuple(net_arch), ensemble_size, memory_size)
+        self.activation_fn = activation_fn
+        self.gamma, self.exploration_std, self.pessimism = gamma, exploration_std, pessimism
+        self.energy_weight = energy_weight
+        self.planner = planner if isinstance(planner, Planner) else make_planner(planner or PlannerConfig(), action_space)
+        self.mode_switch = make_mode_switch(mode)
+        # Draws of acting and planning come from here, so that an evaluation in mid-training disturbs nothing.
+        self.generator = torch.Generator().manual_seed(int(torch.randint(2**31, (1,))))
+        self.world_model = self._build_world_model()
+        self.world_model_target = deepcopy(self.world_model).requires_grad_(False)
+        self._build_optimizers(lr_schedule)
+
+    def _build_world_model(self) -> WorldModel:
+        sizes, discrete = self.sizes, isinstance(self.action_space, spaces.Discrete)
+        self.action_dim = spaces.flatdim(self.action_space)
+        observation = VectorObservation(self.observation_space)
+        widths: dict[str, Any] = {"net_arch": sizes.net_arch, "activation_fn": self.activation_fn}
+        actor_class = CategoricalActor if discrete else BoundedActor
+        return WorldModel(
+            observation,
+            Encoder(observation.dim, sizes.latent_dim, **widths),
+            Predictor(sizes.latent_dim, self.action_dim, **widths),
+            CostModule(
+                sizes.latent_dim,
+                self.action_dim,
+                ensemble_size=sizes.ensemble_size,
+                gamma=self.gamma,
+                energy=self.energy_weight > 0,
+                **widths,
+            ),
+            actor_class(sizes.latent_dim, self.action_dim, **widths),
+            gamma=self.gamma,
+            energy_weight=self.energy_weight,
+        )
+
+    def _build_optimizers(self, lr_schedule: Schedule) -> None:
+        model = self.world_model
+        representation = [*model.encoder.parameters(), *model.predictor.parameters()]
+        value = list(model.cost_module.cost_to_go_net.parameters())
+        held = {id(p) for p in value}
+        representation += [p for p in model.cost_module.parameters() if id(p) not in held]
+
+        def build(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+            return self.optimizer_class(parameters, lr=lr_schedule(1), **self.optimizer_kwargs)  # type: ignore[call-arg]
+
+        self.optimizer = build(representation)
+        self.value_optimizer = build(value)
+        self.actor_optimizer = build(list(model.actor.parameters()))
+
+    # ------------------------------------------------------------------ SB3's face
+
+    def predict(
+        self,
+        observation: np.ndarray | dict[str, np.ndarray],
+        state: PackedMemory | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, PackedMemory]:
+        """Actions for observations ``(*obs_shape)`` or ``(n_envs, *obs_shape)``, and the state to hand to the next call.
+
+        ``state=None`` starts afresh; ``episode_start[i]`` forgets row i. Deterministic calls draw from a generator seeded
+        anew, so that equal input gives equal output and nothing else changes.
+        """
+        if isinstance(observation, tuple):
+            raise ValueError(
+                "predict() was given a tuple, probably all of what Gymnasium's env.reset() returns; "
+                "pass the observation alone: obs, info = env.reset()"
+            )
+        self.set_training_mode(False)
+        obs, vectorized = self.obs_to_tensor(observation)
+        assert isinstance(obs, Tensor)
+        memory = self.recall(state, obs.shape[0])
+        if episode_start is not None:
+            memory = memory.clear(torch.as_tensor(np.atleast_1d(episode_start), dtype=torch.bool, device=self.device))
+        decision, memory = self.act(obs, memory, deterministic)
+        actions = self.to_env(decision.action)
+        return (actions if vectorized else actions[0]), memory.pack()
+
+    def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> Tensor:
+        assert isinstance(observation, Tensor)
+        decision, _ = self.act(observation, self.recall(None, observation.shape[0]), deterministic)
+        return decision.action
+
+    def forward(self, observation: PyTorchObs, deterministic: bool = False) -> Tensor:
+        """Actions ``(B, A)`` in the networks' coordinates, from a cold start."""
+        return self._predict(observation, deterministic)
+
+    def set_training_mode(self, mode: bool) -> None:
+        if self.training != mode:  # walking all modules at every step costs more than the forward pass
+            super().set_training_mode(mode)
+
+    # ------------------------------------------------------------------ one decision
+
+    def act(self, obs: Tensor, memory: WorkingMemory, deterministic: bool) -> tuple[Decision, WorkingMemory]:
+        """Decide on every row: Mode-1 everywhere, replaced by Mode-2 where the switch wants and accepts a plan."""
+        with torch.inference_mode(False), torch.no_grad():
+            model, generator = self.world_model, self.generator
+            if deterministic:
+                generator = torch.Generator(self.device).manual_seed(0)
+            z = model.encode(obs)
+            surprise = memory.surprise(z)
+            decision = self._react(z, surprise)
+            plans = memory.warm_start()
+            rows = self.mode_switch.wants_plan(memory).nonzero().squeeze(-1)
+            if rows.numel():
+                decision, plans = self._deliberate(z, rows, plans, decision, generator)
+            if not deterministic and self.exploration_std:
+                spread = torch.full_like(surprise, self.exploration_std).unsqueeze(-1)
+                decision = decision._replace(action=model.actor.explore(decision.action, spread, generator))
+            return decision, self._remember(z, decision.action, surprise, plans, memory)
+
+    def _react(self, z: Tensor, surprise: Tensor) -> Decision:
+        """Mode-1 on every row."""
+        action = self.world_model.actor(z)
+        none, zero = torch.zeros_like(surprise, dtype=torch.bool), torch.zeros_like(surprise)
+        return Decision(action, none, none, zero, zero, surprise, torch.zeros_like(action), -torch.ones_like(action))
+
+    def _deliberate(
+        self, z: Tensor, rows: Tensor, plans: Tensor, decision: Decision, generator: torch.Generator
+    ) -> tuple[Decision, Tensor]:
+        """Mode-2 on ``rows``, in one batch; returns the decision and the plans ``(B, H, A)`` to remember."""
+        plan, gain, disagreement = self.deliberate(z[rows], plans[rows], generator)
+        accepted = self.mode_switch.accepts(gain, disagreement)
+        taken, chosen = rows[accepted], plan.actions[accepted]
+        decision = decision._replace(
+            action=decision.action.index_copy(0, taken, chosen[:, 0]),
+            planned=decision.planned.index_fill(0, taken, True),
+            searched=decision.searched.index_fill(0, rows, True),
+            gain=decision.gain.index_copy(0, rows, gain),
+            disagreement=decision.disagreement.index_copy(0, rows, disagreement),
+            plan_mean=decision.plan_mean.index_copy(0, taken, plan.mean[accepted, 0]),
+            plan_std=decision.plan_std.index_copy(0, taken, plan.std[accepted, 0]),
+        )
+        return decision, plans.index_copy(0, rows, plan.actions)
+
+    def deliberate(self, z: Tensor, warm_start: Tensor, generator: torch.Generator) -> tuple[Plan, Tensor, Tensor]:
+        """Plan from latents ``(B, D)``: the plan, its predicted gain over the actor's own sequence, and that gain's spread.
+
+        The planner is shown costs *relative to the actor's own sequence*, raised by the ensemble's disagreement on that
+        difference: what all members misjudge alike cancels, and what they quarrel about does not look like a gain.
+        """
+        model = self.world_model
+        own = model.actor_sequence(z, self.planner.horizon)
+        own_cost = model.member_costs(z, own.unsqueeze(1))  # (E, B, 1)
+
+        def cost_fn(actions: Tensor) -> Tensor:
+            return pessimistic(model.member_costs(z, actions) - own_cost, self.pessimism)
+
+        plan = self.planner.plan(cost_fn, PlanInit(torch.stack([own, warm_start], dim=1), generator))
+        gains = (own_cost - model.member_costs(z, plan.actions.unsqueeze(1))).squeeze(-1)
+        spread = gains.std(0) if gains.shape[0] > 1 else torch.zeros_like(gains[0])
+        return plan, gains.mean(0), spread
+
+    def _remember(self, z: Tensor, action: Tensor, surprise: Tensor, plans: Tensor, memory: WorkingMemory) -> WorkingMemory:
+        model = self.world_model
+        return memory.remember(z, action, model.cost(z, action).cost, surprise, model.predict(z, action), plans)
+
+    def recall(self, state: PackedMemory | None, n_envs: int) -> WorkingMemory:
+        """Working memory from a packed state; empty for ``None``. ``ValueError`` if the state is of another form."""
+        sizes = self.sizes
+        empty = WorkingMemory.empty(n_envs, sizes.memory_size, sizes.latent_dim, self.action_dim, self.planner.horizon)
+        return (empty if state is None else WorkingMemory.unpack(state, empty)).to(self.device)
+
+    def observe_scales(self, obs: np.ndarray, reward: np.ndarray) -> None:
+        """Take one step of every environment into the running scales, of the targets too."""
+        self.world_model.observe_scales(obs, reward)
+        copy_buffers(self.world_model, self.world_model_target)
+
+    # ------------------------------------------------------------------ coordinates
+
+    def to_env(self, action: Tensor) -> np.ndarray:
+        """Actions ``(B, A)`` of the networks as the environment takes them."""
+        if isinstance(self.action_space, spaces.Discrete):
+            return action.argmax(-1).cpu().numpy().astype(self.action_space.dtype) + self.action_space.start
+        assert isinstance(self.action_space, spaces.Box)
+        flat = action.cpu().numpy().reshape(-1, *self.action_space.shape)
+        return self.unscale_action(flat).astype(self.action_space.dtype)
+
+    def from_env(self, action: np.ndarray) -> Tensor:
+        """The inverse of `to_env`: ``(B, A)``."""
+        if isinstance(self.action_space, spaces.Discrete):
+            index = torch.as_tensor(action.reshape(-1) - self.action_space.start, device=self.device)
+            return one_hot(index, self.action_dim)
+        scaled = self.scale_action(action).reshape(len(action), -1)
+        return torch.as_tensor(scaled, dtype=torch.float32, device=self.device)
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        data = super()._get_constructor_parameters()
+        sizes = self.sizes
+        data.update(
+            lr_schedule=self._dummy_schedule,
+            latent_dim=sizes.latent_dim,
+            net_arch=sizes.net_arch,
+            activation_fn=self.activation_fn,
+            ensemble_size=sizes.ensemble_size,
+            memory_size=sizes.memory_size,
+            optimizer_class=self.optimizer_class,
+            optimizer_kwargs=self.optimizer_kwargs,
+            gamma=self.gamma,
+            exploration_std=self.exploration_std,
+            pessimism=self.pessimism,
+            energy_weight=self.energy_weight,
+            planner=self.planner,
+            mode=self.mode_switch,
+        )
+        return data
+
+
+MlpPolicy = JEPAPolicy

@@ -1,0 +1,61 @@
+"""Stateless tensor maths used on every floor."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean of ``values`` over the entries where ``mask`` is 1; 0 if there are none. Both ``(B, T)``."""
+    return (values * mask).sum() / mask.sum().clamp(min=1.0)
+
+
+def discount_weights(terminated: Tensor, gamma: float) -> Tensor:
+    """Weights ``(..., H+1)`` of depth 0..H: ``gamma^k`` times the probability of being alive after k steps.
+
+    ``terminated`` ``(..., H)`` holds the probability of ending at each step.
+    """
+    alive = torch.cumprod(gamma * (1.0 - terminated), dim=-1)
+    return torch.cat([torch.ones_like(alive[..., :1]), alive], dim=-1)
+
+
+def polyak_update(source: nn.Module, target: nn.Module, tau: float) -> None:
+    """``target <- (1 - tau) target + tau source``, for parameters."""
+    with torch.no_grad():
+        torch._foreach_lerp_(list(target.parameters()), list(source.parameters()), tau)
+
+
+def copy_buffers(source: nn.Module, target: nn.Module) -> None:
+    """Make the target see by the same running scales as its source."""
+    for theirs, ours in zip(target.buffers(), source.buffers(), strict=True):
+        theirs.copy_(ours)
+
+
+def one_hot(index: Tensor, n: int) -> Tensor:
+    """Float one-hot vectors ``(..., n)``."""
+    return F.one_hot(index.long(), n).float()
+
+
+def pessimistic(cost: Tensor, pessimism: float) -> Tensor:
+    """Ensemble costs ``(E, ...)`` to ``(...)``: the mean plus ``pessimism`` standard deviations; a higher cost is worse.
+
+    0.56 equals the expected maximum of two members drawn at random, the usual clipped double estimate.
+    """
+    if cost.shape[0] == 1:
+        return cost[0]
+    std, mean = torch.std_mean(cost, dim=0)
+    return mean + pessimism * std
+
+
+def rank_last(cost: Tensor) -> Tensor:
+    """Costs with NaN turned into +inf, so that a broken candidate can never win."""
+    return torch.nan_to_num(cost, nan=torch.inf, posinf=torch.inf, neginf=-torch.inf)
+
+
+def effective_rank(z: Tensor) -> Tensor:
+    """Exponential of the entropy of the singular values' shares of ``z`` ``(B, D)``, in [1, D] (Roy & Vetterli, 2007)."""
+    share = torch.linalg.svdvals(z - z.mean(0))
+    share = share / share.sum().clamp(min=1e-12)
+    return torch.exp(-(share * share.clamp(min=1e-12).log()).sum())

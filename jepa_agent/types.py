@@ -1,0 +1,64 @@
+"""Shared shapes and protocols. B: batch or envs, T: time, N: candidates, H: horizon, A: action, D: latent, E: ensemble."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+ArrayLike = np.ndarray | Tensor | float | list[Any]
+
+CostFn = Callable[[Tensor], Tensor]
+"""What a planner sees: action sequences ``(B, N, H, A)`` in, costs ``(B, N)`` out; lower is better."""
+
+
+class SequenceBatch(NamedTuple):
+    """Windows of experience; ``mask`` is 0 for every step after an episode's end or past the newest transition."""
+
+    obs: Tensor  # (B, T+1, *obs_shape); obs[:, t+1] is the true successor of obs[:, t], also at an episode's end
+    action: Tensor  # (B, T, A) in [-1, 1] (Box) or one-hot (Discrete)
+    cost: Tensor  # (B, T) = -reward
+    terminated: Tensor  # (B, T) 1 where the task ended the episode; a time limit does not count
+    mask: Tensor  # (B, T)
+    plan_mean: Tensor  # (B, A) what Mode-2 found at the first step
+    plan_std: Tensor  # (B, A) its spread; negative where Mode-2 did not act
+
+
+class StepCost(NamedTuple):
+    """What one imagined step costs."""
+
+    cost: Tensor  # (...) expected immediate cost, in the units of -reward
+    terminated: Tensor  # (...) probability in [0, 1] that the episode ends with this step
+
+
+class PlanInit(NamedTuple):
+    """Where a planner starts."""
+
+    sequences: Tensor  # (B, M, H, A) proposals; the first is the actor's own sequence
+    generator: torch.Generator  # the only source of randomness a planner may use
+
+
+class Plan(NamedTuple):
+    """What a planner found; the first action is the one to execute."""
+
+    actions: Tensor  # (B, H, A) the chosen sequence
+    mean: Tensor  # (B, H, A) centre of the search distribution; probabilities for Discrete actions
+    std: Tensor  # (B, H, A) its spread
+    cost: Tensor  # (B,) cost of ``actions``
+    init_cost: Tensor  # (B,) cost of the first proposal (the actor's own sequence)
+
+
+class Decision(NamedTuple):
+    """What was decided at one step and why; readable by callbacks, never read by the policy itself."""
+
+    action: Tensor  # (B, A) executed action in the policy's own coordinates
+    planned: Tensor  # (B,) bool: Mode-2 acted
+    searched: Tensor  # (B,) bool: a plan was made, executed or not
+    gain: Tensor  # (B,) predicted gain of the plan over the actor's own sequence, units of cost; 0 where not searched
+    disagreement: Tensor  # (B,) spread of that gain over the ensemble
+    surprise: Tensor  # (B,) distance between predicted and observed latent; 0 at episode starts
+    plan_mean: Tensor  # (B, A)
+    plan_std: Tensor  # (B, A) negative where Mode-2 did not act

@@ -1,0 +1,90 @@
+"""What both modes need to remember, one fixed-size record per environment."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+PackedMemory = tuple[np.ndarray, ...]
+
+
+class WorkingMemory(NamedTuple):
+    """The last K steps, newest first, and the last plan. Every method returns a new record; none is changed in place.
+
+    Packs to the tuple of numpy arrays (env axis first) that travels through ``predict(state=...)``.
+    """
+
+    latents: Tensor  # (B, K, D) observed
+    actions: Tensor  # (B, K, A) executed
+    costs: Tensor  # (B, K) immediate costs as the cost module sees them
+    surprises: Tensor  # (B, K) distance of the observed from the predicted latent
+    expected: Tensor  # (B, D) latent predicted for the coming step
+    plan: Tensor  # (B, H, A) last plan, its first action still to be dropped
+    steps: Tensor  # (B,) steps since the episode began
+
+    @classmethod
+    def empty(cls, batch: int, size: int, latent_dim: int, action_dim: int, horizon: int) -> WorkingMemory:
+        """A memory of nothing, for ``batch`` environments."""
+        return cls(
+            torch.zeros(batch, size, latent_dim),
+            torch.zeros(batch, size, action_dim),
+            torch.zeros(batch, size),
+            torch.zeros(batch, size),
+            torch.zeros(batch, latent_dim),
+            torch.zeros(batch, horizon, action_dim),
+            torch.zeros(batch, dtype=torch.int64),
+        )
+
+    @classmethod
+    def unpack(cls, state: PackedMemory, like: WorkingMemory) -> WorkingMemory:
+        """Read a packed state, copying it; ``ValueError`` if it is not of the form of ``like``."""
+        wanted = [tuple(field.shape) for field in like]
+        given = [np.shape(array) for array in state] if isinstance(state, tuple) else type(state).__name__
+        if given != wanted:
+            raise ValueError(
+                f"state holds arrays of shape {given}, but this policy for {len(like.steps)} env(s) needs {wanted}; "
+                "pass the state that the last predict() returned, or None to start afresh"
+            )
+        return cls(*(torch.tensor(a, dtype=f.dtype) for a, f in zip(state, like, strict=True)))
+
+    def pack(self) -> PackedMemory:
+        """As numpy arrays, env axis first."""
+        return tuple(field.cpu().numpy() for field in self)
+
+    def to(self, device: torch.device) -> WorkingMemory:
+        """On another device."""
+        return WorkingMemory(*(field.to(device) for field in self))
+
+    def clear(self, rows: Tensor) -> WorkingMemory:
+        """Forget the environments where ``rows`` ``(B,)`` is true: a new episode began there."""
+        keep = ~rows
+        return WorkingMemory(*(field * keep.view(-1, *[1] * (field.dim() - 1)) for field in self))
+
+    def surprise(self, z: Tensor) -> Tensor:
+        """Root-mean-square distance ``(B,)`` of the observed from the expected latent; 0 at an episode's start."""
+        return (z - self.expected).square().mean(-1).sqrt() * (self.steps > 0)
+
+    def warm_start(self) -> Tensor:
+        """The last plan without its executed action, its last action held: ``(B, H, A)``."""
+        return torch.cat([self.plan[:, 1:], self.plan[:, -1:]], dim=1)
+
+    def remember(
+        self, z: Tensor, action: Tensor, cost: Tensor, surprise: Tensor, expected: Tensor, plan: Tensor
+    ) -> WorkingMemory:
+        """Take in one step: latent, executed action, its cost, the surprise, the latent expected next, the plan made."""
+        return WorkingMemory(
+            _push(self.latents, z),
+            _push(self.actions, action),
+            _push(self.costs, cost),
+            _push(self.surprises, surprise),
+            expected,
+            plan,
+            self.steps + 1,
+        )
+
+
+def _push(window: Tensor, newest: Tensor) -> Tensor:
+    return torch.cat([newest.unsqueeze(1), window[:, :-1]], dim=1)

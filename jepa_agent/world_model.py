@@ -1,0 +1,121 @@
+"""The world model: encode, predict, cost, cost_to_go, imagine, trajectory_cost. Nothing is ever decoded."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from jepa_agent.networks import Actor, CostModule, Encoder, Predictor, VectorObservation
+from jepa_agent.tensor_ops import discount_weights
+from jepa_agent.types import ArrayLike, StepCost
+
+
+class WorldModel(nn.Module):
+    """Six verbs on latents ``z``. Costs are in the units of -reward; any array is accepted where a tensor is.
+
+    Actions are what the networks see: ``[-1, 1]^A`` for Box spaces, one-hot vectors for Discrete ones.
+    """
+
+    def __init__(
+        self,
+        observation: VectorObservation,
+        encoder: Encoder,
+        predictor: Predictor,
+        cost_module: CostModule,
+        actor: Actor,
+        gamma: float,
+        energy_weight: float = 0.0,
+    ):
+        super().__init__()
+        self.observation = observation
+        self.encoder = encoder
+        self.predictor = predictor
+        self.cost_module = cost_module
+        self.actor = actor
+        self.gamma = gamma
+        self.energy_weight = energy_weight
+
+    # ------------------------------------------------------------------ the six verbs
+
+    def encode(self, obs: ArrayLike) -> Tensor:
+        """Latent of raw observations: ``(..., *obs_shape)`` to ``(..., D)``."""
+        return self.encoder(self.observation(self._tensor(obs, keep_dtype=True)))
+
+    def predict(self, z: ArrayLike, action: ArrayLike) -> Tensor:
+        """Latent after one action: ``(..., D)``, ``(..., A)`` to ``(..., D)``."""
+        return self.predictor(self._tensor(z), self._tensor(action))
+
+    def cost(self, z: ArrayLike, action: ArrayLike) -> StepCost:
+        """Immediate cost of an action in a latent and the probability that it ends the episode, both ``(...)``."""
+        cost, logit = self.cost_module.step(self._tensor(z), self._tensor(action))
+        return StepCost(cost * self.cost_module.cost_scale, logit.sigmoid())
+
+    def cost_to_go(self, z: ArrayLike, action: ArrayLike | None = None) -> Tensor:
+        """Discounted future cost by each ensemble member, ``(B, D)`` to ``(E, B)``; without ``action``, the actor's."""
+        z = self._tensor(z)
+        action = self.actor(z) if action is None else self._tensor(action)
+        return self.cost_module.cost_to_go(z, action) * self.value_scale
+
+    def imagine(self, z: ArrayLike, actions: ArrayLike) -> Tensor:
+        """Latents along a sequence of actions: ``(..., D)``, ``(..., H, A)`` to ``(..., H+1, D)``, the first being ``z``."""
+        latents, actions = [self._tensor(z)], self._tensor(actions)
+        for t in range(actions.shape[-2]):
+            latents.append(self.predictor(latents[-1], actions[..., t, :]))
+        return torch.stack(latents, dim=-2)
+
+    def trajectory_cost(self, z: ArrayLike, actions: ArrayLike) -> Tensor:
+        """Expected discounted cost of candidate sequences: ``(B, D)``, ``(B, N, H, A)`` to ``(B, N)``."""
+        return self.member_costs(z, actions).mean(0)
+
+    # ------------------------------------------------------------------ what the verbs are made of
+
+    def member_costs(self, z: ArrayLike, actions: ArrayLike) -> Tensor:
+        """`trajectory_cost` as each ensemble member sees it: ``(E, B, N)``.
+
+        The estimate is averaged over depths 0..H: depth k pays k imagined steps, each weighted by the probability of
+        being alive, then the learned cost-to-go. Depth 0 is what the actor was trained on, depth H is pure planning;
+        the mean of both leans on no single source of error.
+        """
+        z, actions = self._tensor(z), self._tensor(actions)
+        (batch, count, horizon), dim = actions.shape[:3], z.shape[-1]
+        latents = self.imagine(z.unsqueeze(1).expand(batch, count, dim), actions)  # (B, N, H+1, D)
+        step = self.cost(latents[..., :-1, :], actions)
+        weights = discount_weights(step.terminated, self.gamma)  # (B, N, H+1)
+        paid = torch.cumsum(weights[..., :-1] * step.cost, dim=-1)
+        paid = torch.cat([torch.zeros_like(paid[..., :1]), paid], dim=-1)
+        closing = torch.cat([actions, self.actor(latents[..., -1, :]).unsqueeze(-2)], dim=-2)
+        ahead = self.cost_to_go(latents.reshape(-1, dim), closing.reshape(-1, closing.shape[-1]))
+        total = (paid + weights * ahead.unflatten(-1, (batch, count, horizon + 1))).mean(-1)
+        if self.energy_weight:
+            total = total + self.energy_weight * self.cost_module.cost_scale * self.cost_module.energy(latents).mean(-1)
+        return total
+
+    def actor_sequence(self, z: Tensor, horizon: int) -> Tensor:
+        """The actions the actor would take from ``z`` ``(B, D)`` in imagination: ``(B, H, A)``."""
+        actions = []
+        for _ in range(horizon):
+            actions.append(self.actor(z))
+            z = self.predictor(z, actions[-1])
+        return torch.stack(actions, dim=1)
+
+    @torch.no_grad()
+    def observe_scales(self, obs: ArrayLike, reward: ArrayLike) -> None:
+        """Take a step of every environment into the running scales of observations and costs."""
+        self.encoder.norm.update(self.observation(self._tensor(obs, keep_dtype=True)))
+        self.cost_module.observe_cost(self._tensor(reward))
+
+    @property
+    def value_scale(self) -> Tensor:
+        """What one unit of the cost-to-go head is worth in units of -reward."""
+        return self.cost_module.cost_scale * self.cost_module.effective_horizon
+
+    @property
+    def device(self) -> torch.device:
+        return self.cost_module.cost_scale.device
+
+    def _tensor(self, value: ArrayLike, keep_dtype: bool = False) -> Tensor:
+        if isinstance(value, Tensor):
+            return value
+        return cast(Tensor, torch.as_tensor(value, device=self.device, dtype=None if keep_dtype else torch.float32))

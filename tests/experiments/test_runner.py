@@ -1,0 +1,223 @@
+import dataclasses
+import json
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from stable_baselines3.common.vec_env import VecNormalize
+
+from jepa_agent.experiments import runner
+from jepa_agent.experiments.baselines import make_baseline
+from jepa_agent.experiments.evaluation import Evaluator, SeededEpisodes, TrainingClock
+from jepa_agent.experiments.records import EVALUATIONS, RESULT, RunSpec, read_curves, read_spec
+from jepa_agent.experiments.runner import Event, run, run_all
+
+PPO = RunSpec("PPO", "CartPole-v1", 1, 200, 100, 2, overrides={"n_envs": 2, "n_steps": 32})
+DQN = RunSpec("DQN", "CartPole-v1", 1, 200, 80, 2, overrides={"learning_starts": 20, "buffer_size": 200})
+SMALL_JEPA = {"learning_starts": 20, "batch_size": 8, "planner": {"horizon": 2}}
+SMALL_JEPA["policy_kwargs"] = {"latent_dim": 8, "net_arch": [8]}
+JEPA = RunSpec("JEPA", "CartPole-v1", 1, 40, 20, 2, overrides=SMALL_JEPA)
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / EVALUATIONS).read_text().splitlines()]
+
+
+class Sleepers:
+    """Stands in for `subprocess.Popen`: processes that sleep, all of them remembered."""
+
+    def __init__(self) -> None:
+        self.processes: list[subprocess.Popen[bytes]] = []
+        self.start = subprocess.Popen
+
+    def __call__(self, command: list[str], **options: Any) -> subprocess.Popen[bytes]:
+        self.processes.append(self.start(["sleep", "60"]))
+        return self.processes[-1]
+
+
+def test_a_spec_survives_json_and_shares_nothing_with_the_caller() -> None:
+    overrides: dict[str, Any] = {"policy_kwargs": {"net_arch": (8, 8)}}
+    spec = RunSpec("JEPA", "CartPole-v1", 0, 10, 10, modes=("actor",), overrides=overrides)
+    overrides["policy_kwargs"]["net_arch"] = ()
+    assert RunSpec(**json.loads(json.dumps(dataclasses.asdict(spec)))) == spec
+    assert spec.overrides == {"policy_kwargs": {"net_arch": [8, 8]}}
+
+
+def test_a_baseline_has_a_single_mode() -> None:
+    assert PPO.modes == ("policy",)
+    assert JEPA.modes == ("actor", "planner")
+
+
+@pytest.mark.parametrize("name", ["n_timesteps", "eval_freq", "n_eval_episodes"])
+def test_a_spec_without_work_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name} must be at least 1, got 0"):
+        dataclasses.replace(PPO, **{name: 0})
+
+
+def test_folders_hold_no_separators_of_ids(tmp_path: Path) -> None:
+    spec = dataclasses.replace(PPO, env="package:Own/Rooms-v0")
+    assert spec.folder(tmp_path) == tmp_path / "package-Own-Rooms-v0" / "PPO-seed1"
+
+
+def test_the_kth_episode_starts_alike_whatever_came_before() -> None:
+    env = SeededEpisodes(gym.make("CartPole-v1"))
+    starts = []
+    for draws in (0, 3):
+        first, _ = env.reset(seed=7)
+        env.unwrapped.np_random.random(draws)
+        second, _ = env.reset()
+        starts.append((first, second))
+    assert np.array_equal(starts[0], starts[1])
+    assert not np.array_equal(*starts[0])
+
+
+def test_the_clock_stands_still_while_paused() -> None:
+    clock = TrainingClock()
+    with clock.paused():
+        before = clock._now()
+        while clock._now()[0] - before[0] < 0.05:
+            pass
+    cpu, wall = clock.read()
+    assert 0 <= cpu < 0.04
+    assert 0 <= wall < 0.04
+
+
+def test_a_run_evaluates_on_time_and_ends_on_time(tmp_path: Path) -> None:
+    run(DQN, tmp_path)
+    found = rows(tmp_path)
+    assert [row["step"] for row in found] == [80, 160, 200]
+    assert {row["mode"] for row in found} == {"policy"}
+    assert all(row["mean"] == np.mean(row["returns"]) and len(row["returns"]) == 2 for row in found)
+    seconds = [row["cpu_seconds"] for row in found]
+    assert 0 < seconds[0] < seconds[1] < seconds[2]
+    result = json.loads((tmp_path / RESULT).read_text())
+    assert result["finished"] is True
+    assert result["steps"] == 200
+    assert result["training_cpu_seconds"] < result["total_cpu_seconds"]
+    assert {"python", "torch", "stable_baselines3", "gymnasium", "jepa_agent", "numpy"} == set(result["versions"])
+    assert read_spec(tmp_path / RESULT) == DQN
+
+
+def test_a_rollout_is_cut_at_the_last_step(tmp_path: Path) -> None:
+    run(dataclasses.replace(PPO, n_timesteps=80, overrides={"n_envs": 2, "n_steps": 32}), tmp_path)
+    assert [row["step"] for row in rows(tmp_path)] == [80]
+
+
+def test_a_run_replaces_what_an_earlier_one_left(tmp_path: Path) -> None:
+    (tmp_path / EVALUATIONS).write_text("left over\n")
+    run(PPO, tmp_path)
+    assert [row["step"] for row in rows(tmp_path)] == [100, 200]
+
+
+def test_the_same_seed_gives_the_same_returns_however_often_it_is_evaluated(tmp_path: Path) -> None:
+    run(DQN, tmp_path / "often")
+    run(dataclasses.replace(DQN, eval_freq=200), tmp_path / "once")
+    assert rows(tmp_path / "often")[-1]["returns"] == rows(tmp_path / "once")[-1]["returns"]
+
+
+def test_training_stops_when_the_return_suffices(tmp_path: Path) -> None:
+    run(dataclasses.replace(PPO, stop_at=1.0), tmp_path)
+    assert [row["step"] for row in rows(tmp_path)] == [100]
+
+
+def test_a_normalising_baseline_is_evaluated_with_the_statistics_of_training(tmp_path: Path) -> None:
+    overrides = {"normalize": True, "n_envs": 1, "n_steps": 32}
+    spec = RunSpec("PPO", "Pendulum-v1", 0, 64, 64, 1, overrides=overrides)
+    model = make_baseline(spec.algorithm, spec.env, spec.seed, overrides=spec.overrides)
+    evaluator = Evaluator(spec, tmp_path / EVALUATIONS)
+    model.learn(64, callback=evaluator)
+    trained, evaluated = model.get_env(), evaluator._env
+    assert isinstance(trained, VecNormalize)
+    assert isinstance(evaluated, VecNormalize)
+    assert trained.obs_rms.count == pytest.approx(65, abs=0.01)  # 64 steps and a reset; evaluation added nothing
+    assert evaluated.obs_rms.count == trained.obs_rms.count
+    assert np.array_equal(evaluated.obs_rms.mean, trained.obs_rms.mean)
+    [row] = rows(tmp_path)
+    assert row["mean"] < -500  # of raw rewards
+
+
+def test_every_mode_of_jepa_is_evaluated_and_the_training_mode_restored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = []
+
+    def remember(spec: RunSpec) -> Any:
+        built.append(build(spec))
+        return built[-1]
+
+    build = runner._build
+    monkeypatch.setattr(runner, "_build", remember)
+    run(dataclasses.replace(JEPA, overrides={**JEPA.overrides, "mode": "every_3"}), tmp_path)
+    assert [(row["step"], row["mode"]) for row in rows(tmp_path)] == [
+        (20, "actor"),
+        (20, "planner"),
+        (40, "actor"),
+        (40, "planner"),
+    ]
+    assert built[0].mode == "every_3"
+    assert built[0].policy.mode_switch.k == 3
+    assert built[0].planner.horizon == 2
+    curves = read_curves(tmp_path)
+    assert [(curve.mode, curve.steps.tolist()) for curve in curves] == [("actor", [20, 40]), ("planner", [20, 40])]
+
+
+def test_runs_are_done_side_by_side_failures_reported_and_finished_ones_skipped(tmp_path: Path) -> None:
+    events: list[Event] = []
+    broken = dataclasses.replace(PPO, env="Nowhere-v0")
+    [failure] = run_all([broken, PPO], tmp_path, jobs=2, on_event=events.append)
+    assert failure.spec == broken
+    assert "Nowhere" in failure.reason
+    assert failure.log.read_text().strip().endswith(failure.reason)
+    assert sorted((event.kind, event.spec.env) for event in events) == [
+        ("failed", "Nowhere-v0"),
+        ("finished", "CartPole-v1"),
+        ("started", "CartPole-v1"),
+        ("started", "Nowhere-v0"),
+    ]
+    [curve] = read_curves(tmp_path)
+    assert curve.spec == PPO
+    assert curve.steps.tolist() == [100, 200]
+    assert curve.returns.shape == (2, 2)
+    assert curve.cpu_seconds.shape == curve.ms_per_step.shape == (2,)
+
+    events.clear()
+    assert run_all([PPO], tmp_path, jobs=1, on_event=events.append) == []
+    assert [event.kind for event in events] == ["skipped"]
+
+
+def test_the_result_of_another_spec_is_refused_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sleepers = Sleepers()
+    monkeypatch.setattr(runner.subprocess, "Popen", sleepers)
+    run(PPO, PPO.folder(tmp_path))
+    other = dataclasses.replace(PPO, n_timesteps=300)
+    with pytest.raises(ValueError, match="CartPole-v1/PPO-seed1 holds the result of another spec"):
+        run_all([DQN, other], tmp_path, jobs=2)
+    with pytest.raises(ValueError, match="two runs would share the folder"):
+        run_all([DQN, dataclasses.replace(DQN, n_timesteps=300)], tmp_path, jobs=2)
+    assert sleepers.processes == []
+
+
+def test_an_interrupt_ends_the_runs_under_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sleepers = Sleepers()
+    monkeypatch.setattr(runner.subprocess, "Popen", sleepers)
+
+    def interrupt(event: Event) -> None:
+        if event.spec == DQN:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_all([PPO, DQN], tmp_path, jobs=2, on_event=interrupt)
+    assert len(sleepers.processes) == 2
+    assert [process.returncode for process in sleepers.processes] == [-signal.SIGTERM, -signal.SIGTERM]
+    assert read_curves(tmp_path) == []
+
+
+def test_there_must_be_at_least_one_job(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="jobs must be at least 1, got 0"):
+        run_all([PPO], tmp_path, jobs=0)

@@ -1,0 +1,113 @@
+import numpy as np
+import pytest
+
+from jepa_agent.experiments.records import Curve, RunSpec
+from jepa_agent.experiments.statistics import (
+    bootstrap_interval,
+    first_reaching,
+    interquartile_mean,
+    summarise,
+)
+
+
+def curve(seed: int, means: list[float], algorithm: str = "PPO", mode: str = "policy", seconds: float = 0.5) -> Curve:
+    """Evaluations every 100 steps, two episodes each, whose returns lie 1 below and 1 above the mean."""
+    steps = 100 * np.arange(1, len(means) + 1)
+    returns = np.array(means)[:, None] + np.array([-1.0, 1.0])
+    spec = RunSpec(algorithm, "CartPole-v1", seed, 1000, 100, 2)
+    return Curve(spec, mode, steps, returns, seconds * steps, np.full(len(means), seed + 1.0))
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([1, 2, 3, 4, 5, 6, 7, 800], 4.5),  # (3 + 4 + 5 + 6) / 4
+        ([100, 3, 1, 2, -50], 2.0),  # one of five is cut at either end
+        ([[4, 1], [2, 9]], 3.0),  # (2 + 4) / 2
+        ([5, 7, 9], 7.0),  # a quarter of three is less than one: nothing is cut
+        ([6], 6.0),
+    ],
+)
+def test_interquartile_mean_by_hand(values: list, expected: float) -> None:
+    assert interquartile_mean(values) == pytest.approx(expected)
+
+
+def test_interquartile_mean_hides_no_nan_and_refuses_nothing() -> None:
+    assert np.isnan(interquartile_mean([1, 2, 3, float("nan")]))
+    with pytest.raises(ValueError, match="undefined"):
+        interquartile_mean([])
+
+
+def test_no_interval_from_one_seed() -> None:
+    assert bootstrap_interval([3.0]) is None
+    assert bootstrap_interval([]) is None
+
+
+def test_interval_holds_the_statistic_and_is_reproducible() -> None:
+    scores = np.random.default_rng(1).normal(10, 2, 20)
+    interval = bootstrap_interval(scores)
+    assert interval is not None
+    low, high = interval
+    # For 20 scores a normal approximation gives mean -+ 1.96 s / sqrt(20); the bootstrap must come close to it.
+    half = 1.96 * scores.std() / np.sqrt(20)
+    assert (low, high) == pytest.approx((scores.mean() - half, scores.mean() + half), abs=0.15)
+    assert bootstrap_interval(scores) == interval
+    narrower = bootstrap_interval(scores, confidence=0.5)
+    assert narrower is not None
+    assert low < narrower[0] < narrower[1] < high
+
+
+def test_interval_takes_any_statistic_and_equal_scores() -> None:
+    assert bootstrap_interval([2.0, 2.0, 2.0]) == (2.0, 2.0)
+    interval = bootstrap_interval([1.0, 2.0, 3.0, 4.0, 1000.0], interquartile_mean, n_resamples=200)
+    mean = bootstrap_interval([1.0, 2.0, 3.0, 4.0, 1000.0], n_resamples=200)
+    assert interval is not None
+    assert mean is not None
+    assert interval[0] < 3.0 < interval[1]
+    assert interval[0] != mean[0]
+
+
+@pytest.mark.parametrize(("threshold", "expected"), [(5, 200.0), (6, 400.0), (7, None)])
+def test_first_reaching_includes_equality(threshold: float, expected: float | None) -> None:
+    assert first_reaching([100, 200, 300, 400], [1, 5, 2, 6], threshold) == expected
+
+
+def test_runs_that_never_reach_the_threshold_count_as_infinity() -> None:
+    reached = [curve(0, [0, 10, 10]), curve(1, [0, 0, 10]), curve(2, [0, 0, 0])]
+    [summary] = summarise(reached, threshold=10)
+    assert (summary.n_seeds, summary.n_reached) == (3, 2)
+    assert summary.steps == (300.0, 200.0, 300.0)  # the median of 200, 300 and infinity
+    assert summary.cpu_seconds == (150.0, 100.0, 150.0)
+
+
+@pytest.mark.parametrize("failures", [1, 2])
+def test_the_median_is_unknown_unless_more_than_half_got_there(failures: int) -> None:
+    [summary] = summarise([curve(0, [10]), *(curve(seed + 1, [0]) for seed in range(failures))], threshold=10)
+    assert summary.n_reached == 1
+    assert summary.steps == (None, 100.0, 100.0)
+
+
+def test_nobody_reaching_the_threshold_leaves_nothing_to_tell() -> None:
+    [summary] = summarise([curve(0, [1, 2]), curve(1, [3, 4])], threshold=10)
+    assert summary.n_reached == 0
+    assert summary.steps == summary.cpu_seconds == (None, None, None)
+
+
+def test_final_return_is_the_last_evaluation_of_each_seed() -> None:
+    [summary] = summarise([curve(0, [9, 1, 2, 3]), curve(1, [0, 5])], threshold=100)
+    assert summary.final_return == pytest.approx(4.0)  # (3 + 5) / 2
+    assert summary.final_interval == (3.0, 5.0)
+    assert summary.last_three_return == pytest.approx((2.0 + 2.5) / 2)
+    assert summary.ms_per_step == pytest.approx(1.0)  # the median of 1, 1, 1, 1, 2, 2
+
+
+def test_a_single_seed_has_no_interval() -> None:
+    [summary] = summarise([curve(0, [1, 2])], threshold=2)
+    assert (summary.n_seeds, summary.final_interval) == (1, None)
+
+
+def test_algorithms_and_modes_are_kept_apart() -> None:
+    curves = [curve(0, [1], "JEPA", "actor"), curve(0, [2], "JEPA", "planner"), curve(0, [3]), curve(1, [5])]
+    summaries = summarise(curves, threshold=9)
+    found = [(one.algorithm, one.mode, one.n_seeds, one.final_return) for one in summaries]
+    assert found == [("JEPA", "actor", 1, 1.0), ("JEPA", "planner", 1, 2.0), ("PPO", "policy", 2, 4.0)]

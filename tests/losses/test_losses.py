@@ -1,0 +1,87 @@
+import math
+
+import pytest
+import torch
+
+from jepa_agent.losses.actor import distillation_loss
+from jepa_agent.losses.energy import energy_loss
+from jepa_agent.losses.prediction import prediction_loss, termination_loss
+from jepa_agent.losses.value import n_step_return, value_loss
+
+COST = torch.tensor([[1.0, 2.0, 4.0, 8.0]])
+ALIVE = torch.zeros(1, 4)
+ALL = torch.ones(1, 4)
+
+
+def returns(start, n_steps, terminated=ALIVE, mask=ALL):
+    found = n_step_return(COST, terminated, mask, 0.5, torch.tensor([start]), n_steps)
+    return found.cost.item(), found.discount.item(), found.last.item()
+
+
+def test_n_step_return_discounts_and_names_where_to_bootstrap():
+    assert returns(0, 2) == (1.0 + 0.5 * 2.0, 0.25, 1)
+
+
+def test_n_step_return_from_inside_a_window():
+    assert returns(1, 2) == (2.0 + 0.5 * 4.0, 0.25, 2)
+
+
+def test_n_step_return_is_cut_where_the_window_ends():
+    assert returns(2, 3) == (4.0 + 0.5 * 8.0, 0.25, 3)
+
+
+def test_termination_stops_the_bootstrap():
+    ended, mask = torch.tensor([[0.0, 1.0, 0.0, 0.0]]), torch.tensor([[1.0, 1.0, 0.0, 0.0]])
+    assert returns(0, 3, ended, mask) == (1.0 + 0.5 * 2.0, 0.0, 1)
+
+
+def test_a_time_limit_is_bootstrapped_through():
+    mask = torch.tensor([[1.0, 1.0, 0.0, 0.0]])
+    assert returns(0, 3, ALIVE, mask) == (1.0 + 0.5 * 2.0, 0.25, 1)
+
+
+def test_every_row_has_a_start_of_its_own():
+    found = n_step_return(
+        COST.expand(2, 4), ALIVE.expand(2, 4), ALL.expand(2, 4), 0.5, torch.tensor([0, 3]), 1
+    )
+    assert found.cost.tolist() == [1.0, 8.0]
+    assert found.last.tolist() == [0, 3]
+
+
+def test_value_loss_averages_members_against_one_target():
+    loss = value_loss(torch.tensor([[0.0], [0.2]]), torch.tensor([0.1]))
+    assert loss.item() == pytest.approx(0.5 * 0.1**2)
+
+
+def test_prediction_target_carries_no_gradient():
+    z_hat, target = torch.zeros(1, 1, 2, requires_grad=True), torch.ones(1, 1, 2, requires_grad=True)
+    loss = prediction_loss(z_hat, target)
+    assert loss.item() == 1.0
+    loss.sum().backward()
+    assert target.grad is None
+    assert z_hat.grad is not None
+
+
+def test_termination_loss_is_the_cross_entropy():
+    loss = termination_loss(torch.zeros(1, 1), torch.ones(1, 1))
+    assert loss.item() == pytest.approx(math.log(2.0))
+
+
+@pytest.mark.parametrize(
+    ("plan_cost", "planned", "pulls"), [(0.0, True, True), (0.0, False, False), (2.0, True, False)]
+)
+def test_only_plans_that_still_look_better_are_imitated(plan_cost, planned, pulls):
+    loss = distillation_loss(
+        torch.tensor([3.0]), torch.tensor([1.0]), torch.tensor([plan_cost]), torch.tensor([planned])
+    )
+    assert loss.item() == (3.0 if pulls else 0.0)
+
+
+def test_energy_is_satisfied_once_the_margin_is_kept():
+    assert energy_loss(torch.tensor([0.0]), torch.tensor([1.0])).item() == 0.0
+    assert energy_loss(torch.tensor([0.5]), torch.tensor([0.5])).item() == 1.0
+
+
+def test_shapes_that_differ_are_refused():
+    with pytest.raises(AssertionError, match="against"):
+        prediction_loss(torch.zeros(2, 3, 4), torch.zeros(2, 1, 4))

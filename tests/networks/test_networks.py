@@ -1,0 +1,122 @@
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+
+from jepa_agent.networks import (
+    BoundedActor,
+    CategoricalActor,
+    CostModule,
+    Encoder,
+    EnsembleMLP,
+    Predictor,
+    RunningNorm,
+    VectorObservation,
+    random_latents,
+)
+
+
+def on_manifold(z: torch.Tensor) -> bool:
+    return torch.allclose(z.mean(-1), torch.zeros(()), atol=1e-4) and torch.allclose(
+        z.var(-1, unbiased=False), torch.ones(()), atol=1e-2
+    )
+
+
+def test_running_norm_equals_the_statistics_of_all_it_saw():
+    data = torch.randn(57, 3) * torch.tensor([1.0, 10.0, 0.1]) + torch.tensor([5.0, -3.0, 0.0])
+    norm = RunningNorm(3)
+    for part in data.split([1, 6, 50]):
+        norm.update(part)
+    torch.testing.assert_close(norm.mean, data.mean(0), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(norm.var, data.var(0, unbiased=False), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(norm(data).std(0, unbiased=False), torch.ones(3), rtol=1e-3, atol=1e-3)
+
+
+def test_running_norm_travels_with_the_model():
+    norm, copy = RunningNorm(2), RunningNorm(2)
+    norm.update(torch.tensor([[1.0, 2.0], [3.0, 10.0]]))
+    copy.load_state_dict(norm.state_dict())
+    assert torch.equal(norm(torch.ones(1, 2)), copy(torch.ones(1, 2)))
+
+
+def test_ensemble_members_are_independent_perceptrons():
+    net = EnsembleMLP(3, 4, [8], 2)
+    x = torch.randn(5, 4)
+    out = net(x)
+    assert out.shape == (3, 5, 2)
+    first, norm, activation, last = net.layers
+    by_hand = activation(norm(x @ first.weight[1] + first.bias[1])) @ last.weight[1] + last.bias[1]
+    torch.testing.assert_close(out[1], by_hand)
+
+
+def test_encoded_predicted_and_random_latents_share_a_manifold():
+    z = Encoder(3, 16, [32])(torch.randn(7, 3))
+    assert on_manifold(z)
+    assert on_manifold(Predictor(16, 2, [32])(z, torch.randn(7, 2)))
+    assert on_manifold(random_latents(9, 16, None, torch.device("cpu")))
+
+
+@pytest.mark.parametrize(
+    ("space", "raw", "vector"),
+    [
+        (spaces.Discrete(3, start=5), np.array([5, 7]), [[1, 0, 0], [0, 0, 1]]),
+        (spaces.MultiDiscrete([2, 3]), np.array([[1, 0]]), [[0, 1, 1, 0, 0]]),
+        (spaces.Box(-1, 1, (2, 2)), np.arange(4.0).reshape(1, 2, 2), [[0, 1, 2, 3]]),
+        (spaces.MultiBinary(2), np.array([[1, 0]]), [[1, 0]]),
+    ],
+)
+def test_observations_become_vectors(space, raw, vector):
+    observation = VectorObservation(space)
+    assert observation(torch.as_tensor(raw)).tolist() == vector
+    assert observation.dim == len(vector[0])
+
+
+def test_cost_scale_is_the_root_mean_square_of_the_costs():
+    module = CostModule(4, 1, [8], ensemble_size=2, gamma=0.9)
+    module.observe_cost(torch.zeros(3))
+    assert module.cost_scale == 1.0  # nothing known yet
+    module.observe_cost(torch.tensor([3.0]))
+    assert module.cost_scale.item() == pytest.approx(1.5)
+
+
+def test_energy_without_a_head_says_how_to_get_one():
+    with pytest.raises(ValueError, match="energy=True"):
+        CostModule(4, 1, [8], 1, 0.9).energy(torch.zeros(1, 4))
+
+
+def test_bounded_actor_stays_in_bounds_even_when_exploring():
+    actor = BoundedActor(4, 2, [8])
+    z = torch.randn(50, 4) * 100
+    action = actor.explore(actor(z), torch.full((50, 1), 1.0), torch.Generator().manual_seed(0))
+    assert action.abs().max() <= 1.0
+    assert action.std() > 0.1
+
+
+def test_categorical_expectation_is_the_exact_sum():
+    actor = CategoricalActor(4, 3, [8])
+    z, values = torch.randn(5, 4), torch.tensor([1.0, 10.0, 100.0])
+    expected = (actor.net(z).softmax(-1) * values).sum(-1)
+    found = actor.expectation(z, lambda _, action: (action @ values).unsqueeze(0), 0.0)
+    torch.testing.assert_close(found, expected.unsqueeze(0))
+
+
+def test_categorical_exploration_swaps_at_the_given_rate():
+    actor = CategoricalActor(2, 4, [8])
+    action = torch.eye(4)[torch.zeros(4000, dtype=torch.long)]
+    explored = actor.explore(action, torch.full((4000, 1), 0.4), torch.Generator().manual_seed(0))
+    assert (explored.argmax(-1) != 0).float().mean().item() == pytest.approx(0.4 * 3 / 4, abs=0.03)
+
+
+@pytest.mark.parametrize("kind", [BoundedActor, CategoricalActor])
+def test_imitation_is_least_where_the_actor_agrees(kind):
+    torch.manual_seed(0)
+    actor = kind(4, 2, [8])
+    optimizer = torch.optim.Adam(actor.parameters(), lr=0.05)
+    z, plan = torch.randn(1, 4).expand(8, 4), torch.tensor([[1.0, 0.0]]).expand(8, 2)
+    before = actor.imitation(z, plan).mean()
+    for _ in range(100):
+        optimizer.zero_grad()
+        actor.imitation(z, plan).mean().backward()
+        optimizer.step()
+    assert actor.imitation(z, plan).mean() < 0.1 * before
+    assert actor(z)[0, 0] > 0.9

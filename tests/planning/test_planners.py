@@ -1,0 +1,136 @@
+"""Planners on a cost whose optimum is known: ``|a_t - target_t|^2`` summed over time."""
+
+import pytest
+import torch
+from gymnasium import spaces
+
+from jepa_agent.config import PlannerConfig
+from jepa_agent.planning import MPPI, ExhaustivePlanner, GradientPlanner, make_planner
+from jepa_agent.planning.base import soft_weights
+from jepa_agent.types import PlanInit
+
+HORIZON, DIM = 3, 2
+TARGET = torch.tensor([[0.5, -0.5], [0.0, 0.25], [-0.3, 0.9]])
+CONTINUOUS = [MPPI(horizon=HORIZON, num_iterations=8, num_samples=256), GradientPlanner(horizon=HORIZON, num_iterations=60)]
+
+
+def quadratic(actions):
+    return (actions - TARGET).square().sum((-1, -2))
+
+
+def start(batch=1, seed=0, value=0.0):
+    return PlanInit(torch.full((batch, 2, HORIZON, DIM), value), torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("planner", CONTINUOUS)
+def test_finds_the_known_minimum(planner):
+    plan = planner.plan(quadratic, start())
+    assert plan.cost.item() < 0.02
+    torch.testing.assert_close(plan.actions[0], TARGET, atol=0.12, rtol=0)
+
+
+@pytest.mark.parametrize("planner", CONTINUOUS)
+def test_reports_the_cost_of_what_it_returns_and_of_where_it_started(planner):
+    plan = planner.plan(quadratic, start())
+    torch.testing.assert_close(plan.cost, quadratic(plan.actions), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(plan.init_cost, quadratic(torch.zeros(1, HORIZON, DIM)))
+
+
+@pytest.mark.parametrize("planner", [*CONTINUOUS, ExhaustivePlanner(num_actions=DIM, horizon=HORIZON)])
+def test_never_dearer_than_the_actors_own_sequence(planner):
+    own = torch.eye(DIM)[[0, 1, 0]].expand(1, 1, HORIZON, DIM)
+
+    def only_own_is_good(actions):
+        return (actions - own).abs().sum((-1, -2)) - 5.0 * ((actions - own).abs().sum((-1, -2)) == 0)
+
+    plan = planner.plan(only_own_is_good, PlanInit(own, torch.Generator().manual_seed(0)))
+    assert torch.equal(plan.actions, own[:, 0])
+    assert plan.cost.item() == plan.init_cost.item() == -5.0
+
+
+@pytest.mark.parametrize("planner", CONTINUOUS)
+def test_stays_within_bounds_when_the_minimum_lies_outside(planner):
+    plan = planner.plan(lambda a: (a - 3.0).square().sum((-1, -2)), start())
+    assert plan.actions.abs().max() <= 1.0
+    assert plan.actions.mean() > 0.9
+
+
+@pytest.mark.parametrize("planner", [*CONTINUOUS, ExhaustivePlanner(num_actions=DIM, horizon=HORIZON)])
+def test_nan_costs_rank_last(planner):
+    def poisoned(actions):
+        cost = actions[..., 0].sum(-1)
+        return torch.where(actions[..., 0, 0] < 0.5, torch.nan, cost)  # the cheapest half is NaN
+
+    own = torch.zeros(1, 1, HORIZON, DIM)
+    own[..., 0] = 1.0
+    plan = planner.plan(poisoned, PlanInit(own, torch.Generator().manual_seed(0)))
+    assert torch.isfinite(plan.cost).all()
+    assert (plan.actions[:, 0, 0] >= 0.5).all()
+    assert plan.mean.isfinite().all()
+
+
+@pytest.mark.parametrize("planner", CONTINUOUS)
+def test_all_nan_falls_back_to_the_actor(planner):
+    plan = planner.plan(lambda a: a.sum((-1, -2)) * torch.nan, start(value=0.25))
+    assert torch.equal(plan.actions, torch.full((1, HORIZON, DIM), 0.25))
+    assert plan.mean.isfinite().all()
+
+
+@pytest.mark.parametrize("planner", CONTINUOUS)
+def test_a_row_does_not_depend_on_its_neighbours(planner):
+    shift = torch.tensor([0.0, 0.4, -0.4])
+
+    def cost(rows):
+        return lambda a: (a - TARGET - shift[rows].view(-1, 1, 1, 1)).square().sum((-1, -2))
+
+    together = planner.plan(cost([0, 1, 2]), start(batch=3))
+    alone = planner.plan(cost([1]), start(batch=1))
+    torch.testing.assert_close(together.actions[1], alone.actions[0])
+
+
+def test_draws_come_from_the_given_generator_alone():
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    first, second = (MPPI().plan(quadratic, start(seed=3)).actions for _ in range(2))
+    assert torch.equal(first, second)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("switch", [torch.no_grad, torch.inference_mode])
+def test_gradient_planner_works_where_gradients_are_off_and_touches_no_parameter(switch):
+    weight = torch.nn.Parameter(torch.ones(()))
+    with switch():
+        plan = GradientPlanner(horizon=HORIZON, num_iterations=40).plan(lambda a: quadratic(a) * weight, start())
+    assert plan.cost.item() < 0.02
+    assert weight.grad is None
+
+
+def test_exhaustive_search_is_exact():
+    torch.manual_seed(0)
+    table = torch.randn(3, 3, 3)
+    planner = ExhaustivePlanner(num_actions=3, horizon=3)
+
+    def cost(actions):
+        a, b, c = actions.argmax(-1).unbind(-1)
+        return table[a, b, c]
+
+    plan = planner.plan(cost, PlanInit(torch.eye(3)[[0, 0, 0]].expand(1, 1, 3, 3), torch.Generator()))
+    assert plan.cost.item() == table.min().item()
+    torch.testing.assert_close(plan.mean.sum(-1), torch.ones(1, 3))
+
+
+def test_temperature_divides_so_a_smaller_one_is_sharper():
+    cost = torch.tensor([[0.0, 1.0, 2.0]])
+    sharp, soft = soft_weights(cost, 0.1), soft_weights(cost, 10.0)
+    assert sharp[0, 0] > soft[0, 0] > 1 / 3
+    torch.testing.assert_close(soft_weights(1e3 * cost, 0.5), soft_weights(1e-3 * cost, 0.5))
+
+
+def test_planners_fit_their_action_space():
+    box, discrete = spaces.Box(-1, 1, (2,)), spaces.Discrete(4)
+    assert isinstance(make_planner(PlannerConfig(), box), MPPI)
+    planner = make_planner(PlannerConfig(horizon=9, max_sequences=100), discrete)
+    assert planner == ExhaustivePlanner(num_actions=4, horizon=3)
+    assert make_planner(PlannerConfig(kind="gradient", horizon=7, step_size=0.2), box) == GradientPlanner(7, step_size=0.2)
+    with pytest.raises(ValueError, match="does not fit"):
+        make_planner(PlannerConfig(kind="mppi"), discrete)

@@ -1,0 +1,171 @@
+import copy
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.env_util import make_vec_env
+
+from jepa_agent.mode_switch import ModeSwitch
+from jepa_agent.policy import JEPAPolicy, check_spaces
+
+MODES = ("actor", "planner", "auto", "every_2")
+ENVS = ("CartPole-v1", "Pendulum-v1")
+
+
+@pytest.fixture(params=ENVS)
+def model(request, small):
+    return small(request.param)
+
+
+def observations(model, count=3):
+    model.observation_space.seed(0)
+    return np.stack([np.clip(model.observation_space.sample(), -1, 1) for _ in range(count)])
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_batch_is_predicted_as_its_rows_are(model, mode):
+    model.set_mode(mode)
+    obs = observations(model)
+    state, states = None, [None] * 3
+    for _ in range(3):
+        together, state = model.predict(obs, state, deterministic=True)
+        alone = [model.predict(obs[i], states[i], deterministic=True) for i in range(3)]
+        states = [s for _, s in alone]
+        np.testing.assert_allclose(together, np.stack([a for a, _ in alone]), atol=1e-4)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_deterministic_prediction_repeats_itself_and_draws_from_no_global_generator(model, mode):
+    model.set_mode(mode)
+    obs = observations(model)
+    torch_before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].copy()
+    own_before = model.policy.generator.get_state()
+    first, second = (model.predict(obs, deterministic=True)[0] for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+    assert torch.equal(torch_before, torch.get_rng_state())
+    assert torch.equal(own_before, model.policy.generator.get_state())
+    assert np.array_equal(numpy_before, np.random.get_state()[1])
+
+
+def test_an_episode_start_forgets_its_row_only(model):
+    obs = observations(model)
+    _, state = model.predict(obs)
+    _, after = model.predict(obs, state, episode_start=np.array([True, False, False]))
+    assert after[-1].tolist() == [1, 2, 2]
+
+
+def test_the_callers_state_is_not_written_into(model):
+    obs = observations(model)
+    _, state = model.predict(obs)
+    kept = [array.copy() for array in state]
+    model.predict(obs, state, episode_start=np.ones(3, dtype=bool))
+    assert all(np.array_equal(a, b) for a, b in zip(state, kept, strict=True))
+
+
+def test_planning_touches_no_parameters_gradient(model):
+    model.set_mode("planner")
+    model.predict(observations(model))
+    assert all(p.grad is None for p in model.policy.parameters())
+
+
+class OnlyRow(ModeSwitch):
+    """Plans for row 1 alone."""
+
+    def wants_plan(self, memory):
+        return torch.arange(len(memory.steps)) == 1
+
+
+def test_modes_are_mixed_per_environment(model):
+    obs = observations(model)
+    tensor, _ = model.policy.obs_to_tensor(obs)
+    decisions = {}
+    for mode in ("actor", "planner", OnlyRow()):
+        model.set_mode(mode)
+        decisions[mode], _ = model.policy.act(tensor, model.policy.recall(None, 3), deterministic=True)
+    actor, planner, mixed = decisions.values()
+    assert mixed.planned.tolist() == [False, True, False]
+    torch.testing.assert_close(mixed.action[[0, 2]], actor.action[[0, 2]])
+    torch.testing.assert_close(mixed.action[1], planner.action[1], atol=1e-4, rtol=0)
+    assert mixed.plan_std[0].max() < 0 <= mixed.plan_std[1].min()
+
+
+def test_what_reset_returns_is_refused_with_the_remedy(model):
+    with pytest.raises(ValueError, match=r"obs, info = env.reset\(\)"):
+        model.predict(model.get_env().envs[0].reset())
+
+
+def test_a_wrong_observation_shape_is_refused(model):
+    with pytest.raises(ValueError, match="shape"):
+        model.predict(np.zeros((2, 9)))
+
+
+def test_actions_respect_odd_bounds_and_shapes(small):
+    class Odd(gym.Env):
+        observation_space = spaces.Box(-1, 1, (2, 2))
+        action_space = spaces.Box(np.array([[-3.0], [10.0]]), np.array([[-1.0], [10.5]]), dtype=np.float64)
+
+        def reset(self, *, seed=None, options=None):
+            return np.zeros((2, 2), np.float32), {}
+
+        def step(self, action):
+            assert self.action_space.contains(action)
+            return np.zeros((2, 2), np.float32), 0.0, False, True, {}
+
+    model = small(Odd(), mode="planner")
+    model.learn(25)
+    action, _ = model.predict(np.zeros((2, 2)))
+    assert model.action_space.contains(action)
+    np.testing.assert_allclose(model.policy.unscale_action(model.policy.from_env(action[None]).numpy().reshape(2, 1)), action)
+
+
+def test_discrete_actions_start_where_the_space_does(small):
+    class Shifted(gym.Env):
+        observation_space = spaces.Discrete(2)
+        action_space = spaces.Discrete(2, start=7)
+
+        def reset(self, *, seed=None, options=None):
+            return 0, {}
+
+        def step(self, action):
+            assert action in (7, 8)
+            return 1, float(action == 8), True, False, {}
+
+    model = small(Shifted(), mode="planner").learn(60)
+    assert model.predict(np.array([0]))[0].tolist() in ([7], [8])
+
+
+@pytest.mark.parametrize(
+    ("observation", "action", "says"),
+    [
+        (spaces.Dict({"a": spaces.Discrete(2)}), spaces.Discrete(2), "FlattenObservation"),
+        (spaces.Box(0, 255, (64, 64, 3), np.uint8), spaces.Discrete(2), "images"),
+        (spaces.Box(-1, 1, (2,)), spaces.MultiDiscrete([2, 2]), "Box and Discrete"),
+        (spaces.Box(-1, 1, (2,)), spaces.Box(-np.inf, np.inf, (1,)), "finite bounds"),
+    ],
+)
+def test_unsupported_spaces_are_refused_with_a_way_out(observation, action, says):
+    with pytest.raises(ValueError, match=says):
+        check_spaces(observation, action)
+
+
+def test_policy_saves_and_loads_alone(model, tmp_path):
+    model.policy.save(tmp_path / "policy.pth")
+    again = JEPAPolicy.load(tmp_path / "policy.pth", device="cpu")
+    obs = observations(model)
+    np.testing.assert_array_equal(again.predict(obs, deterministic=True)[0], model.predict(obs, deterministic=True)[0])
+
+
+def test_a_copy_is_independent(model):
+    twin = copy.deepcopy(model.policy)
+    with torch.no_grad():
+        for parameter in twin.parameters():
+            parameter.zero_()
+    assert any(parameter.abs().sum() > 0 for parameter in model.policy.parameters())
+
+
+def test_several_environments_side_by_side(small):
+    model = small(make_vec_env("Pendulum-v1", 3), mode="planner").learn(90)
+    assert model.num_timesteps == 90
+    assert model.predict(model.get_env().reset())[0].shape == (3, 1)

@@ -1,0 +1,81 @@
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+
+from jepa_agent import WorldModel
+from jepa_agent.networks import BoundedActor, CostModule, Encoder, Predictor, VectorObservation
+
+D, A, GAMMA = 8, 2, 0.9
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    observation = VectorObservation(spaces.Box(-1, 1, (3,)))
+    return WorldModel(
+        observation,
+        Encoder(3, D, [16]),
+        Predictor(D, A, [16]),
+        CostModule(D, A, [16], ensemble_size=3, gamma=GAMMA, energy=True),
+        BoundedActor(D, A, [16]),
+        gamma=GAMMA,
+    )
+
+
+def test_verbs_take_users_arrays_of_any_leading_shape(model):
+    z = model.encode(np.zeros((4, 5, 3)))
+    assert z.shape == (4, 5, D)
+    assert model.encode([0.0, 0.0, 0.0]).shape == (D,)
+    assert model.predict(z, np.zeros((4, 5, A))).shape == (4, 5, D)
+    assert model.cost(z, np.zeros((4, 5, A))).cost.shape == (4, 5)
+    assert model.imagine(z[:, 0], np.zeros((4, 6, A))).shape == (4, 7, D)
+    assert model.cost_to_go(z[:, 0]).shape == (3, 4)
+    assert model.trajectory_cost(z[:, 0], np.zeros((4, 9, 6, A))).shape == (4, 9)
+
+
+def test_imagining_is_predicting_again_and_again(model):
+    z, actions = model.encode(np.ones((1, 3))), torch.randn(1, 3, A).clamp(-1, 1)
+    by_hand = [z]
+    for t in range(3):
+        by_hand.append(model.predict(by_hand[-1], actions[:, t]))
+    torch.testing.assert_close(model.imagine(z, actions), torch.stack(by_hand, 1))
+
+
+def test_trajectory_cost_averages_the_depths(model):
+    model.cost_module.cost_scale.fill_(7.0)
+    z, actions = model.encode(np.ones((1, 3))), torch.randn(1, 1, 2, A).clamp(-1, 1)
+    path = model.imagine(z, actions[:, 0])
+    paid, alive, depths = torch.zeros(1), torch.ones(1), []
+    for k in range(3):
+        action = actions[:, 0, k] if k < 2 else model.actor(path[:, k])
+        depths.append(paid + alive * model.cost_to_go(path[:, k], action).mean(0))
+        if k < 2:
+            step = model.cost(path[:, k], action)
+            paid, alive = paid + alive * step.cost, alive * GAMMA * (1 - step.terminated)
+    torch.testing.assert_close(model.trajectory_cost(z, actions)[0], torch.stack(depths).mean(0))
+
+
+def test_costs_carry_the_scale_of_the_rewards(model):
+    z, actions = model.encode(np.ones((1, 3))), torch.zeros(1, 1, 2, A)
+    small = model.trajectory_cost(z, actions)
+    model.cost_module.cost_scale.fill_(100.0)
+    torch.testing.assert_close(model.trajectory_cost(z, actions), 100.0 * small)
+
+
+def test_energy_raises_the_cost_of_imagined_latents_by_its_weight(model):
+    z, actions = model.encode(np.ones((1, 3))), torch.zeros(1, 1, 2, A)
+    plain, energy = model.trajectory_cost(z, actions), model.cost_module.energy(model.imagine(z, actions[:, 0])).mean()
+    model.energy_weight = 0.5
+    torch.testing.assert_close(model.trajectory_cost(z, actions), plain + 0.5 * energy)
+
+
+def test_the_actors_own_sequence_follows_the_imagined_path(model):
+    z = model.encode(np.ones((2, 3)))
+    own = model.actor_sequence(z, 3)
+    torch.testing.assert_close(own[:, 2], model.actor(model.imagine(z, own)[:, 2]))
+
+
+def test_ids_of_our_own_environments_are_registered():
+    assert gym.make("JEPA/Discounting-v0").observation_space.shape == (1,)
