@@ -26,8 +26,10 @@ demo: install
 test: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy -p jepa_agent
-	$(BIN)/lint-imports
+	@# Types and imports are checked on the installed layout, where envs/ and experiments/ stand inside the package.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target build/layout .
+	cd build/layout && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p jepa_agent
+	cd build/layout && ../../$(BIN)/lint-imports --config ../../pyproject.toml --no-cache
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
 
 clean:

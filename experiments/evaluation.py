@@ -23,14 +23,14 @@ EVALUATION_SEED = 10_000
 
 
 class SeededEpisodes(gym.Wrapper):
-    """Seeds episodes one by one: a seed given to `reset` is the first one's, and the numbers after it are the others'.
+    """Seeds episodes one by one from ``first`` on, or from a seed given to `reset`.
 
     So the k-th episode starts alike for every agent, however many random numbers the episodes before it took.
     """
 
-    def __init__(self, env: gym.Env):
+    def __init__(self, env: gym.Env, first: int = EVALUATION_SEED):
         super().__init__(env)
-        self._next = EVALUATION_SEED
+        self._next = first
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Start the next episode."""

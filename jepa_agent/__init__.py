@@ -1,6 +1,6 @@
 """A joint embedding predictive agent for Gymnasium, with the face of Stable-Baselines3."""
 
-from jepa_agent import envs as _envs  # noqa: F401  (registers the ids)
+import jepa_agent.envs  # noqa: F401  (registers our environments)
 from jepa_agent._version import __version__
 from jepa_agent.algorithm import JEPA
 from jepa_agent.policy import JEPAPolicy

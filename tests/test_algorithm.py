@@ -107,8 +107,8 @@ def test_memory_is_threaded_through_collection_and_cleared_at_episode_starts(sma
 
     watch = Lengths()
     small("CartPole-v1").learn(120, callback=watch)
-    after_end = [now[0] for last, now in zip(watch.seen, watch.seen[1:]) if last[1]]  # noqa: B905, RUF007
-    inside = [now[0] - last[0] for last, now in zip(watch.seen, watch.seen[1:]) if not last[1]]  # noqa: B905, RUF007
+    after_end = [now[0] for last, now in zip(watch.seen, watch.seen[1:]) if last[1]]  # noqa: B905
+    inside = [now[0] - last[0] for last, now in zip(watch.seen, watch.seen[1:]) if not last[1]]  # noqa: B905
     assert after_end
     assert set(after_end) == {1}
     assert set(inside) == {1}

@@ -117,7 +117,9 @@ def test_actions_respect_odd_bounds_and_shapes(small):
     model.learn(25)
     action, _ = model.predict(np.zeros((2, 2)))
     assert model.action_space.contains(action)
-    np.testing.assert_allclose(model.policy.unscale_action(model.policy.from_env(action[None]).numpy().reshape(2, 1)), action)
+    np.testing.assert_allclose(
+        model.policy.unscale_action(model.policy.from_env(action[None]).numpy().reshape(2, 1)), action
+    )
 
 
 def test_discrete_actions_start_where_the_space_does(small):

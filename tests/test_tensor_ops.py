@@ -2,7 +2,15 @@ import pytest
 import torch
 from torch import nn
 
-from jepa_agent.tensor_ops import copy_buffers, discount_weights, effective_rank, masked_mean, pessimistic, polyak_update, rank_last
+from jepa_agent.tensor_ops import (
+    copy_buffers,
+    discount_weights,
+    effective_rank,
+    masked_mean,
+    pessimistic,
+    polyak_update,
+    rank_last,
+)
 
 
 def test_masked_mean_ignores_what_is_masked():

@@ -5,12 +5,15 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
 import gymnasium as gym
+import numpy as np
+import torch
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
@@ -20,6 +23,8 @@ from stable_baselines3.common.monitor import Monitor
 
 from jepa_agent.algorithm import JEPA
 from jepa_agent.checkpoint import CheckpointError
+from jepa_agent.experiments.evaluation import SeededEpisodes
+from jepa_agent.mode_switch import make_mode_switch
 from jepa_agent.policy import check_spaces
 
 CONFIG = "config.yml"
@@ -69,6 +74,7 @@ class Parser(ArgumentParser):
     def _one_line(self, message: str) -> str:
         lines = [line.strip(" -") for line in message.splitlines() if line.strip(" -")]
         text = "; ".join(lines[:3]) if lines else message
+        text = re.sub(r'Parser key "([^"]+)"( element \d+)?:;? (Not of type \w+: )?', r"\1: ", text)
         flags = {option for action in self._actions for option in action.option_strings if option.startswith("--")}
         keys = {option[2:].replace("-", "_") for option in flags}
         mistyped = re.search(r"(--[\w.\-]+)|'([\w.\-]+)' is not accepted|Group '(\w+)' does not accept option '(\w+)'", text)
@@ -110,7 +116,7 @@ def make_env(env_id: str, env_kwargs: dict[str, Any] | None = None, **more: Any)
     try:
         return gym.make(env_id, **{**(env_kwargs or {}), **more})
     except ModuleNotFoundError as error:
-        raise UsageError(f"environment {env_id!r}: cannot import {error.name!r}; install it, or check the name") from error
+        raise UsageError(f"environment {env_id!r}: {_first_line(error)}; install it, or check the name") from error
     except gym.error.DependencyNotInstalled as error:
         extra = _extra_for(env_id)
         hint = f"pip install 'jepa_agent[{extra}]'" if extra else str(error).splitlines()[0]
@@ -144,6 +150,24 @@ def check_env(env_id: str, env_kwargs: dict[str, Any]) -> None:
         raise UsageError(f"environment {env_id!r}: {error}") from error
     finally:
         env.close()
+
+
+def check_mode(*modes: str) -> None:
+    """`UsageError` if a mode is none that exists."""
+    try:
+        for mode in modes:
+            make_mode_switch(mode)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def check_device(device: str) -> None:
+    """`UsageError` if torch cannot compute there; SB3 would quietly take the CPU instead."""
+    try:
+        if device != "auto":
+            torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(f"--device {device} cannot be used: {_first_line(error)}; choose cpu or auto") from error
 
 
 # ---------------------------------------------------------------------- folders and models
@@ -199,17 +223,12 @@ def load_model(path: Path, env: gym.Env, device: str) -> JEPA:
 
 def evaluation_table(model: JEPA, env: gym.Env, modes: Sequence[str], episodes: int, seed: int) -> Table:
     """Return, length and CPU milliseconds per step of each mode over the same episodes."""
-    import time
-
-    import numpy as np
-
     table = Table(title=f"{episodes} episodes, deterministic")
     for column in ("mode", "mean return", "std", "mean length", "ms per step"):
         table.add_column(column, justify="left" if column == "mode" else "right")
-    monitored = Monitor(env)
     for mode in modes:
         model.set_mode(mode)
-        monitored.reset(seed=seed)
+        monitored = Monitor(SeededEpisodes(env, seed))
         start = time.process_time()
         returns, lengths = evaluate_policy(model, monitored, episodes, return_episode_rewards=True)
         assert isinstance(lengths, list)

@@ -18,6 +18,8 @@ from stable_baselines3.common.monitor import Monitor
 from jepa_agent.cli.common import (
     Parser,
     UsageError,
+    check_device,
+    check_mode,
     console,
     env_of,
     find_model,
@@ -25,7 +27,7 @@ from jepa_agent.cli.common import (
     load_model,
     make_env,
 )
-from jepa_agent.mode_switch import make_mode_switch
+from jepa_agent.experiments.evaluation import SeededEpisodes
 
 
 def build_parser() -> Parser:
@@ -46,26 +48,28 @@ def run(argv: Sequence[str]) -> int:
     options = build_parser().parse(argv)
     headless()
     path = find_model(options.model)
-    try:
-        mode = make_mode_switch(options.mode)
-    except ValueError as error:
-        raise UsageError(str(error)) from error
+    check_mode(options.mode)
+    check_device(options.device)
     env_id, env_kwargs = env_of(path, options.env, options.env_kwargs)
     env = make_env(env_id, env_kwargs, render_mode="rgb_array")
     folder = Path(options.output) if options.output else path.parent / "videos"
     warnings.filterwarnings("ignore", module="gymnasium")
     logging.getLogger("moviepy").setLevel(logging.ERROR)
     try:
-        film = RecordVideo(env, str(folder), episode_trigger=lambda _: True, name_prefix=options.mode, disable_logger=True)
+        film = RecordVideo(
+            SeededEpisodes(env, options.seed),
+            str(folder),
+            episode_trigger=lambda k: k < options.episodes,
+            name_prefix=options.mode,
+            disable_logger=True,
+        )
     except (OSError, gym.error.Error, ValueError) as error:
         raise UsageError(f"cannot record {env_id}: {error}") from error
-    model = load_model(path, film, options.device)
-    model.set_mode(mode)
-    monitored = Monitor(film)
-    monitored.reset(seed=options.seed)
-    returns, _ = evaluate_policy(model, monitored, options.episodes, return_episode_rewards=True)
-    monitored.close()
-    for film_file in sorted(folder.glob(f"{options.mode}-episode-*.mp4")):
-        console.print(str(film_file), highlight=False, soft_wrap=True)
+    model = load_model(path, env, options.device)
+    model.set_mode(options.mode)
+    returns, _ = evaluate_policy(model, Monitor(film), options.episodes, return_episode_rewards=True)
+    film.close()
+    for k in range(options.episodes):
+        console.print(str(folder / f"{options.mode}-episode-{k}.mp4"), highlight=False, soft_wrap=True)
     console.print(f"mean return {np.mean(returns):.1f} over {options.episodes} episode(s)", highlight=False)
     return 0

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Sequence
 
 import gymnasium as gym
+from rich.markup import escape
 from rich.table import Table
 
 from jepa_agent.cli.common import Parser, UsageError, console, make_env
@@ -52,7 +53,7 @@ def describe(name: str) -> tuple[str, str, str]:
         try:
             env = make_env(name)
         except UsageError as error:
-            return "-", "-", str(error).split(": ", 1)[-1]
+            return "-", "-", escape(str(error).split(": ", 1)[-1])
     spaces_ = _short(env.observation_space), _short(env.action_space)
     try:
         check_spaces(env.observation_space, env.action_space)
@@ -64,4 +65,4 @@ def describe(name: str) -> tuple[str, str, str]:
 
 
 def _short(space: gym.Space) -> str:
-    return f"Box{space.shape}" if isinstance(space, gym.spaces.Box) else str(space)
+    return f"Box{space.shape}" if isinstance(space, gym.spaces.Box) else escape(str(space))

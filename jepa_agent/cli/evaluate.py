@@ -9,7 +9,8 @@ from jsonargparse.typing import NonNegativeInt, PositiveInt
 
 from jepa_agent.cli.common import (
     Parser,
-    UsageError,
+    check_device,
+    check_mode,
     console,
     env_of,
     evaluation_table,
@@ -17,7 +18,6 @@ from jepa_agent.cli.common import (
     load_model,
     make_env,
 )
-from jepa_agent.mode_switch import make_mode_switch
 
 
 def build_parser() -> Parser:
@@ -38,11 +38,8 @@ def run(argv: Sequence[str]) -> int:
     """Load, evaluate in each mode on the same episodes, print the table."""
     options = build_parser().parse(argv)
     path = find_model(options.model)
-    try:
-        for mode in options.modes:
-            make_mode_switch(mode)
-    except ValueError as error:
-        raise UsageError(str(error)) from error
+    check_mode(*options.modes)
+    check_device(options.device)
     env = make_env(*env_of(path, options.env, options.env_kwargs))
     model = load_model(path, env, options.device)
     console.print(evaluation_table(model, env, options.modes, options.episodes, options.seed))

@@ -20,14 +20,15 @@ from jepa_agent.cli.common import (
     CONFIG,
     Parser,
     UsageError,
+    check_device,
     check_env,
+    check_mode,
     console,
     fresh_folder,
     make_env,
     numbered_folder,
 )
 from jepa_agent.config import AgentConfig, ModelConfig, PlannerConfig, as_kwargs
-from jepa_agent.mode_switch import make_mode_switch
 from jepa_agent.planning import make_planner
 
 
@@ -89,11 +90,12 @@ def check(options: Namespace) -> None:
     env = make_env(options.env, options.env_kwargs)
     try:
         make_planner(options.planner, env.action_space)
-        make_mode_switch(options.mode)
     except ValueError as error:
         raise UsageError(str(error)) from error
     finally:
         env.close()
+    check_mode(options.mode)
+    check_device(options.device)
     if options.n_envs > options.n_timesteps:
         raise UsageError(f"--n-envs {options.n_envs} exceeds -n {options.n_timesteps}")
 
@@ -101,20 +103,17 @@ def check(options: Namespace) -> None:
 def build(options: Namespace, folder: Path) -> tuple[JEPA, list[BaseCallback]]:
     """The agent and its callbacks, writing into the run folder."""
     env = vec_env(options, options.n_envs, options.seed, folder)
-    try:
-        model = JEPA(
-            "MlpPolicy",
-            env,
-            seed=options.seed,
-            device=options.device,
-            mode=options.mode,
-            planner=options.planner,
-            verbose=options.verbose,
-            policy_kwargs=as_kwargs(options.model),
-            **as_kwargs(options.agent),
-        )
-    except RuntimeError as error:  # torch: a device that is not there
-        raise UsageError(f"--device {options.device}: {str(error).splitlines()[0]}") from error
+    model = JEPA(
+        "MlpPolicy",
+        env,
+        seed=options.seed,
+        device=options.device,
+        mode=options.mode,
+        planner=options.planner,
+        verbose=options.verbose,
+        policy_kwargs=as_kwargs(options.model),
+        **as_kwargs(options.agent),
+    )
     events = options.tensorboard_log or str(folder)
     formats = ["tensorboard", "stdout"] if options.verbose else ["tensorboard"]
     model.set_logger(configure(events, formats))

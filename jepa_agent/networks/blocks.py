@@ -10,9 +10,7 @@ import torch
 from torch import Tensor, nn
 
 
-def mlp(
-    input_dim: int, net_arch: Sequence[int], output_dim: int, activation_fn: type[nn.Module] = nn.ReLU
-) -> nn.Sequential:
+def mlp(input_dim: int, net_arch: Sequence[int], output_dim: int, activation_fn: type[nn.Module] = nn.ReLU) -> nn.Sequential:
     """Linear layers of the widths in ``net_arch`` with activations between, then a linear output: ``(..., in)`` to
     ``(..., out)``. One LayerNorm after the first keeps the scale; more of them cost time and gained nothing."""
     layers: list[nn.Module] = [nn.Linear(input_dim, net_arch[0]), nn.LayerNorm(net_arch[0]), activation_fn()]

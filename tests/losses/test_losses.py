@@ -41,9 +41,7 @@ def test_a_time_limit_is_bootstrapped_through():
 
 
 def test_every_row_has_a_start_of_its_own():
-    found = n_step_return(
-        COST.expand(2, 4), ALIVE.expand(2, 4), ALL.expand(2, 4), 0.5, torch.tensor([0, 3]), 1
-    )
+    found = n_step_return(COST.expand(2, 4), ALIVE.expand(2, 4), ALL.expand(2, 4), 0.5, torch.tensor([0, 3]), 1)
     assert found.cost.tolist() == [1.0, 8.0]
     assert found.last.tolist() == [0, 3]
 
@@ -67,13 +65,9 @@ def test_termination_loss_is_the_cross_entropy():
     assert loss.item() == pytest.approx(math.log(2.0))
 
 
-@pytest.mark.parametrize(
-    ("plan_cost", "planned", "pulls"), [(0.0, True, True), (0.0, False, False), (2.0, True, False)]
-)
+@pytest.mark.parametrize(("plan_cost", "planned", "pulls"), [(0.0, True, True), (0.0, False, False), (2.0, True, False)])
 def test_only_plans_that_still_look_better_are_imitated(plan_cost, planned, pulls):
-    loss = distillation_loss(
-        torch.tensor([3.0]), torch.tensor([1.0]), torch.tensor([plan_cost]), torch.tensor([planned])
-    )
+    loss = distillation_loss(torch.tensor([3.0]), torch.tensor([1.0]), torch.tensor([plan_cost]), torch.tensor([planned]))
     assert loss.item() == (3.0 if pulls else 0.0)
 
 
