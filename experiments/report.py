@@ -24,7 +24,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _HEADINGS = ("n", "reached", "steps", "CPU s", "final", "last 3", "ms/step")
 _CAPTION = (
     "steps and CPU seconds of training to the threshold: median (least..most) of n runs; "
-    "final: mean return (95% interval); last 3: mean of the last three evaluations"
+    "final: mean return (95% interval); last 3: mean of a run's last three evaluations, median (least..most)"
 )
 
 
@@ -52,10 +52,18 @@ def print_table(summaries: Sequence[Summary], threshold: float, console: Console
         console.print(table)
 
 
+def markdown_table(summaries: Sequence[Summary]) -> str:
+    """The same table in Markdown, for all environments together."""
+    headings = ("environment", "agent", *_HEADINGS)
+    lines = ["| " + " | ".join(headings) + " |", "|---|---|" + "---:|" * len(_HEADINGS)]
+    lines += ["| " + " | ".join((f"{s.env}, {s.threshold:g}", *_cells(s))) + " |" for s in summaries]
+    return "\n".join(lines)
+
+
 def write_summary(summaries: Sequence[Summary], command: str, path: Path) -> None:
     """Write the summaries as JSON, with the command that reproduces them; null stands for what was not reached."""
     rows = [
-        {**summary._asdict(), "steps": summary.steps._asdict(), "cpu_seconds": summary.cpu_seconds._asdict()}
+        {name: value._asdict() if isinstance(value, Spread) else value for name, value in summary._asdict().items()}
         for summary in summaries
     ]
     write_json(path, {"command": command, "summaries": rows})
@@ -137,7 +145,7 @@ def _cells(summary: Summary) -> list[str]:
         _spread(summary.steps, ",.0f"),
         _spread(summary.cpu_seconds, ",.1f"),
         f"{summary.final_return:.1f} {_interval(summary.final_interval)}",
-        f"{summary.last_three_return:.1f}",
+        _spread(summary.last_three, ",.1f"),
         f"{summary.ms_per_step:.2f}",
     ]
 

@@ -16,7 +16,7 @@ Statistic = Callable[[np.ndarray], float]
 
 
 class Spread(NamedTuple):
-    """What it took to reach the threshold, over all runs; those that never got there count as infinity."""
+    """A quantity over all runs; where it is what it took to get somewhere, runs that never did count as infinity."""
 
     median: float | None  # None unless more than half got there
     low: float | None  # least among the runs that got there; None if none did
@@ -36,7 +36,7 @@ class Summary(NamedTuple):
     cpu_seconds: Spread  # CPU seconds of training to the threshold
     final_return: float  # mean over seeds of the last evaluation
     final_interval: Interval | None  # its 95% bootstrap interval; None for a single seed
-    last_three_return: float  # mean over seeds of the last three evaluations
+    last_three: Spread  # over seeds, the mean of the last three evaluations: has learning held?
     ms_per_step: float  # median CPU milliseconds per step while evaluating
 
 
@@ -108,7 +108,7 @@ def _summary(curves: list[Curve], threshold: float) -> Summary:
         cpu_seconds=_spread(seconds),
         final_return=float(np.mean(finals)),
         final_interval=bootstrap_interval(finals),
-        last_three_return=float(np.mean([curve.means[-3:].mean() for curve in curves])),
+        last_three=_spread([float(curve.means[-3:].mean()) for curve in curves]),
         ms_per_step=float(np.median(np.concatenate([curve.ms_per_step for curve in curves]))),
     )
 

@@ -229,6 +229,7 @@ def evaluation_table(model: JEPA, env: gym.Env, modes: Sequence[str], episodes: 
     for mode in modes:
         model.set_mode(mode)
         monitored = Monitor(SeededEpisodes(env, seed))
+        model.predict(env.observation_space.sample(), deterministic=True)  # torch's first call is slow; not to be timed
         start = time.process_time()
         returns, lengths = evaluate_policy(model, monitored, episodes, return_episode_rewards=True)
         assert isinstance(lengths, list)

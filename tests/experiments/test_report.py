@@ -8,7 +8,7 @@ from matplotlib.image import imread
 from rich.console import Console
 
 from jepa_agent.experiments.records import Curve, RunSpec
-from jepa_agent.experiments.report import average, plot_curves, print_table, write_summary
+from jepa_agent.experiments.report import average, markdown_table, plot_curves, print_table, write_summary
 from jepa_agent.experiments.statistics import summarise
 
 
@@ -55,14 +55,21 @@ def test_the_table_counts_seeds_in_every_row() -> None:
     print_table(summarise(CURVES, 475), 475, Console(file=out, width=160))
     lines = [" ".join(line.split()) for line in out.getvalue().splitlines()]
     assert "CartPole-v1, threshold 475" in lines
-    assert "JEPA (actor) 1 1/1 200 (200..200) 2.0 (2.0..2.0) 480.0 (-) 245.0 1.00" in lines
-    assert "PPO 2 1/2 - (300..300) - (3.0..3.0) 253.0 (6.0..500.0) 87.7 1.00" in lines
+    assert "JEPA (actor) 1 1/1 200 (200..200) 2.0 (2.0..2.0) 480.0 (-) 245.0 (245.0..245.0) 1.00" in lines
+    assert "PPO 2 1/2 - (300..300) - (3.0..3.0) 253.0 (6.0..500.0) 87.7 (5.3..170.0) 1.00" in lines
 
 
 def test_the_table_says_so_where_nobody_reached_the_threshold() -> None:
     out = io.StringIO()
     print_table(summarise(CURVES[2:], 1000), 1000, Console(file=out, width=160))
     assert "PPO 2 0/2 - - 253.0" in " ".join(out.getvalue().split())
+
+
+def test_the_markdown_table_holds_the_same_cells() -> None:
+    rows = markdown_table(summarise(CURVES, 475)).splitlines()
+    assert len(rows) == 2 + 3
+    assert rows[2].startswith("| CartPole-v1, 475 | JEPA (actor) | 1 | 1/1 | 200 (200..200) | 2.0 (2.0..2.0) | 480.0 (-) |")
+    assert len({row.count("|") for row in rows}) == 1
 
 
 def test_a_narrow_table_loses_no_digit() -> None:

@@ -97,7 +97,7 @@ def test_final_return_is_the_last_evaluation_of_each_seed() -> None:
     [summary] = summarise([curve(0, [9, 1, 2, 3]), curve(1, [0, 5])], threshold=100)
     assert summary.final_return == pytest.approx(4.0)  # (3 + 5) / 2
     assert summary.final_interval == (3.0, 5.0)
-    assert summary.last_three_return == pytest.approx((2.0 + 2.5) / 2)
+    assert summary.last_three == (pytest.approx((2.0 + 2.5) / 2), 2.0, 2.5)
     assert summary.ms_per_step == pytest.approx(1.0)  # the median of 1, 1, 1, 1, 2, 2
 
 

@@ -1,0 +1,192 @@
+"""The command line, in process where that is enough and as a subprocess where it is not."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from jepa_agent import JEPA
+from jepa_agent.cli import VERBS, main
+
+TINY = ["--model.latent_dim", "8", "--model.net_arch", "[16]", "--model.ensemble_size", "2", "--agent.learning_starts", "20"]
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "cart"
+    short = ["--eval-freq", "60", "--eval-episodes", "2", "--agent.batch_size", "16"]
+    assert main(["train", "--env", "CartPole-v1", "-n", "120", "--output", str(folder), *TINY, *short]) == 0
+    return folder
+
+
+def test_train_leaves_a_complete_run_folder(run_folder):
+    for name in ("config.yml", "0.monitor.csv", "evaluations.npz", "best_model.zip", "last_model.zip"):
+        assert (run_folder / name).stat().st_size > 0, name
+    evaluations = np.load(run_folder / "evaluations.npz")
+    assert evaluations["timesteps"].tolist() == [60, 120]
+    assert evaluations["results"].shape == (2, 2)
+    assert JEPA.load(run_folder / "last_model.zip").num_timesteps == 120
+    assert JEPA.load(run_folder / "last_model.zip").policy.sizes.latent_dim == 8
+
+
+def test_train_writes_sb3s_tags_and_ours(run_folder):
+    events = EventAccumulator(str(run_folder)).Reload()
+    tags = set(events.Tags()["scalars"])
+    assert {"rollout/ep_rew_mean", "eval/mean_reward", "time/fps", "train/value_loss"} <= tags
+    assert {"plan/gain", "mode/planner_fraction", "latent/surprise"} <= tags
+
+
+def test_a_run_can_be_repeated_from_its_config(run_folder, tmp_path, capsys):
+    again = tmp_path / "again"
+    assert main(["train", "--config", str(run_folder / "config.yml"), "--output", str(again)]) == 0
+    assert f"jepa-agent evaluate {again}" in capsys.readouterr().out
+    rewards = [(folder / "0.monitor.csv").read_text().splitlines()[2:] for folder in (run_folder, again)]
+    assert [line.split(",")[:2] for line in rewards[0]] == [line.split(",")[:2] for line in rewards[1]]
+    settings = yaml.safe_load((again / "config.yml").read_text())
+    assert settings["model"]["net_arch"] == [16]
+
+
+def test_evaluate_prints_both_modes(run_folder, capsys):
+    assert main(["evaluate", str(run_folder), "--episodes", "1"]) == 0
+    out = capsys.readouterr().out
+    assert "Mode-1" in out
+    assert "Mode-2" in out
+
+
+def test_enjoy_records_a_film(run_folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    assert main(["enjoy", str(run_folder), "--mode", "planner", "--output", str(tmp_path / "films")]) == 0
+    films = list((tmp_path / "films").glob("*.mp4"))
+    assert len(films) == 1
+    assert b"ftyp" in films[0].read_bytes()[:16]
+
+
+def test_compare_trains_reports_and_goes_on_where_it_stopped(tmp_path, capsys):
+    study = tmp_path / "study"
+    call = ["compare", "--env", "JEPA/ActionMatters-v0", "--baselines", "PPO", "--seeds", "2", "-n", "40", *TINY]
+    call += ["--eval-freq", "20", "--eval-episodes", "2", "--threshold", "0.5", "--jobs", "2", "--output", str(study)]
+    assert main(call) == 0
+    out = capsys.readouterr().out
+    assert out.count("finished") == 4
+    assert "PPO" in out
+    assert (study / "curves.png").read_bytes()[:4] == b"\x89PNG"
+    assert main(call) == 0
+    assert capsys.readouterr().out.count("skipped") == 4
+
+
+def test_envs_tells_what_is_supported(capsys):
+    assert main(["envs", "JEPA/"]) == 0
+    out = capsys.readouterr().out
+    assert "Discounting" in out
+    assert "yes" in out
+
+
+TRAIN = ["train", "--env", "CartPole-v1"]
+BAD = {
+    "unknown verb": (["trian"], "did you mean train"),
+    "unknown environment": (["train", "--env", "CartPol-v1"], "did you mean CartPole-v1"),
+    "no environment": (["train"], "env"),
+    "unknown flag": ([*TRAIN, "--planer.horizon", "3"], "did you mean --planner.horizon"),
+    "unknown nested flag": ([*TRAIN, "--planner.horizn", "3"], "did you mean --planner.horizon"),
+    "wrong type": ([*TRAIN, "-n", "many"], "n_timesteps: invalid literal"),
+    "out of range": ([*TRAIN, "--planner.horizon", "0"], "horizon must lie between 1 and 1000, got 0"),
+    "negative steps": ([*TRAIN, "-n", "-5"], "n_timesteps"),
+    "unsupported observations": (["train", "--env", "Blackjack-v1"], "FlattenObservation"),
+    "unknown module": (["train", "--env", "no_such_module:Env-v0"], "no_such_module"),
+    "environment argument": ([*TRAIN, "--env-kwargs", "gravity:1"], "unexpected keyword argument 'gravity'"),
+    "unknown mode": ([*TRAIN, "--mode", "fast"], "choose actor, planner"),
+    "planner of the other kind": ([*TRAIN, "--planner.kind", "mppi"], "choose exhaustive"),
+    "device": ([*TRAIN, "--device", "abacus"], "choose cpu or auto"),
+    "config file": (["train", "--config", "nowhere.yml"], "nowhere.yml"),
+    "no model": (["evaluate", "nowhere"], "no model at nowhere"),
+    "no threshold": (["compare", "--env", "Pendulum-v1", "--output", "x"], "--threshold"),
+    "baseline of the other kind": (["compare", "--env", "CartPole-v1", "--baselines", "SAC", "--output", "x"], "choose of"),
+    "unknown baseline": (["compare", "--env", "CartPole-v1", "--baselines", "POP", "--output", "x"], "no baseline"),
+}
+
+
+@pytest.mark.parametrize(("argv", "says"), BAD.values(), ids=BAD.keys())
+def test_bad_input_gives_one_line_exit_code_2_and_leaves_nothing(argv, says, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(argv) == 2
+    captured = capsys.readouterr()
+    assert says in captured.err
+    assert captured.err.count("\n") == 1
+    assert "Traceback" not in captured.err
+    assert os.listdir(tmp_path) == []
+
+
+def test_unknown_yaml_keys_are_told_with_near_names(tmp_path, capsys):
+    config = tmp_path / "c.yml"
+    for text, near in (("planer:\n  horizon: 3\n", "planner.horizon"), ("planner:\n  horizn: 3\n", "planner.horizon")):
+        config.write_text("env: CartPole-v1\n" + text)
+        assert main(["train", "--config", str(config)]) == 2
+        assert near in capsys.readouterr().err
+
+
+def test_a_folder_in_use_or_unwritable_is_refused(run_folder, tmp_path, capsys):
+    before = sorted(os.listdir(run_folder))
+    assert main([*TRAIN, "--output", str(run_folder)]) == 2
+    assert "in use" in capsys.readouterr().err
+    assert sorted(os.listdir(run_folder)) == before
+    (tmp_path / "file").write_text("")
+    assert main([*TRAIN, "--output", str(tmp_path / "file" / "deeper")]) == 2
+    assert "cannot be written" in capsys.readouterr().err
+
+
+def test_a_missing_extra_is_named_with_the_pip_line(capsys, monkeypatch):
+    import gymnasium as gym
+
+    def missing(*args, **kwargs):
+        raise gym.error.DependencyNotInstalled("MuJoCo is not installed")
+
+    monkeypatch.setattr(gym, "make", missing)
+    assert main(["train", "--env", "Hopper-v5"]) == 2
+    assert "pip install 'jepa_agent[mujoco]'" in capsys.readouterr().err
+
+
+def test_a_damaged_model_is_told(run_folder, tmp_path, capsys):
+    (tmp_path / "model.zip").write_bytes((run_folder / "last_model.zip").read_bytes()[:5000])
+    assert main(["evaluate", str(tmp_path / "model.zip"), "--env", "CartPole-v1"]) == 2
+    assert "model.zip" in capsys.readouterr().err
+
+
+def command(*argv):
+    return [sys.executable, "-c", "import sys; from jepa_agent.cli import main; sys.exit(main())", *argv]
+
+
+@pytest.mark.parametrize("verb", ["", *VERBS])
+def test_help_shows_an_example(verb, capsys):
+    with pytest.raises(SystemExit) if verb else pytest.MonkeyPatch.context():
+        main([verb, "--help"] if verb else ["--help"])
+    out = " ".join(capsys.readouterr().out.split())
+    assert "jepa-agent " + (verb or "train") in out
+
+
+def test_as_a_process_bad_input_exits_with_2():
+    done = subprocess.run(command("train", "--env", "CartPol-v1"), capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+
+
+def test_an_interrupt_saves_the_agent_and_exits_with_130(tmp_path):
+    folder = tmp_path / "run"
+    call = command(*TRAIN, "-n", "1000000", "--eval-freq", "0", "--output", str(folder), *TINY)
+    process = subprocess.Popen(call, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    monitor = Path(folder) / "0.monitor.csv"
+    deadline = time.time() + 60
+    while time.time() < deadline and not (monitor.exists() and monitor.read_text().count("\n") > 5):
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "interrupted after" in out
+    assert JEPA.load(folder / "last_model.zip").num_timesteps > 0
