@@ -65,6 +65,7 @@ class JEPA(SavableAlgorithm):
         exploration_std: float = _DEFAULT.exploration_std,
         target_noise: float = _DEFAULT.target_noise,
         pessimism: float = _DEFAULT.pessimism,
+        plan_pessimism: float = _DEFAULT.plan_pessimism,
         prediction_coef: float = _DEFAULT.prediction_coef,
         cost_coef: float = _DEFAULT.cost_coef,
         termination_coef: float = _DEFAULT.termination_coef,
@@ -110,6 +111,7 @@ class JEPA(SavableAlgorithm):
         self.exploration_std = exploration_std
         self.target_noise = target_noise
         self.pessimism = pessimism
+        self.plan_pessimism = plan_pessimism
         self.prediction_coef = prediction_coef
         self.cost_coef = cost_coef
         self.termination_coef = termination_coef
@@ -127,7 +129,7 @@ class JEPA(SavableAlgorithm):
             **chosen,
             "gamma": self.gamma,
             "exploration_std": self.exploration_std,
-            "pessimism": self.pessimism,
+            "plan_pessimism": self.plan_pessimism,
             "energy_weight": self.energy_coef,
             "planner": self.planner,
             "mode": self.mode,

@@ -106,7 +106,8 @@ class AgentConfig:
         train_horizon: Imagined steps the world model is trained on.
         exploration_std: Spread of the noise on collected actions in [-1, 1]; for Discrete, the chance of a random action.
         target_noise: Spread of the noise that smooths the cost-to-go of Box actions.
-        pessimism: Ensemble standard deviations added to cost-to-go targets and to predicted gains of plans.
+        pessimism: Ensemble standard deviations added to the targets of the cost-to-go.
+        plan_pessimism: Ensemble standard deviations by which a plan must beat the actor's own sequence.
         prediction_coef: Weight of latent prediction.
         cost_coef: Weight of immediate cost.
         termination_coef: Weight of termination.
@@ -128,12 +129,13 @@ class AgentConfig:
     exploration_std: float = 0.2
     target_noise: float = 0.2
     pessimism: float = 0.5
+    plan_pessimism: float = 2.0
     prediction_coef: float = 1.0
     cost_coef: float = 1.0
     termination_coef: float = 1.0
     energy_coef: float = 0.0
     distillation_coef: float = 1.0
-    regularisation_coef: float = 1e-2
+    regularisation_coef: float = 1e-3
 
     def __post_init__(self) -> None:
         _check(
@@ -151,6 +153,7 @@ class AgentConfig:
             exploration_std=(0, 1),
             target_noise=(0, 1),
             pessimism=(0, 100),
+            plan_pessimism=(0, 100),
             prediction_coef=(0, MANY),
             cost_coef=(0, MANY),
             termination_coef=(0, MANY),

@@ -57,9 +57,12 @@ class EveryK(ModeSwitch):
 
 @dataclass(frozen=True)
 class AutoMode(ModeSwitch):
-    """Search always; execute where the gain exceeds ``confidence`` standard deviations of it over the ensemble."""
+    """Search always; execute where the gain exceeds ``confidence`` standard deviations of it over the ensemble.
 
-    confidence: float = 1.0
+    The default asks for more than the policy's ``plan_pessimism``, which every plan has met already.
+    """
+
+    confidence: float = 4.0
 
     def wants_plan(self, memory: WorkingMemory) -> Tensor:
         return torch.ones_like(memory.steps, dtype=torch.bool)

@@ -70,7 +70,7 @@ class JEPAPolicy(BasePolicy):
         optimizer_kwargs: dict[str, Any] | None = None,
         gamma: float = 0.99,
         exploration_std: float = 0.2,
-        pessimism: float = 0.5,
+        plan_pessimism: float = 2.0,
         energy_weight: float = 0.0,
         planner: Planner | PlannerConfig | None = None,
         mode: str | ModeSwitch = "auto",
@@ -88,7 +88,7 @@ class JEPAPolicy(BasePolicy):
         )
         self.sizes = ModelConfig(latent_dim, tuple(net_arch), ensemble_size, memory_size)
         self.activation_fn = activation_fn
-        self.gamma, self.exploration_std, self.pessimism = gamma, exploration_std, pessimism
+        self.gamma, self.exploration_std, self.plan_pessimism = gamma, exploration_std, plan_pessimism
         self.energy_weight = energy_weight
         self.planner = planner if isinstance(planner, Planner) else make_planner(planner or PlannerConfig(), action_space)
         self.mode_switch = make_mode_switch(mode)
@@ -232,7 +232,7 @@ class JEPAPolicy(BasePolicy):
         own_cost = model.member_costs(z, own.unsqueeze(1))  # (E, B, 1)
 
         def cost_fn(actions: Tensor) -> Tensor:
-            return pessimistic(model.member_costs(z, actions) - own_cost, self.pessimism)
+            return pessimistic(model.member_costs(z, actions) - own_cost, self.plan_pessimism)
 
         plan = self.planner.plan(cost_fn, PlanInit(torch.stack([own, warm_start], dim=1), generator))
         gains = (own_cost - model.member_costs(z, plan.actions.unsqueeze(1))).squeeze(-1)
@@ -286,7 +286,7 @@ class JEPAPolicy(BasePolicy):
             optimizer_kwargs=self.optimizer_kwargs,
             gamma=self.gamma,
             exploration_std=self.exploration_std,
-            pessimism=self.pessimism,
+            plan_pessimism=self.plan_pessimism,
             energy_weight=self.energy_weight,
             planner=self.planner,
             mode=self.mode_switch,
