@@ -228,7 +228,7 @@ class JEPA(SavableAlgorithm):
         with torch.no_grad():
             low, high = torch.quantile(cost_to_go.mean(0), torch.tensor([0.05, 0.95], device=z.device))
             self.value_spread.lerp_((high - low).clamp(min=1e-3), 0.01)
-            plan_cost = heads.cost_to_go(z, batch.plan_mean).mean(0)
+            plan_cost = actor.plan_value(z, batch.plan_mean, heads.cost_to_go).mean(0)
         heads.requires_grad_(True)
         planned = (batch.plan_std[:, 0] >= 0) & first
         pull = distillation_loss(actor.imitation(z, batch.plan_mean), cost_to_go.mean(0), plan_cost, planned)

@@ -184,7 +184,7 @@ class JEPAPolicy(BasePolicy):
         with torch.inference_mode(False), torch.no_grad():
             model, generator = self.world_model, self.generator
             if deterministic:
-                generator = torch.Generator(self.device).manual_seed(0)
+                generator = torch.Generator().manual_seed(0)
             z = model.encode(obs)
             surprise = memory.surprise(z)
             decision = self._react(z, surprise)
@@ -262,7 +262,9 @@ class JEPAPolicy(BasePolicy):
             return action.argmax(-1).cpu().numpy().astype(self.action_space.dtype) + self.action_space.start
         assert isinstance(self.action_space, spaces.Box)
         flat = action.cpu().numpy().reshape(-1, *self.action_space.shape)
-        return self.unscale_action(flat).astype(self.action_space.dtype)
+        # Rounding may carry an action at its bound one digit past it.
+        low, high = self.action_space.low, self.action_space.high
+        return np.clip(self.unscale_action(flat), low, high).astype(self.action_space.dtype)
 
     def from_env(self, action: np.ndarray) -> Tensor:
         """The inverse of `to_env`: ``(B, A)``."""

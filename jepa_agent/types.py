@@ -40,6 +40,10 @@ class PlanInit(NamedTuple):
     sequences: Tensor  # (B, M, H, A) proposals; the first is the actor's own sequence
     generator: torch.Generator  # the only source of randomness a planner may use
 
+    def draw(self, *shape: int) -> Tensor:
+        """Standard normal numbers, on the generator's device: equal draws whatever the model runs on."""
+        return torch.randn(shape, generator=self.generator, device=self.generator.device)
+
 
 class Plan(NamedTuple):
     """What a planner found; the first action is the one to execute."""

@@ -60,8 +60,7 @@ class WorkingMemory(NamedTuple):
 
     def clear(self, rows: Tensor) -> WorkingMemory:
         """Forget the environments where ``rows`` ``(B,)`` is true: a new episode began there."""
-        keep = ~rows
-        return WorkingMemory(*(field * keep.view(-1, *[1] * (field.dim() - 1)) for field in self))
+        return WorkingMemory(*(field.masked_fill(rows.view(-1, *[1] * (field.dim() - 1)), 0) for field in self))
 
     def surprise(self, z: Tensor) -> Tensor:
         """Root-mean-square distance ``(B,)`` of the observed from the expected latent; 0 at an episode's start."""

@@ -33,6 +33,10 @@ class Actor(nn.Module):
         """Expected ``value_fn(z, action) -> (E, B)`` under the actor, differentiable in the actor: ``(E, B)``."""
 
     @abstractmethod
+    def plan_value(self, z: Tensor, plan_mean: Tensor, value_fn: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        """Expected ``value_fn(z, action) -> (E, B)`` under what a planner found, ``(B, A)``: ``(E, B)``."""
+
+    @abstractmethod
     def imitation(self, z: Tensor, plan_mean: Tensor) -> Tensor:
         """How far the actor is from the actions a planner found, per row ``(B,)``, differentiable in the actor."""
 
@@ -48,7 +52,7 @@ class BoundedActor(Actor):
         return torch.tanh(self.net(z))
 
     def explore(self, action: Tensor, std: Tensor, generator: torch.Generator) -> Tensor:
-        noise = torch.randn(action.shape, generator=generator, device=action.device)
+        noise = torch.randn(action.shape, generator=generator, device=generator.device).to(action.device)
         return (action + std * noise).clamp(-1.0, 1.0)
 
     def expectation(self, z: Tensor, value_fn: Callable[[Tensor, Tensor], Tensor], noise: float) -> Tensor:
@@ -57,6 +61,9 @@ class BoundedActor(Actor):
             jitter = (torch.randn_like(action) * noise).clamp(-2.0 * noise, 2.0 * noise)
             action = (action + jitter).clamp(-1.0, 1.0)
         return value_fn(z, action)
+
+    def plan_value(self, z: Tensor, plan_mean: Tensor, value_fn: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        return value_fn(z, plan_mean)
 
     def imitation(self, z: Tensor, plan_mean: Tensor) -> Tensor:
         return (self(z) - plan_mean).square().mean(-1)
@@ -73,15 +80,19 @@ class CategoricalActor(Actor):
 
     def explore(self, action: Tensor, std: Tensor, generator: torch.Generator) -> Tensor:
         # A spread of s means: with probability s, any action instead of this one.
-        swap = torch.rand(std.shape, generator=generator, device=action.device) < std
-        other = torch.randint(self.action_dim, action.shape[:-1], generator=generator, device=action.device)
-        return torch.where(swap, one_hot(other, self.action_dim), action)
+        swap = torch.rand(std.shape, generator=generator, device=generator.device).to(std.device) < std
+        other = torch.randint(self.action_dim, action.shape[:-1], generator=generator, device=generator.device)
+        return torch.where(swap, one_hot(other.to(action.device), self.action_dim), action)
 
     def expectation(self, z: Tensor, value_fn: Callable[[Tensor, Tensor], Tensor], noise: float) -> Tensor:
+        return self.plan_value(z, self.net(z).softmax(-1), value_fn)
+
+    def plan_value(self, z: Tensor, plan_mean: Tensor, value_fn: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        # A value function knows one-hot actions only, so probabilities weigh its answers and are never shown to it.
         batch, n = z.shape[0], self.action_dim
         every = torch.eye(n, device=z.device).repeat(batch, 1)
         values = value_fn(z.repeat_interleave(n, dim=0), every).unflatten(-1, (batch, n))
-        return (self.net(z).softmax(-1) * values).sum(-1)
+        return (plan_mean * values).sum(-1)
 
     def imitation(self, z: Tensor, plan_mean: Tensor) -> Tensor:
         return -(plan_mean * self.net(z).log_softmax(-1)).sum(-1)

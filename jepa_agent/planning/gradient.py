@@ -25,9 +25,7 @@ class GradientPlanner(Planner):
     def plan(self, cost_fn: CostFn, init: PlanInit) -> Plan:
         proposals = init.sequences
         fresh = max(self.num_starts - proposals.shape[1], 0)
-        noise = torch.randn(
-            fresh, *proposals.shape[2:], generator=init.generator, device=proposals.device, dtype=proposals.dtype
-        )
+        noise = init.draw(fresh, *proposals.shape[2:]).to(proposals)
         starts = torch.cat([proposals, (proposals[:, :1] + self.init_std * noise).clamp(-1.0, 1.0)], dim=1)
         with torch.inference_mode(False), torch.enable_grad():
             actions = starts.detach().clone().requires_grad_(True)

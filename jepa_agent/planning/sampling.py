@@ -34,9 +34,7 @@ class MPPI(Planner):
         init_cost = best = None
         for _ in range(self.num_iterations):
             # One draw serves all rows, so that a row's plan does not depend on its neighbours.
-            noise = torch.randn(
-                self.num_samples, horizon, action_dim, generator=init.generator, device=mean.device, dtype=mean.dtype
-            )
+            noise = init.draw(self.num_samples, horizon, action_dim).to(mean)
             drawn = (mean.unsqueeze(1) + std.unsqueeze(1) * noise).clamp(-1.0, 1.0)
             candidates = torch.cat([init.sequences, drawn], dim=1)
             cost = rank_last(cost_fn(candidates))
