@@ -12,7 +12,7 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, RolloutReturn, Schedule
 from torch import Tensor
 
-from jepa_agent.config import AgentConfig, PlannerConfig
+from jepa_agent.config import AgentConfig, PlannerConfig, as_kwargs
 from jepa_agent.losses.actor import distillation_loss, value_gradient_loss
 from jepa_agent.losses.energy import energy_loss
 from jepa_agent.losses.prediction import cost_loss, prediction_loss, termination_loss
@@ -118,13 +118,31 @@ class JEPA(SavableAlgorithm):
         self.energy_coef = energy_coef
         self.distillation_coef = distillation_coef
         self.regularisation_coef = regularisation_coef
+        self._check_settings()
         self.last_decision: Decision | None = None
         self._state: PackedMemory | None = None
         if _init_setup_model:
             self._setup_model()
 
+    def _check_settings(self) -> None:
+        """`ValueError` that names a setting out of range, or a part of the wrong kind."""
+        numbers = {name: getattr(self, name) for name in as_kwargs(_DEFAULT)}
+        for name in ("learning_rate", "train_freq"):
+            if not isinstance(numbers[name], (int, float)):  # a schedule; (n, "episode")
+                del numbers[name]
+        AgentConfig(**numbers)
+        if not (self.planner is None or isinstance(self.planner, (PlannerConfig, Planner))):
+            raise ValueError(f"planner must be a PlannerConfig or a Planner, got {self.planner!r}")
+        if not issubclass(self.replay_buffer_class or SequenceReplayBuffer, SequenceReplayBuffer):
+            raise ValueError(f"replay_buffer_class must be a SequenceReplayBuffer, got {self.replay_buffer_class!r}")
+        if self.optimize_memory_usage:
+            raise ValueError("optimize_memory_usage is not supported: windows need the real last observation of an episode")
+
     def _setup_model(self) -> None:
         chosen = self.policy_kwargs
+        own = {"gamma", "exploration_std", "plan_pessimism", "energy_weight", "planner", "mode"}
+        if own & chosen.keys():
+            raise ValueError(f"{', '.join(sorted(own & chosen.keys()))}: give to JEPA itself, not in policy_kwargs")
         self.policy_kwargs = {
             **chosen,
             "gamma": self.gamma,
@@ -259,19 +277,14 @@ class JEPA(SavableAlgorithm):
         assert isinstance(obs, Tensor)
         before = policy.recall(self._state, n_envs)
         starts = torch.as_tensor(self._last_episode_starts, dtype=torch.bool, device=self.device)
-        self.last_decision, memory = policy.act(obs, before.clear(starts), deterministic=False)
-        action = policy.to_env(self.last_decision.action)
-        buffer_action = action
-        if policy.squash_output:
-            buffer_action = policy.scale_action(action)
-            if action_noise is not None:
-                buffer_action = np.clip(buffer_action + action_noise(), -1, 1)
-                action = policy.unscale_action(buffer_action)
-                executed = policy.from_env(action)
-                memory = memory._replace(actions=torch.cat([executed.unsqueeze(1), memory.actions[:, 1:]], dim=1))
+        noise = None
+        if action_noise is not None and policy.squash_output:
+            noise = torch.as_tensor(action_noise(), dtype=torch.float32, device=self.device).reshape(n_envs, -1)
+        self.last_decision, memory = policy.act(obs, before.clear(starts), deterministic=False, noise=noise)
         self._state = memory.pack()
         self._record_decision(self.last_decision)
-        return action, buffer_action
+        action = policy.to_env(self.last_decision.action)
+        return action, policy.scale_action(action) if policy.squash_output else action
 
     def _record_decision(self, decision: Decision) -> None:
         self.logger.record_mean("mode/planner_fraction", float(decision.planned.float().mean()))
@@ -291,6 +304,11 @@ class JEPA(SavableAlgorithm):
     ) -> None:
         assert isinstance(replay_buffer, SequenceReplayBuffer)
         assert isinstance(self._last_obs, np.ndarray)
+        for name, values in (("reward", reward), ("observation", np.asarray(new_obs))):
+            bad = [i for i, row in enumerate(values) if not np.isfinite(row).all()]
+            if bad:
+                where = f"environment {bad[0]}, step {self.num_timesteps}"
+                raise ValueError(f"{where}: the {name} is not finite: {values[bad[0]]}; nothing can be learned from it")
         if self.last_decision is not None:
             mean, std = self.last_decision.plan_mean, self.last_decision.plan_std
             replay_buffer.stage_plan(mean.cpu().numpy(), std.cpu().numpy())
@@ -315,6 +333,7 @@ class JEPA(SavableAlgorithm):
     ) -> Any:
         if reset_num_timesteps or self._last_obs is None:
             self._state = None
+            self.replay_buffer.cut()
         return super()._setup_learn(total_timesteps, callback, reset_num_timesteps, *args, **kwargs)
 
     def learn(

@@ -18,8 +18,11 @@ class LatentCallback(BaseCallback):
     def __init__(self, freq: int = 500, batch_size: int = 256):
         super().__init__()
         self.freq, self.batch_size = freq, batch_size
-        self._next = freq
+        self._next = 0
         self._rng = np.random.default_rng(0)
+
+    def _on_training_start(self) -> None:
+        self._next = self.num_timesteps + self.freq
 
     def _on_step(self) -> bool:
         model = self.model

@@ -59,6 +59,9 @@ def write(path: str | Path | BinaryIO, manifest: Mapping[str, Any], tensors: Map
             _write_zip(file, text, blob)
             file.flush()
             os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(name, 0o666 & ~umask)  # mkstemp's are private
         os.replace(name, target)
     except BaseException:
         Path(name).unlink(missing_ok=True)
@@ -165,7 +168,7 @@ def encode_space(space: spaces.Space) -> dict[str, Any]:
     if isinstance(space, spaces.Discrete):
         return {"kind": "Discrete", "n": int(space.n), "start": int(space.start)}
     if isinstance(space, spaces.MultiDiscrete):
-        return {"kind": "MultiDiscrete", "nvec": space.nvec.tolist()}
+        return {"kind": "MultiDiscrete", "nvec": space.nvec.tolist(), "start": space.start.tolist()}
     if isinstance(space, spaces.MultiBinary):
         return {"kind": "MultiBinary", "n": list(space.shape) if len(space.shape) > 1 else int(space.shape[0])}
     raise CheckpointError(f"space {space} cannot be saved")
@@ -180,7 +183,7 @@ def decode_space(data: Mapping[str, Any]) -> spaces.Space:
     if data["kind"] == "Discrete":
         return spaces.Discrete(data["n"], start=data["start"])
     if data["kind"] == "MultiDiscrete":
-        return spaces.MultiDiscrete(data["nvec"])
+        return spaces.MultiDiscrete(data["nvec"], start=data["start"])
     return spaces.MultiBinary(data["n"])
 
 

@@ -42,8 +42,10 @@ def check_spaces(observation_space: spaces.Space, action_space: spaces.Space) ->
         if not np.all(np.isfinite(action_space.low) & np.isfinite(action_space.high)):
             raise ValueError(
                 f"action space {action_space} is unbounded: planning needs finite bounds; "
-                "wrap the environment in gymnasium.wrappers.RescaleAction"
+                "wrap the environment in gymnasium.wrappers.TransformAction with a bounded Box"
             )
+        if not np.all(action_space.low < action_space.high):
+            raise ValueError(f"action space {action_space} has a dimension without extent: leave it out by a wrapper")
     elif not isinstance(action_space, spaces.Discrete):
         raise ValueError(f"action space {action_space} is not supported: JEPA takes Box and Discrete actions")
 
@@ -159,7 +161,10 @@ class JEPAPolicy(BasePolicy):
         assert isinstance(obs, Tensor)
         memory = self.recall(state, obs.shape[0])
         if episode_start is not None:
-            memory = memory.clear(torch.as_tensor(np.atleast_1d(episode_start), dtype=torch.bool, device=self.device))
+            starts = torch.as_tensor(np.atleast_1d(episode_start), dtype=torch.bool, device=self.device)
+            if starts.shape != memory.steps.shape:
+                raise ValueError(f"episode_start has shape {tuple(starts.shape)} for {obs.shape[0]} observation(s)")
+            memory = memory.clear(starts)
         decision, memory = self.act(obs, memory, deterministic)
         actions = self.to_env(decision.action)
         return (actions if vectorized else actions[0]), memory.pack()
@@ -179,8 +184,13 @@ class JEPAPolicy(BasePolicy):
 
     # ------------------------------------------------------------------ one decision
 
-    def act(self, obs: Tensor, memory: WorkingMemory, deterministic: bool) -> tuple[Decision, WorkingMemory]:
-        """Decide on every row: Mode-1 everywhere, replaced by Mode-2 where the switch wants and accepts a plan."""
+    def act(
+        self, obs: Tensor, memory: WorkingMemory, deterministic: bool, noise: Tensor | None = None
+    ) -> tuple[Decision, WorkingMemory]:
+        """Decide on every row: Mode-1 everywhere, replaced by Mode-2 where the switch wants and accepts a plan.
+
+        ``noise`` ``(B, A)`` is added to the chosen Box actions before memory takes note of them.
+        """
         with torch.inference_mode(False), torch.no_grad():
             model, generator = self.world_model, self.generator
             if deterministic:
@@ -195,6 +205,8 @@ class JEPAPolicy(BasePolicy):
             if not deterministic and self.exploration_std:
                 spread = torch.full_like(surprise, self.exploration_std).unsqueeze(-1)
                 decision = decision._replace(action=model.actor.explore(decision.action, spread, generator))
+            if noise is not None:
+                decision = decision._replace(action=(decision.action + noise).clamp(-1.0, 1.0))
             return decision, self._remember(z, decision.action, surprise, plans, memory)
 
     def _react(self, z: Tensor, surprise: Tensor) -> Decision:
@@ -294,6 +306,3 @@ class JEPAPolicy(BasePolicy):
             mode=self.mode_switch,
         )
         return data
-
-
-MlpPolicy = JEPAPolicy

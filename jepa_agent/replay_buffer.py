@@ -47,6 +47,13 @@ class SequenceReplayBuffer(ReplayBuffer):
         self._next_plan = None
         super().add(obs, next_obs, action, reward, done, infos)
 
+    def cut(self) -> None:
+        """End the episodes that are under way, as by a time limit: what is added next does not follow them."""
+        if self.size():
+            newest = self.pos - 1
+            self.timeouts[newest] = np.where(self.dones[newest] > 0, self.timeouts[newest], 1.0)
+            self.dones[newest] = 1.0
+
     def sample_sequences(self, batch_size: int, length: int, env: VecNormalize | None = None) -> SequenceBatch:
         """``batch_size`` windows of ``length`` steps, their starts uniform over everything stored."""
         # numpy's global generator, as in all of SB3's buffers: `seed` of the algorithm governs it.

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 
 import torch
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
-from stable_baselines3.common.type_aliases import GymEnv
+from stable_baselines3.common.type_aliases import GymEnv, TrainFreq
 from stable_baselines3.common.utils import check_for_correct_spaces, get_system_info
 from stable_baselines3.common.vec_env import unwrap_vec_normalize
 from torch import Tensor
@@ -20,6 +20,7 @@ from jepa_agent._version import __version__
 from jepa_agent.config import PlannerConfig
 from jepa_agent.mode_switch import ActorMode, AutoMode, EveryK, PlannerMode
 from jepa_agent.planning import PLANNERS
+from jepa_agent.policy import JEPAPolicy
 from jepa_agent.replay_buffer import SequenceReplayBuffer
 
 _OPTIMIZERS = ("optimizer", "value_optimizer", "actor_optimizer")
@@ -43,12 +44,13 @@ class SavableAlgorithm(OffPolicyAlgorithm):
         to hand them over. The replay buffer is saved by `save_replay_buffer`."""
         if include:
             raise ValueError(f"nothing but settings, weights and counters can be saved, got include={list(include)}")
-        left_out = {"policy", "env", "device", "tensorboard_log", "_init_setup_model", *(exclude or ())}
-        given = {
-            name: getattr(self, name) for name in inspect.signature(type(self).__init__).parameters if hasattr(self, name)
-        }
-        train_freq = given["train_freq"]
-        given["train_freq"] = [train_freq.frequency, train_freq.unit.value]
+        left_out = {"policy", "env", "device", "_init_setup_model", *(exclude or ())}
+        names = inspect.signature(type(self).__init__).parameters
+        given = {name: getattr(self, name) for name in names if hasattr(self, name)}
+        given["stats_window_size"] = self._stats_window_size
+        given["policy_class"] = None if self.policy_class is JEPAPolicy else self.policy_class
+        assert isinstance(self.train_freq, TrainFreq)
+        given["train_freq"] = [self.train_freq.frequency, self.train_freq.unit.value]
         if given["replay_buffer_class"] is SequenceReplayBuffer:
             given["replay_buffer_class"] = None
         tensors, groups = dict(self.policy.state_dict()), {}
@@ -90,13 +92,16 @@ class SavableAlgorithm(OffPolicyAlgorithm):
         given = {**(custom_objects or {}), **kwargs}
         saved = manifest["arguments"]
         arguments = {k: checkpoint.decode(v, _SETTINGS, k) for k, v in saved.items() if k not in given}
-        if "policy_kwargs" in kwargs and checkpoint.encode(kwargs["policy_kwargs"], _SETTINGS) != saved["policy_kwargs"]:
-            raise ValueError(f"policy_kwargs {kwargs['policy_kwargs']} differ from the saved {saved['policy_kwargs']}")
+        asked, found = (checkpoint.encode(kwargs.get("policy_kwargs"), _SETTINGS), saved.get("policy_kwargs"))
+        if asked is not None and found is not None and asked != found:
+            raise ValueError(f"policy_kwargs {kwargs['policy_kwargs']} differ from the saved {found}")
         arguments.update(given)
+        policy_class = arguments.pop("policy_class", None) or JEPAPolicy
         accepted = inspect.signature(cls.__init__).parameters
         surplus = {key: arguments.pop(key) for key in list(arguments) if key not in accepted}
-        arguments["train_freq"] = tuple(arguments["train_freq"])
-        model = cls("MlpPolicy", None, device=device, **arguments, _init_setup_model=False)  # type: ignore
+        if isinstance(arguments.get("train_freq"), list):
+            arguments["train_freq"] = tuple(arguments["train_freq"])
+        model = cls(policy_class, None, device=device, **arguments, _init_setup_model=False)  # type: ignore
         model.observation_space = checkpoint.decode_space(manifest["observation_space"])
         model.action_space = checkpoint.decode_space(manifest["action_space"])
         model.n_envs = manifest["n_envs"]
@@ -122,9 +127,6 @@ class SavableAlgorithm(OffPolicyAlgorithm):
         for name in _OPTIMIZERS:
             packed = {k.removeprefix(f"{name}/"): v for k, v in tensors.items() if k.startswith(f"{name}/")}
             checkpoint.unpack_optimizer(getattr(self.policy, name), packed, groups[name])
-
-    def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "world_model", "world_model_target", "last_decision", "_state"]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         return ["policy", *(f"policy.{name}" for name in _OPTIMIZERS)], ["value_spread"]

@@ -2,6 +2,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback, EvalCallback, StopTrainingOnMaxEpisodes
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.envs import IdentityEnv, IdentityEnvBox
@@ -11,6 +12,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 from jepa_agent import JEPA
 from jepa_agent.planning import GradientPlanner
+from jepa_agent.policy import JEPAPolicy
 
 MODES = ("actor", "planner", "auto")
 
@@ -90,9 +92,11 @@ def test_executed_plans_reach_the_buffer_and_actor_steps_do_not(small):
 
 def test_memory_records_the_executed_action_with_the_noise_added_after_planning(small):
     noise = NormalActionNoise(np.full(1, 5.0), np.zeros(1))  # pushes every action to the upper bound
-    model = small("Pendulum-v1", action_noise=noise, exploration_std=0.0).learn(40)
+    model = small("Pendulum-v1", action_noise=noise, exploration_std=0.0, gradient_steps=0).learn(40)
     assert model._state is not None
-    assert model._state[1][0, 0, 0] == 1.0
+    memory = model.policy.recall(model._state, 1)
+    assert memory.actions[0, 0, 0] == 1.0
+    torch.testing.assert_close(memory.expected, model.world_model.predict(memory.latents[:, 0], memory.actions[:, 0]))
     assert (model.replay_buffer.actions[20:40] == 1.0).all()
 
 
@@ -131,8 +135,50 @@ def test_an_early_stop_never_stores_a_transition_that_spans_two_steps(small):
     assert model.num_timesteps == stopped + 40
     rows = np.arange(buffer.size() - 1)
     going_on = buffer.dones[rows, 0] == 0
-    cut = buffer.observations[rows + 1, 0] != buffer.next_observations[rows, 0]
-    assert (cut.any(-1) & going_on).sum() <= 1  # only where learning stopped
+    torn = (buffer.observations[rows + 1, 0] != buffer.next_observations[rows, 0]).any(-1)
+    assert not (torn & going_on).any()
+
+
+def test_learning_twice_joins_no_episodes(small):
+    model = small("Pendulum-v1").learn(60).learn(60)
+    batch = model.replay_buffer.window(np.array([55]), np.array([0]), 10)
+    assert batch.mask[0].tolist() == [1.0] * 5 + [0.0] * 5
+    assert batch.terminated[0].sum() == 0  # cut as by a time limit
+
+
+class Broken(gym.Wrapper):
+    def __init__(self, env, reward):
+        super().__init__(env)
+        self.broken_reward, self.left = reward, 30
+
+    def step(self, action):
+        obs, reward, *rest = self.env.step(action)
+        self.left -= 1
+        return (obs, reward if self.left else self.broken_reward, *rest)
+
+
+def test_a_reward_that_is_not_a_number_is_refused_before_it_can_spoil_anything(small):
+    model = small(Broken(gym.make("Pendulum-v1"), float("nan")))
+    with pytest.raises(ValueError, match="environment 0, step 30: the reward is not finite"):
+        model.learn(60)
+    assert all(torch.isfinite(tensor).all() for tensor in weights(model).values())
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"gamma": 2.0}, "gamma"),
+        ({"n_steps": 0}, "n_steps"),
+        ({"train_horizon": 0}, "train_horizon"),
+        ({"planner": "gradient"}, "PlannerConfig"),
+        ({"optimize_memory_usage": True}, "optimize_memory_usage"),
+        ({"replay_buffer_class": ReplayBuffer}, "SequenceReplayBuffer"),
+        ({"policy_kwargs": {"gamma": 0.5}}, "to JEPA itself"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused_at_construction(small, settings, says):
+    with pytest.raises(ValueError, match=says):
+        small("Pendulum-v1", **settings)
 
 
 def test_normalised_environments_and_several_of_them(small):
@@ -195,6 +241,21 @@ def test_settings_survive_saving(small, tmp_path):
     again = JEPA.load(tmp_path / "agent.zip", device="cpu")
     assert (again.policy.planner, again.gamma, again.policy.mode_switch.k) == (planner, 0.9, 3)
     assert again.policy.activation_fn is torch.nn.ELU
+
+
+class OwnPolicy(JEPAPolicy):
+    """A policy of the user's."""
+
+
+def test_a_policy_class_of_ones_own_is_asked_for(tmp_path, small):
+    model = JEPA(OwnPolicy, "Pendulum-v1", device="cpu", policy_kwargs={"latent_dim": 8}, stats_window_size=7)
+    model.save(tmp_path / "agent")
+    with pytest.raises(ValueError, match="policy_class was 'OwnPolicy'"):
+        JEPA.load(tmp_path / "agent")
+    again = JEPA.load(tmp_path / "agent", custom_objects={"policy_class": OwnPolicy}, train_freq=4)
+    assert type(again.policy) is OwnPolicy
+    assert again.train_freq.frequency == 4
+    assert again._stats_window_size == 7
 
 
 def test_other_spaces_than_saved_are_refused(small, tmp_path):

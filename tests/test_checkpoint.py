@@ -22,6 +22,12 @@ def test_what_is_written_is_read(tmp_path):
     assert sorted(os.listdir(tmp_path / "deep")) == ["agent.zip"]
 
 
+def test_a_checkpoint_is_as_readable_as_any_new_file(tmp_path):
+    checkpoint.write(tmp_path / "agent.zip", {}, TENSORS)
+    (tmp_path / "plain").touch()
+    assert (tmp_path / "agent.zip").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
 def test_a_failed_write_leaves_the_previous_file_whole_and_nothing_beside_it(tmp_path, monkeypatch):
     path = tmp_path / "agent.zip"
     checkpoint.write(path, {"x": 1}, TENSORS)
@@ -70,7 +76,7 @@ def test_a_missing_file_is_named(tmp_path):
         spaces.Box(np.array([-np.inf, 0.0], np.float32), np.array([1.5, np.inf], np.float32)),
         spaces.Box(0, 255, (2, 2), np.uint8),
         spaces.Discrete(3, start=-1),
-        spaces.MultiDiscrete([2, 3]),
+        spaces.MultiDiscrete([2, 3], start=[1, -1]),
         spaces.MultiBinary(4),
     ],
 )

@@ -52,6 +52,12 @@ def test_clearing_one_row_leaves_the_other():
     assert memory.costs[1, 0] == 2.0
 
 
+def test_clearing_forgets_what_is_not_a_number_too():
+    memory = step(empty(), float("nan")).clear(torch.tensor([True, False]))
+    assert memory.latents[0].eq(0).all()
+    assert memory.latents[1, 0].isnan().all()
+
+
 def test_surprise_is_the_distance_to_what_was_expected_and_nothing_at_a_start():
     memory = step(empty(), 1.0).clear(torch.tensor([True, False]))  # row 1 expects 2.0
     assert memory.surprise(torch.full((2, 4), 5.0)).tolist() == [0.0, 3.0]

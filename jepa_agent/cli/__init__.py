@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -16,6 +18,14 @@ VERBS = {
 }
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, which is to end things as orderly as Ctrl-C does."""
+
+
+def _terminate(*_: object) -> None:
+    raise Terminated
+
+
 def _help() -> str:
     verbs = "\n".join(f"  {verb:<10}{what}" for verb, what in VERBS.items())
     return (
@@ -25,7 +35,7 @@ def _help() -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a verb; returns the exit code: 0, or 2 for input that cannot be used, told in one line."""
+    """Run a verb; returns the exit code: 0, 2 for input that cannot be used (told in one line), 130 or 143 if stopped."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_help())
@@ -44,11 +54,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Imported late: torch takes seconds, and a mistyped verb should not.
     from jepa_agent.cli.common import UsageError
 
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())  # as `python -m` does, so that --env module:EnvId finds a module of the user's
+    previous = signal.signal(signal.SIGTERM, _terminate)
     try:
         return int(importlib.import_module(f"jepa_agent.cli.{verb}").run(rest) or 0)
     except UsageError as error:
         print(f"jepa-agent {verb}: error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         print(f"jepa-agent {verb}: interrupted", file=sys.stderr)
-        return 130
+        return exit_code(stop)
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def exit_code(stop: KeyboardInterrupt) -> int:
+    """What a shell expects of a process stopped by SIGINT or by SIGTERM."""
+    return 143 if isinstance(stop, Terminated) else 130

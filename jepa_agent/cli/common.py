@@ -6,7 +6,7 @@ import difflib
 import os
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
@@ -16,7 +16,9 @@ import numpy as np
 import torch
 import yaml
 from jsonargparse import ArgumentParser, Namespace
+from jsonargparse.typing import restricted_number_type
 from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
@@ -116,22 +118,24 @@ def make_env(env_id: str, env_kwargs: dict[str, Any] | None = None, **more: Any)
     try:
         return gym.make(env_id, **{**(env_kwargs or {}), **more})
     except ModuleNotFoundError as error:
-        raise UsageError(f"environment {env_id!r}: {_first_line(error)}; install it, or check the name") from error
+        raise UsageError(f"environment {env_id!r}: {first_line(error)}; install it, or check the name") from error
     except gym.error.DependencyNotInstalled as error:
         extra = _extra_for(env_id)
         hint = f"pip install 'jepa_agent[{extra}]'" if extra else str(error).splitlines()[0]
         raise UsageError(f"environment {env_id!r} needs a package that is not installed: {hint}") from error
-    except (gym.error.UnregisteredEnv, gym.error.Error) as error:
-        near = difflib.get_close_matches(env_id, list(gym.registry), n=3, cutoff=0.5)
+    except gym.error.UnregisteredEnv as error:
+        if isinstance(error, gym.error.DeprecatedEnv):
+            raise UsageError(f"environment {env_id!r}: {first_line(error)}") from error
+        here = [name for name in gym.registry if name.rpartition("/")[0] == env_id.rpartition("/")[0]]
+        near = difflib.get_close_matches(env_id, here, n=3, cutoff=0.6)
         hint = f"did you mean {', '.join(near)}?" if near else "jepa-agent envs lists what is installed"
-        if isinstance(error, gym.error.UnregisteredEnv):
-            raise UsageError(f"unknown environment {env_id!r}; {hint}") from error
-        raise UsageError(f"environment {env_id!r}: {_first_line(error)}; {hint}") from error
+        raise UsageError(f"unknown environment {env_id!r}; {hint}") from error
     except Exception as error:
-        raise UsageError(f"environment {env_id!r} could not be made: {_first_line(error)}") from error
+        raise UsageError(f"environment {env_id!r} could not be made: {first_line(error)}") from error
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message; its name if it has none."""
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
@@ -139,6 +143,13 @@ def _extra_for(env_id: str) -> str | None:
     spec = gym.registry.get(env_id.split(":")[-1])
     point = str(spec.entry_point) if spec else ""
     return next((extra for extra in ("mujoco", "box2d") if extra in point), None)
+
+
+def bounded(env: gym.Env, max_steps: int = 10_000) -> gym.Env:
+    """The environment with a time limit, if it has none: an episode that never ends would never be evaluated."""
+    if env.spec is None or env.spec.max_episode_steps is None:
+        return gym.wrappers.TimeLimit(env, max_steps)
+    return env
 
 
 def check_env(env_id: str, env_kwargs: dict[str, Any]) -> None:
@@ -167,7 +178,7 @@ def check_device(device: str) -> None:
         if device != "auto":
             torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise UsageError(f"--device {device} cannot be used: {_first_line(error)}; choose cpu or auto") from error
+        raise UsageError(f"--device {device} cannot be used: {first_line(error)}; choose cpu or auto") from error
 
 
 # ---------------------------------------------------------------------- folders and models
@@ -177,13 +188,18 @@ def fresh_folder(path: Path) -> Path:
     """Make a folder that does not exist or is empty; `UsageError` if it is in use or cannot be written."""
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise UsageError(f"output folder {path} is in use: name another, or remove it first")
+    return writable_folder(path)
+
+
+def writable_folder(path: Path) -> Path:
+    """Make a folder if need be; `UsageError` if it cannot be written."""
     try:
         path.mkdir(parents=True, exist_ok=True)
         probe = path / ".probe"
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise UsageError(f"output folder {path} cannot be written: {error.strerror}") from error
+        raise UsageError(f"folder {path} cannot be written: {error.strerror}") from error
     return path
 
 
@@ -205,12 +221,16 @@ def find_model(target: str) -> Path:
 
 def env_of(model_path: Path, env_id: str | None, env_kwargs: dict[str, Any] | None) -> tuple[str, dict[str, Any]]:
     """The environment a model was trained on, read from its run folder unless given."""
+    if env_id:
+        return env_id, env_kwargs or {}
     config = model_path.parent / CONFIG
-    recorded = yaml.safe_load(config.read_text()) if config.is_file() else {}
-    env_id = env_id or recorded.get("env")
-    if not env_id:
-        raise UsageError(f"{model_path} has no {CONFIG} beside it: name the environment with --env")
-    return env_id, env_kwargs or recorded.get("env_kwargs") or {}
+    try:
+        recorded = yaml.safe_load(config.read_text()) if config.is_file() else {}
+    except yaml.YAMLError:
+        recorded = None
+    if not isinstance(recorded, dict) or "env" not in recorded:
+        raise UsageError(f"{config} does not say which environment {model_path.name} was trained on: name it with --env")
+    return recorded["env"], env_kwargs or recorded.get("env_kwargs") or {}
 
 
 def load_model(path: Path, env: gym.Env, device: str) -> JEPA:
@@ -228,15 +248,29 @@ def evaluation_table(model: JEPA, env: gym.Env, modes: Sequence[str], episodes: 
         table.add_column(column, justify="left" if column == "mode" else "right")
     for mode in modes:
         model.set_mode(mode)
-        monitored = Monitor(SeededEpisodes(env, seed))
+        monitored = Monitor(SeededEpisodes(bounded(env), seed))
         model.predict(env.observation_space.sample(), deterministic=True)  # torch's first call is slow; not to be timed
         start = time.process_time()
-        returns, lengths = evaluate_policy(model, monitored, episodes, return_episode_rewards=True)
+        with progress(mode, episodes) as advance:
+            returns, lengths = evaluate_policy(model, monitored, episodes, return_episode_rewards=True, callback=advance)
         assert isinstance(lengths, list)
         cost = 1000 * (time.process_time() - start) / sum(lengths)
         name = {"actor": "actor (Mode-1)", "planner": "planner (Mode-2)"}.get(mode, mode)
         table.add_row(name, f"{np.mean(returns):.1f}", f"{np.std(returns):.1f}", f"{np.mean(lengths):.0f}", f"{cost:.2f}")
     return table
+
+
+@contextmanager
+def progress(what: str, episodes: int) -> Iterator[Callable[[dict[str, Any], dict[str, Any]], None]]:
+    """A progress bar with the time left, advanced by `evaluate_policy`'s callback at every episode's end."""
+    with Progress(*Progress.get_default_columns(), console=console, transient=True) as bar:
+        task = bar.add_task(what, total=episodes)
+        yield lambda local, _: bar.advance(task, float(bool(local["done"])))
+
+
+def say(text: str) -> None:
+    """Print as it is: paths are neither wrapped nor coloured."""
+    console.print(text, highlight=False, soft_wrap=True, markup=False)
 
 
 def headless() -> None:
@@ -246,3 +280,4 @@ def headless() -> None:
 
 
 console = Console()
+SEED = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32 - 20_000)])

@@ -14,7 +14,7 @@ from jsonargparse import Namespace
 from jsonargparse.typing import PositiveInt
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from jepa_agent.cli.common import Parser, UsageError, check_env, check_mode, console, make_env
+from jepa_agent.cli.common import Parser, UsageError, check_env, check_mode, console, make_env, say
 from jepa_agent.config import AgentConfig, ModelConfig, PlannerConfig
 from jepa_agent.experiments.baselines import BASELINES, fits
 from jepa_agent.experiments.records import AGENT
@@ -42,6 +42,7 @@ def build_parser() -> Parser:
     parser.add_argument(
         "--threshold", type=float, help="mean return that counts as solved; the environment's own by default"
     )
+    parser.add_argument("--stop-early", action="store_true", help="end a run once every mode has reached the threshold")
     parser.add_argument("--jobs", type=PositiveInt, default=os.cpu_count() or 1, help="runs at the same time")
     parser.add_argument("--output", type=str, required=True, help="folder of the study; run again to go on where it stopped")
     parser.add_argument("--agent", type=AgentConfig, default=AgentConfig())
@@ -55,14 +56,14 @@ def run(argv: Sequence[str]) -> int:
     options = build_parser().parse(argv)
     folder = Path(options.output)
     threshold = check(options)
-    specs = plan(options)
+    specs = plan(options, threshold)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         failures = _watch(specs, folder, options.jobs)
     except (OSError, ValueError) as error:
         raise UsageError(str(error)) from error
     for failure in failures:
-        console.print(f"failed: {failure.spec.algorithm} seed {failure.spec.seed}: {failure.reason} ({failure.log})")
+        say(f"failed: {failure.spec.algorithm} seed {failure.spec.seed}: {failure.reason} ({failure.log})")
     wanted = {spec.folder(folder) for spec in specs}
     curves = [curve for curve in read_curves(folder) if curve.spec.folder(folder) in wanted]
     if not curves:
@@ -72,7 +73,7 @@ def run(argv: Sequence[str]) -> int:
     print_table(summaries, threshold, console)
     write_summary(summaries, f"jepa-agent compare {shlex.join(argv)}", folder / "summary.json")
     plot_curves(curves, threshold, folder / "curves.png")
-    console.print(f"saved to {folder}: summary.json, curves.png and every run", highlight=False, soft_wrap=True)
+    say(f"saved to {folder}: summary.json, curves.png and every run")
     return 1 if failures else 0
 
 
@@ -101,7 +102,7 @@ def _threshold(options: Namespace, spec: gym.envs.registration.EnvSpec | None) -
     return spec.reward_threshold
 
 
-def plan(options: Namespace) -> list[RunSpec]:
+def plan(options: Namespace, threshold: float) -> list[RunSpec]:
     """All runs of the study; only settings that differ from the defaults become part of a run's name."""
     changed = {name: value for name, value in asdict(options.agent).items() if value != getattr(AgentConfig(), name)}
     sizes = {name: value for name, value in asdict(options.model).items() if value != getattr(ModelConfig(), name)}
@@ -119,6 +120,7 @@ def plan(options: Namespace) -> list[RunSpec]:
             modes=tuple(options.modes),
             env_kwargs=options.env_kwargs,
             overrides=own if algorithm == AGENT else {},
+            stop_at=threshold if options.stop_early else None,
         )
         for algorithm in (AGENT, *options.baselines)
         for seed in range(options.seeds)

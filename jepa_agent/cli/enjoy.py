@@ -11,21 +11,26 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium.wrappers import RecordVideo
-from jsonargparse.typing import NonNegativeInt, PositiveInt
+from jsonargparse.typing import PositiveInt
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
 
 from jepa_agent.cli.common import (
+    SEED,
     Parser,
     UsageError,
+    bounded,
     check_device,
     check_mode,
-    console,
     env_of,
     find_model,
+    fresh_folder,
     headless,
     load_model,
     make_env,
+    numbered_folder,
+    progress,
+    say,
 )
 from jepa_agent.experiments.evaluation import SeededEpisodes
 
@@ -35,11 +40,11 @@ def build_parser() -> Parser:
     parser.add_argument("model", type=str, help="run folder or model file")
     parser.add_argument("--mode", type=str, default="auto", help="who acts: auto, planner, actor, every_4, ...")
     parser.add_argument("--episodes", type=PositiveInt, default=1, help="episodes to record")
-    parser.add_argument("--seed", type=NonNegativeInt, default=1_000, help="seed of the first episode")
+    parser.add_argument("--seed", type=SEED, default=1_000, help="seed of the first episode")
     parser.add_argument("--env", type=str, help="another environment than the one trained on")
     parser.add_argument("--env-kwargs", type=dict[str, Any], help="arguments of the environment, key:value ...")
     parser.add_argument("--device", type=str, default="auto", help="cpu, cuda or auto")
-    parser.add_argument("--output", type=str, help="folder of the videos; 'videos' beside the model by default")
+    parser.add_argument("--output", type=str, help="folder of the videos; 'videos_<n>' beside the model by default")
     return parser
 
 
@@ -52,12 +57,15 @@ def run(argv: Sequence[str]) -> int:
     check_device(options.device)
     env_id, env_kwargs = env_of(path, options.env, options.env_kwargs)
     env = make_env(env_id, env_kwargs, render_mode="rgb_array")
-    folder = Path(options.output) if options.output else path.parent / "videos"
+    model = load_model(path, env, options.device)
+    model.set_mode(options.mode)
+    folder = numbered_folder(path.parent, "videos") if options.output is None else Path(options.output)
+    fresh_folder(folder)
     warnings.filterwarnings("ignore", module="gymnasium")
     logging.getLogger("moviepy").setLevel(logging.ERROR)
     try:
         film = RecordVideo(
-            SeededEpisodes(env, options.seed),
+            SeededEpisodes(bounded(env), options.seed),
             str(folder),
             episode_trigger=lambda k: k < options.episodes,
             name_prefix=options.mode,
@@ -65,11 +73,10 @@ def run(argv: Sequence[str]) -> int:
         )
     except (OSError, gym.error.Error, ValueError) as error:
         raise UsageError(f"cannot record {env_id}: {error}") from error
-    model = load_model(path, env, options.device)
-    model.set_mode(options.mode)
-    returns, _ = evaluate_policy(model, Monitor(film), options.episodes, return_episode_rewards=True)
+    with progress(options.mode, options.episodes) as advance:
+        returns, _ = evaluate_policy(model, Monitor(film), options.episodes, return_episode_rewards=True, callback=advance)
     film.close()
     for k in range(options.episodes):
-        console.print(str(folder / f"{options.mode}-episode-{k}.mp4"), highlight=False, soft_wrap=True)
-    console.print(f"mean return {np.mean(returns):.1f} over {options.episodes} episode(s)", highlight=False)
+        say(str(folder / f"{options.mode}-episode-{k}.mp4"))
+    say(f"mean return {np.mean(returns):.1f} over {options.episodes} episode(s)")
     return 0

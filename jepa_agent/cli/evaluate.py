@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from jsonargparse.typing import NonNegativeInt, PositiveInt
+from jsonargparse.typing import PositiveInt
 
 from jepa_agent.cli.common import (
+    SEED,
     Parser,
     check_device,
     check_mode,
@@ -27,7 +28,7 @@ def build_parser() -> Parser:
     parser.add_argument("model", type=str, help="run folder or model file")
     parser.add_argument("--modes", type=str, nargs="+", default=["actor", "planner"], help="e.g. actor planner auto")
     parser.add_argument("--episodes", type=PositiveInt, default=10, help="episodes per mode")
-    parser.add_argument("--seed", type=NonNegativeInt, default=1_000, help="seed of the first episode, equal for all modes")
+    parser.add_argument("--seed", type=SEED, default=1_000, help="seed of the first episode, equal for all modes")
     parser.add_argument("--env", type=str, help="another environment than the one trained on")
     parser.add_argument("--env-kwargs", type=dict[str, Any], help="arguments of the environment, key:value ...")
     parser.add_argument("--device", type=str, default="auto", help="cpu, cuda or auto")

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+import traceback
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
+from gymnasium.spaces import flatdim
 from jsonargparse import Namespace
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
@@ -16,17 +20,22 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from jepa_agent.algorithm import JEPA
 from jepa_agent.callbacks import LatentCallback
+from jepa_agent.cli import exit_code
 from jepa_agent.cli.common import (
     CONFIG,
+    SEED,
     Parser,
     UsageError,
+    bounded,
     check_device,
     check_env,
     check_mode,
-    console,
+    first_line,
     fresh_folder,
     make_env,
     numbered_folder,
+    say,
+    writable_folder,
 )
 from jepa_agent.config import AgentConfig, ModelConfig, PlannerConfig, as_kwargs
 from jepa_agent.planning import make_planner
@@ -38,7 +47,7 @@ def build_parser() -> Parser:
     parser.add_argument("--env", type=str, required=True, help="Gymnasium id, or module:EnvId")
     parser.add_argument("--env-kwargs", type=dict[str, Any], default={}, help="arguments of the environment, key:value ...")
     parser.add_argument("-n", "--n-timesteps", type=PositiveInt, default=10_000, help="environment steps")
-    parser.add_argument("--seed", type=NonNegativeInt, default=0, help="seed of everything")
+    parser.add_argument("--seed", type=SEED, default=0, help="seed of everything")
     parser.add_argument("--device", type=str, default="auto", help="cpu, cuda or auto")
     parser.add_argument("--n-envs", type=PositiveInt, default=1, help="environments side by side")
     parser.add_argument("--mode", type=str, default="auto", help="who acts: auto, planner, actor, every_4, ...")
@@ -61,27 +70,46 @@ def run(argv: Sequence[str]) -> int:
     plain = parser.parse_plain(argv)
     options = parser.build(plain)
     check(options)
-    folder = (
-        fresh_folder(Path(options.output))
-        if options.output
-        else fresh_folder(
-            numbered_folder(Path(options.log_folder) / "jepa", options.env.replace("/", "-").replace(":", "-"))
-        )
-    )
+    folder = run_folder(options)
+    try:
+        model, callbacks = build(options, folder)
+    except Exception as error:
+        shutil.rmtree(folder)
+        raise UsageError(f"the agent could not be built: {first_line(error)}") from error
     parser.save(plain, str(folder / CONFIG), skip_check=True, overwrite=True)
-    model, callbacks = build(options, folder)
-    code = 0
+    code = learn(model, callbacks, options, folder)
+    model.save(folder / "last_model.zip")
+    say(f"saved to {folder}")
+    say(f"evaluate:    jepa-agent evaluate {folder}")
+    say(f"tensorboard: tensorboard --logdir {options.tensorboard_log or folder}")
+    return code
+
+
+def learn(model: JEPA, callbacks: list[BaseCallback], options: Namespace, folder: Path) -> int:
+    """Learn; whatever stops it on the way, the agent so far can be saved. Returns the exit code."""
+    if options.n_timesteps <= options.agent.learning_starts:
+        say(f"note: learning starts after {options.agent.learning_starts} random steps, so this run learns nothing")
     try:
         model.learn(options.n_timesteps, callback=callbacks, progress_bar=options.progress)
-    except KeyboardInterrupt:
-        console.print(f"interrupted after {model.num_timesteps} steps; the agent so far is saved")
-        code = 130
-    model.save(folder / "last_model.zip")
-    events = Path(options.tensorboard_log) if options.tensorboard_log else folder
-    console.print(f"saved to {folder}", highlight=False, soft_wrap=True)
-    console.print(f"evaluate:    jepa-agent evaluate {folder}", highlight=False, soft_wrap=True)
-    console.print(f"tensorboard: tensorboard --logdir {events}", highlight=False, soft_wrap=True)
-    return code
+        return 0
+    except KeyboardInterrupt as stop:
+        say(f"interrupted after {model.num_timesteps} steps; the agent so far is saved")
+        return exit_code(stop)
+    except Exception as error:
+        report = folder / "error.txt"
+        report.write_text(traceback.format_exc())
+        say(f"failed after {model.num_timesteps} steps: {first_line(error)}; details in {report}; the agent so far is saved")
+        return 1
+
+
+def run_folder(options: Namespace) -> Path:
+    """The new run folder, and one for TensorBoard if asked for; `UsageError` if it cannot be had."""
+    if options.tensorboard_log:
+        writable_folder(Path(options.tensorboard_log))
+    if options.output:
+        return fresh_folder(Path(options.output))
+    name = options.env.replace("/", "-").replace(":", "-")
+    return fresh_folder(numbered_folder(Path(options.log_folder) / "jepa", name))
 
 
 def check(options: Namespace) -> None:
@@ -96,8 +124,21 @@ def check(options: Namespace) -> None:
         env.close()
     check_mode(options.mode)
     check_device(options.device)
+    check_memory(options)
     if options.n_envs > options.n_timesteps:
         raise UsageError(f"--n-envs {options.n_envs} exceeds -n {options.n_timesteps}")
+
+
+def check_memory(options: Namespace) -> None:
+    """`UsageError` if the replay buffer cannot fit into this machine's memory."""
+    env = make_env(options.env, options.env_kwargs)
+    need = options.agent.buffer_size * 2 * max(flatdim(env.observation_space), 1) * 4
+    env.close()
+    if need > psutil.virtual_memory().total:
+        raise UsageError(
+            f"a buffer of {options.agent.buffer_size:,} transitions needs at least {need / 1e9:,.0f} GB: "
+            "lower --agent.buffer_size"
+        )
 
 
 def build(options: Namespace, folder: Path) -> tuple[JEPA, list[BaseCallback]]:
@@ -122,7 +163,7 @@ def build(options: Namespace, folder: Path) -> tuple[JEPA, list[BaseCallback]]:
         warnings.filterwarnings("ignore", message="Training and eval env are not of the same type")
         callbacks.append(
             EvalCallback(
-                vec_env(options, 1, options.seed + 10_000, None),
+                vec_env(options, 1, options.seed + 10_000, None, wrapper_class=bounded),
                 n_eval_episodes=options.eval_episodes,
                 eval_freq=max(options.eval_freq // options.n_envs, 1),
                 log_path=str(folder),
@@ -134,7 +175,9 @@ def build(options: Namespace, folder: Path) -> tuple[JEPA, list[BaseCallback]]:
     return model, callbacks
 
 
-def vec_env(options: Namespace, n_envs: int, seed: int, folder: Path | None) -> VecEnv:
+def vec_env(options: Namespace, n_envs: int, seed: int, folder: Path | None, wrapper_class: Any = None) -> VecEnv:
     """Monitored environments side by side; monitor files go to ``folder``."""
     monitor_dir = str(folder) if folder else None
-    return make_vec_env(options.env, n_envs, seed=seed, monitor_dir=monitor_dir, env_kwargs=options.env_kwargs)
+    return make_vec_env(
+        options.env, n_envs, seed, monitor_dir=monitor_dir, env_kwargs=options.env_kwargs, wrapper_class=wrapper_class
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -21,18 +20,19 @@ class VectorObservation(nn.Module):
         self.obs_shape = observation_space.shape or ()
         self.dim = spaces.flatdim(observation_space)
         self.choices: list[int] = []
-        self.start = 0
+        self.starts: list[int] = []
         if isinstance(observation_space, spaces.Discrete):
-            self.choices, self.start = [int(observation_space.n)], int(observation_space.start)
+            self.choices, self.starts = [int(observation_space.n)], [int(observation_space.start)]
         elif isinstance(observation_space, spaces.MultiDiscrete):
-            self.choices = [int(n) for n in observation_space.nvec.ravel()]
+            self.choices, self.starts = observation_space.nvec.ravel().tolist(), observation_space.start.ravel().tolist()
 
     def forward(self, obs: Tensor) -> Tensor:
         lead = obs.shape[: obs.dim() - len(self.obs_shape)]
         if not self.choices:
             return obs.float().reshape(*lead, self.dim)
-        index = (obs.long() - self.start).reshape(*lead, len(self.choices))
-        return torch.cat([F.one_hot(index[..., i], n) for i, n in enumerate(self.choices)], dim=-1).float()
+        index = obs.long().reshape(*lead, len(self.choices))
+        choices = zip(index.unbind(-1), self.starts, self.choices, strict=True)
+        return torch.cat([F.one_hot(i - start, n) for i, start, n in choices], dim=-1).float()
 
 
 class Encoder(nn.Module):
@@ -58,8 +58,3 @@ def on_sphere(z: Tensor) -> Tensor:
 def random_latents(count: int, latent_dim: int, generator: torch.Generator | None, device: torch.device) -> Tensor:
     """Latents ``(count, D)`` drawn uniformly from the manifold."""
     return on_sphere(torch.randn(count, latent_dim, generator=generator, device=device))
-
-
-def max_distance(latent_dim: int) -> float:
-    """The largest Euclidean distance two latents can have."""
-    return 2.0 * math.sqrt(latent_dim)

@@ -93,6 +93,10 @@ BAD = {
     "unknown verb": (["trian"], "did you mean train"),
     "unknown environment": (["train", "--env", "CartPol-v1"], "did you mean CartPole-v1"),
     "no environment": (["train"], "env"),
+    "seed": ([*TRAIN, "--seed", "5000000000"], "seed"),
+    "buffer": ([*TRAIN, "--agent.buffer_size", "1000000000000"], "lower --agent.buffer_size"),
+    "tensorboard folder": ([*TRAIN, "--tensorboard-log", "/proc/nope"], "cannot be written"),
+    "setting of another planner": ([*TRAIN, "--planner.num_starts", "9"], "has no num_starts"),
     "unknown flag": ([*TRAIN, "--planer.horizon", "3"], "did you mean --planner.horizon"),
     "unknown nested flag": ([*TRAIN, "--planner.horizn", "3"], "did you mean --planner.horizon"),
     "wrong type": ([*TRAIN, "-n", "many"], "n_timesteps: invalid literal"),
@@ -170,6 +174,27 @@ def test_help_shows_an_example(verb, capsys):
     assert "jepa-agent " + (verb or "train") in out
 
 
+def test_the_installed_script_finds_an_environment_in_the_users_folder_and_tells_its_failure_in_a_line(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "import gymnasium as gym\nfrom gymnasium.envs.classic_control import PendulumEnv\n"
+        "class Fragile(PendulumEnv):\n"
+        "    left = 40\n"
+        "    def step(self, action):\n"
+        "        self.left -= 1\n"
+        "        if not self.left: raise RuntimeError('the rod broke')\n"
+        "        return super().step(action)\n"
+        "gym.register('Fragile-v0', Fragile)\n"
+    )
+    script = Path(sys.executable).with_name("jepa-agent")
+    call = [script, "train", "--env", "mine:Fragile-v0", "-n", "60", "--eval-freq", "0", "--output", "run", *TINY]
+    done = subprocess.run(call, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 1
+    assert "failed after 39 steps: the rod broke" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+    assert "RuntimeError" in (tmp_path / "run/error.txt").read_text()
+    assert JEPA.load(tmp_path / "run/last_model.zip").num_timesteps == 39
+
+
 def test_as_a_process_bad_input_exits_with_2():
     done = subprocess.run(command("train", "--env", "CartPol-v1"), capture_output=True, text=True, check=False)
     assert done.returncode == 2
@@ -177,7 +202,8 @@ def test_as_a_process_bad_input_exits_with_2():
     assert "Traceback" not in done.stderr
 
 
-def test_an_interrupt_saves_the_agent_and_exits_with_130(tmp_path):
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stop_saves_the_agent_and_exits_as_shells_expect(tmp_path, sent, code):
     folder = tmp_path / "run"
     call = command(*TRAIN, "-n", "1000000", "--eval-freq", "0", "--output", str(folder), *TINY)
     process = subprocess.Popen(call, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
@@ -185,8 +211,8 @@ def test_an_interrupt_saves_the_agent_and_exits_with_130(tmp_path):
     deadline = time.time() + 60
     while time.time() < deadline and not (monitor.exists() and monitor.read_text().count("\n") > 5):
         time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(sent)
     out, err = process.communicate(timeout=60)
-    assert process.returncode == 130, err
+    assert process.returncode == code, err
     assert "interrupted after" in out
     assert JEPA.load(folder / "last_model.zip").num_timesteps > 0

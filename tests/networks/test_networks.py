@@ -61,6 +61,7 @@ def test_encoded_predicted_and_random_latents_share_a_manifold():
     [
         (spaces.Discrete(3, start=5), np.array([5, 7]), [[1, 0, 0], [0, 0, 1]]),
         (spaces.MultiDiscrete([2, 3]), np.array([[1, 0]]), [[0, 1, 1, 0, 0]]),
+        (spaces.MultiDiscrete([2, 2], start=[3, 0]), np.array([[3, 1]]), [[1, 0, 0, 1]]),
         (spaces.Box(-1, 1, (2, 2)), np.arange(4.0).reshape(1, 2, 2), [[0, 1, 2, 3]]),
         (spaces.MultiBinary(2), np.array([[1, 0]]), [[1, 0]]),
     ],
@@ -98,6 +99,14 @@ def test_categorical_expectation_is_the_exact_sum():
     expected = (actor.net(z).softmax(-1) * values).sum(-1)
     found = actor.expectation(z, lambda _, action: (action @ values).unsqueeze(0), 0.0)
     torch.testing.assert_close(found, expected.unsqueeze(0))
+
+
+def test_plans_over_discrete_actions_are_valued_action_by_action():
+    actor = CategoricalActor(4, 2, [8])
+    half = torch.full((3, 2), 0.5)
+    # A function that is 1 at either action and 100 in between, where no action lies.
+    found = actor.plan_value(torch.randn(3, 4), half, lambda _, a: (1 + 396 * a.prod(-1)).unsqueeze(0))
+    assert found.tolist() == [[1.0, 1.0, 1.0]]
 
 
 def test_categorical_exploration_swaps_at_the_given_rate():
