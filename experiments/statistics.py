@@ -40,17 +40,6 @@ class Summary(NamedTuple):
     ms_per_step: float  # median CPU milliseconds per step while evaluating
 
 
-def interquartile_mean(x: ArrayLike) -> float:
-    """Mean of what is left of ``x``, of any shape, without its lowest and highest quarters; NaN if ``x`` holds a NaN.
-
-    A quarter is rounded down to whole values. Raises ValueError if ``x`` is empty.
-    """
-    values = np.asarray(x, dtype=float).ravel()
-    if values.size == 0:
-        raise ValueError("the interquartile mean of nothing is undefined")
-    return float("nan") if np.isnan(values).any() else float(stats.trim_mean(values, 0.25))
-
-
 def bootstrap_interval(
     scores: ArrayLike,
     statistic: Statistic = np.mean,

@@ -129,7 +129,7 @@ class AgentConfig:
     exploration_std: float = 0.2
     target_noise: float = 0.2
     pessimism: float = 0.5
-    plan_pessimism: float = 2.0
+    plan_pessimism: float = 4.0
     prediction_coef: float = 1.0
     cost_coef: float = 1.0
     termination_coef: float = 1.0

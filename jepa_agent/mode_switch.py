@@ -62,7 +62,7 @@ class AutoMode(ModeSwitch):
     The default asks for more than the policy's ``plan_pessimism``, which every plan has met already.
     """
 
-    confidence: float = 4.0
+    confidence: float = 6.0
 
     def wants_plan(self, memory: WorkingMemory) -> Tensor:
         return torch.ones_like(memory.steps, dtype=torch.bool)

@@ -13,7 +13,7 @@ from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 
-from jepa_agent.config import ModelConfig, PlannerConfig
+from jepa_agent.config import AgentConfig, ModelConfig, PlannerConfig
 from jepa_agent.mode_switch import ModeSwitch, make_mode_switch
 from jepa_agent.networks import BoundedActor, CategoricalActor, CostModule, Encoder, Predictor, VectorObservation
 from jepa_agent.planning import Planner, make_planner
@@ -22,7 +22,7 @@ from jepa_agent.types import Decision, Plan, PlanInit
 from jepa_agent.working_memory import PackedMemory, WorkingMemory
 from jepa_agent.world_model import WorldModel
 
-_SIZES = ModelConfig()
+_SIZES, _AGENT = ModelConfig(), AgentConfig()
 
 
 def check_spaces(observation_space: spaces.Space, action_space: spaces.Space) -> None:
@@ -70,9 +70,9 @@ class JEPAPolicy(BasePolicy):
         normalize_images: bool = True,
         optimizer_class: type[torch.optim.Optimizer] = torch.optim.AdamW,
         optimizer_kwargs: dict[str, Any] | None = None,
-        gamma: float = 0.99,
-        exploration_std: float = 0.2,
-        plan_pessimism: float = 2.0,
+        gamma: float = _AGENT.gamma,
+        exploration_std: float = _AGENT.exploration_std,
+        plan_pessimism: float = _AGENT.plan_pessimism,
         energy_weight: float = 0.0,
         planner: Planner | PlannerConfig | None = None,
         mode: str | ModeSwitch = "auto",
