@@ -32,7 +32,7 @@ def test_the_commands_run_as_written(tmp_path, monkeypatch, capsys):
     for line in short:
         assert main(shlex.split(line)[1:]) == 0, line
     assert (tmp_path / "runs/pendulum/best_model.zip").exists()
-    assert list((tmp_path / "runs/pendulum/videos").glob("*.mp4"))
+    assert list(tmp_path.glob("runs/pendulum/videos_1/*.mp4"))
 
 
 def test_the_python_runs_as_written(tmp_path):
