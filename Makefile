@@ -19,7 +19,7 @@ install: .venv/installed
 
 demo: install
 	@$(BIN)/python -c 'import shutil; shutil.rmtree("runs/demo", ignore_errors=True)'
-	$(BIN)/jepa-agent train --env CartPole-v1 -n 4000 --eval-freq 1000 --eval-episodes 5 -P --output runs/demo
+	$(BIN)/jepa-agent train --env CartPole-v1 -n 3000 --eval-freq 1000 --eval-episodes 5 -P --output runs/demo
 	$(BIN)/jepa-agent evaluate runs/demo --episodes 5
 	@echo "Curves: $(BIN)/tensorboard --logdir runs/demo"
 

@@ -279,5 +279,8 @@ def headless() -> None:
     os.environ.setdefault("MUJOCO_GL", "egl")
 
 
+if "OMP_NUM_THREADS" not in os.environ:
+    torch.set_num_threads(1)  # networks this small gain nothing from more, and processes side by side would fight
+
 console = Console()
 SEED = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32 - 20_000)])
