@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -88,6 +89,9 @@ def plot_curves(curves: Sequence[Curve], threshold: float, path: Path) -> None:
     by_steps.set_xlim(left=0)
     by_steps.set_ylabel("mean return")
     by_seconds.set_xscale("log")
+    by_seconds.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    by_seconds.xaxis.set_major_formatter("{x:g}")
+    by_seconds.xaxis.set_minor_formatter(NullFormatter())
     figure.suptitle(f"{envs[0]}, threshold {threshold:g}: mean over n seeds with 95% bootstrap interval", fontsize=11)
     labels = by_steps.get_legend_handles_labels()
     note = "Runs that ended before others of their kind hold their last value." if held else None
