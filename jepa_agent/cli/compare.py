@@ -24,6 +24,7 @@ from jepa_agent.experiments.statistics import summarise
 
 
 def build_parser() -> Parser:
+    """The verb's flags."""
     parser = Parser(
         "compare",
         "Train JEPA and SB3 baselines on one environment over several seeds; table, curves and raw results.",

@@ -36,6 +36,7 @@ from jepa_agent.experiments.evaluation import SeededEpisodes
 
 
 def build_parser() -> Parser:
+    """The verb's flags."""
     parser = Parser("enjoy", "Record an mp4 of a trained agent.", "jepa-agent enjoy runs/jepa/CartPole-v1_1 --mode planner")
     parser.add_argument("model", type=str, help="run folder or model file")
     parser.add_argument("--mode", type=str, default="auto", help="who acts: auto, planner, actor, every_4, ...")

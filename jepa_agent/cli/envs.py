@@ -14,6 +14,7 @@ from jepa_agent.policy import check_spaces
 
 
 def build_parser() -> Parser:
+    """The verb's flags."""
     parser = Parser(
         "envs", "List installed environments, their spaces, and whether JEPA takes them.", "jepa-agent envs cart"
     )

@@ -22,6 +22,7 @@ from jepa_agent.cli.common import (
 
 
 def build_parser() -> Parser:
+    """The verb's flags."""
     parser = Parser(
         "evaluate", "Measure a trained agent in each mode.", "jepa-agent evaluate runs/jepa/CartPole-v1_1 --episodes 20"
     )

@@ -42,6 +42,7 @@ from jepa_agent.planning import make_planner
 
 
 def build_parser() -> Parser:
+    """The verb's flags."""
     parser = Parser("train", "Train an agent; writes a run folder.", "jepa-agent train --env CartPole-v1 -n 5000 -P")
     parser.add_argument("--config", action="config", help="YAML file with any of these settings")
     parser.add_argument("--env", type=str, required=True, help="Gymnasium id, or module:EnvId")
