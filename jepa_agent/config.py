@@ -111,7 +111,7 @@ class AgentConfig:
         prediction_coef: Weight of latent prediction.
         cost_coef: Weight of immediate cost.
         termination_coef: Weight of termination.
-        energy_coef: Weight of the contrastive energy; 0 builds none.
+        energy_coef: Weight of the contrastive energy, in learning and in the cost of plans; 0 builds none.
         distillation_coef: Weight of imitating what the planner found.
         regularisation_coef: Weight that keeps the actor from saturating.
     """
