@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 FLOOR := 3.10
 
-.PHONY: install demo test clean
+.PHONY: install demo speed test clean
 
 install: .venv/installed
 
@@ -22,6 +22,9 @@ demo: install
 	$(BIN)/jepa-agent train --env CartPole-v1 -n 3000 --eval-freq 1000 --eval-episodes 5 -P --output runs/demo
 	$(BIN)/jepa-agent evaluate runs/demo --episodes 5
 	@echo "Curves: $(BIN)/tensorboard --logdir runs/demo"
+
+speed: install
+	$(BIN)/jepa-agent speed --output runs/speed.json
 
 test: install
 	$(BIN)/ruff check .

@@ -5,26 +5,36 @@ from __future__ import annotations
 import copy
 import difflib
 import functools
+import importlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
 from gymnasium import spaces
-from stable_baselines3 import DQN, PPO, SAC, TD3
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.noise import ActionNoise, NormalActionNoise, OrnsteinUhlenbeckActionNoise
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
+from torch import nn
 
-BASELINES: dict[str, type[BaseAlgorithm]] = {"PPO": PPO, "DQN": DQN, "SAC": SAC, "TD3": TD3}
-
+BASELINES = {
+    "PPO": "stable_baselines3:PPO",
+    "A2C": "stable_baselines3:A2C",
+    "DQN": "stable_baselines3:DQN",
+    "QRDQN": "sb3_contrib:QRDQN",
+    "SAC": "stable_baselines3:SAC",
+    "TD3": "stable_baselines3:TD3",
+    "TQC": "sb3_contrib:TQC",
+    "CrossQ": "sb3_contrib:CrossQ",
+}
+_ANY = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
 _ACTION_SPACES: dict[str, tuple[type[spaces.Space], ...]] = {
-    "PPO": (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary),
+    "PPO": _ANY,
+    "A2C": _ANY,
     "DQN": (spaces.Discrete,),
-    "SAC": (spaces.Box,),
-    "TD3": (spaces.Box,),
+    "QRDQN": (spaces.Discrete,),
 }
 _NOISES: dict[str, type[NormalActionNoise] | type[OrnsteinUhlenbeckActionNoise]] = {
     "normal": NormalActionNoise,
@@ -32,16 +42,37 @@ _NOISES: dict[str, type[NormalActionNoise] | type[OrnsteinUhlenbeckActionNoise]]
 }
 
 
+def algorithm_class(algorithm: str) -> type[BaseAlgorithm]:
+    """The class of a baseline by name, or any algorithm of yours as ``module:Class``.
+
+    Raises ValueError if there is no such baseline, class or module, or the class is no SB3 algorithm.
+    """
+    module, _, name = (algorithm if ":" in algorithm else BASELINES[_known(algorithm)]).partition(":")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except ModuleNotFoundError as error:
+        hint = ": pip install 'jepa_agent[baselines]'" if error.name == "sb3_contrib" else ""
+        raise ValueError(f"{algorithm} needs the module {error.name!r}, which is not installed{hint}") from error
+    except AttributeError as error:
+        raise ValueError(f"{algorithm}: module {module!r} has no {name!r}") from error
+    if not (isinstance(found, type) and issubclass(found, BaseAlgorithm)):
+        raise ValueError(f"{algorithm} is no Stable-Baselines3 algorithm")
+    return found
+
+
 def fits(algorithm: str, action_space: spaces.Space) -> bool:
-    """Whether the baseline can act in this action space; ValueError if there is no such baseline."""
-    return isinstance(action_space, _ACTION_SPACES[_known(algorithm)])
+    """Whether the baseline can act in this action space; ValueError if there is no such baseline. An algorithm of yours
+    is taken at its word."""
+    return ":" in algorithm or isinstance(action_space, _ACTION_SPACES.get(_known(algorithm), (spaces.Box,)))
 
 
 def settings(algorithm: str, env_id: str) -> dict[str, Any]:
     """The tuned settings for an environment, or the default ones, as `baselines.yaml` has them (a copy).
 
-    Raises ValueError if there is no such baseline.
+    An algorithm of yours has its constructor's. Raises ValueError if there is no such baseline.
     """
+    if ":" in algorithm:
+        return {}
     entries = _table()[_known(algorithm)]
     return copy.deepcopy(entries.get(env_id.split(":")[-1], entries["default"]))
 
@@ -74,7 +105,9 @@ def make_baseline(
         chosen["action_noise"] = _noise(chosen.pop("noise_type"), chosen.pop("noise_std"), env.action_space)
     policy = chosen.pop("policy", "MlpPolicy")
     arguments = {name: _schedule(value) for name, value in chosen.items()}
-    return BASELINES[algorithm](policy, env, seed=seed, device="cpu", **arguments)
+    if isinstance(arguments.get("policy_kwargs", {}).get("activation_fn"), str):
+        arguments["policy_kwargs"]["activation_fn"] = getattr(nn, arguments["policy_kwargs"]["activation_fn"])
+    return algorithm_class(algorithm)(policy, env, seed=seed, device="cpu", **arguments)
 
 
 @functools.cache
@@ -83,8 +116,8 @@ def _table() -> dict[str, dict[str, dict[str, Any]]]:
 
 
 def _known(algorithm: str) -> str:
-    if algorithm in BASELINES:
-        return algorithm
+    if algorithm.replace("-", "") in BASELINES:
+        return algorithm.replace("-", "")  # QR-DQN, as its paper has it
     near = difflib.get_close_matches(algorithm.upper(), BASELINES, n=2, cutoff=0.5)
     hint = f", did you mean {' or '.join(near)}?" if near else ";"
     raise ValueError(f"there is no baseline {algorithm!r}{hint} Choose from {', '.join(BASELINES)}")

@@ -1,15 +1,17 @@
-"""The results table of README.md, made from the committed runs: ``python -m jepa_agent.experiments.readme``."""
+"""The tables of README.md, made from what is committed: ``python -m jepa_agent.experiments.readme``."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 from jepa_agent.experiments.records import read_curves
 from jepa_agent.experiments.report import markdown_table
 from jepa_agent.experiments.statistics import summarise
 
 STUDIES = {"cartpole": 475.0, "pendulum": -200.0}
-START, END = "<!-- results -->", "<!-- /results -->"
+SPEED = "speed.json"
 
 
 def results_table(results: Path) -> str:
@@ -18,17 +20,42 @@ def results_table(results: Path) -> str:
     return markdown_table(summaries)
 
 
-def with_results(text: str, table: str) -> str:
-    """``text`` with ``table`` between its two markers."""
-    before, rest = text.split(START)
-    after = rest.split(END)[1]
-    return f"{before}{START}\n{table}\n{END}{after}"
+def speed_table(measured: dict[str, Any]) -> str:
+    """What matters most of `jepa-agent speed`."""
+    rows = [("what", "JEPA", "SAC", "ratio"), ("---", "---:", "---:", "---:")]
+    for update in measured["update"]:
+        if update["default"]:
+            ours, theirs = f"{update['ms_per_env_step']:.1f} ms", f"{update['sac_ms']:.1f} ms"
+            rows.append((f"learning, per step of {update['env']}", ours, theirs, f"{update['ratio_per_env_step']:.2f}"))
+    ours, theirs = (row["us"] for row in measured["predict"])
+    rows.append(("an action in Mode-1", f"{ours:.0f} us", f"{theirs:.0f} us", f"{ours / theirs:.2f}"))
+    plans = {(row["planner"], row["n_envs"]): row["ms_per_env"] for row in measured["plan"]}
+    for planner in ("MPPI", "ExhaustivePlanner"):
+        rows.append((f"an action in Mode-2, {planner}", f"{plans[planner, 1]:.1f} ms", "", ""))
+        rows.append(("the same, 64 environments in one batch, each", f"{plans[planner, 64]:.2f} ms", "", ""))
+    for training in measured["training"]:
+        rate = f"{training['steps_per_cpu_second']:.0f} / CPU s"
+        rows.append((f"steps of training on {training['env']}, all included", rate, "", ""))
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def with_tables(text: str, results: Path) -> str:
+    """``text`` with its tables made anew from the committed numbers."""
+    text = between(text, "results", results_table(results))
+    return between(text, "speed", speed_table(json.loads((results / SPEED).read_text())))
+
+
+def between(text: str, name: str, table: str) -> str:
+    """``text`` with ``table`` between the two markers of that name."""
+    start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+    before, rest = text.split(start)
+    return f"{before}{start}\n{table}\n{end}{rest.split(end)[1]}"
 
 
 def main() -> None:
     """Rewrite README.md in the current folder."""
     readme = Path("README.md")
-    readme.write_text(with_results(readme.read_text(), results_table(Path("experiments/results"))))
+    readme.write_text(with_tables(readme.read_text(), Path("experiments/results")))
 
 
 if __name__ == "__main__":

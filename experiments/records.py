@@ -58,8 +58,8 @@ class RunSpec:
 
     def folder(self, root: Path) -> Path:
         """Where the run lives below ``root``."""
-        env = re.sub(r"[^\w.-]+", "-", self.env)
-        return root / env / f"{self.algorithm}-seed{self.seed}"
+        env, algorithm = (re.sub(r"[^\w.-]+", "-", name) for name in (self.env, self.algorithm))
+        return root / env / f"{algorithm}-seed{self.seed}"
 
 
 class Curve(NamedTuple):

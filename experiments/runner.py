@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import os
-import platform
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
-import gymnasium
-import numpy as np
-import stable_baselines3
 import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.env_util import make_vec_env
 
-from jepa_agent._version import __version__
 from jepa_agent.config import PlannerConfig
 from jepa_agent.experiments.baselines import make_baseline
 from jepa_agent.experiments.evaluation import Evaluator
+from jepa_agent.experiments.machine import cpu_model, versions
 from jepa_agent.experiments.records import (
     AGENT,
     EVALUATIONS,
@@ -81,49 +77,108 @@ def run(spec: RunSpec, folder: Path) -> None:
         "steps": model.num_timesteps,
         "training_cpu_seconds": training_seconds,
         "total_cpu_seconds": time.process_time() - began,
-        "cpu": _cpu_model(),
-        "versions": _versions(),
+        "cpu": cpu_model(),
+        "versions": versions(),
     }
     write_json(folder / RESULT, result)
 
 
+class Job(Protocol):
+    """A run under way."""
+
+    def poll(self) -> int | None:
+        """Its exit code; None as long as it goes on."""
+
+    def stop(self) -> None:
+        """End it and wait until it has ended."""
+
+
+class Launcher(Protocol):
+    """Starts runs somewhere. Folders are reached by the same path from here and from there."""
+
+    def start(self, spec: RunSpec, folder: Path) -> Job:
+        """Start `run` of a spec that has been written to ``folder``; what it prints goes to its log there."""
+
+
+class LocalLauncher:
+    """A process on this machine for every run, with one torch thread."""
+
+    def start(self, spec: RunSpec, folder: Path) -> Job:
+        """Start it."""
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+        with (folder / LOG).open("wb") as log:
+            return LocalJob(subprocess.Popen(command_of(folder), env=environment, stdout=log, stderr=subprocess.STDOUT))
+
+
+@dataclass(frozen=True)
+class LocalJob:
+    """A run in a process of its own."""
+
+    process: subprocess.Popen[bytes]
+
+    def poll(self) -> int | None:
+        """The process's exit code; None as long as it runs."""
+        return self.process.poll()
+
+    def stop(self) -> None:
+        """Ask it to end, and wait."""
+        self.process.terminate()
+        self.process.wait()
+
+
+def command_of(folder: Path) -> list[str]:
+    """The command that does the run whose spec lies in ``folder``."""
+    return [sys.executable, "-m", "jepa_agent.experiments.runner", str(folder / SPEC), str(folder)]
+
+
 def run_all(
-    specs: Sequence[RunSpec], root: Path, jobs: int, on_event: Callable[[Event], None] = lambda event: None
+    specs: Sequence[RunSpec],
+    root: Path,
+    jobs: int,
+    on_event: Callable[[Event], None] = lambda event: None,
+    on_wait: Callable[[], None] = lambda: None,
+    launcher: Launcher | None = None,
 ) -> list[Failure]:
     """Do every run in a process of its own, ``jobs`` at a time, each in ``spec.folder(root)``; return the failures.
 
     A finished run is skipped, an unfinished one starts afresh. Raises ValueError before anything starts if two specs
     share a folder or a folder holds the result of another spec. When interrupted it ends the runs that are under way.
+    ``on_wait`` is called again and again in between. ``launcher`` is `LocalLauncher` unless another is given.
     """
     if jobs < 1:
         raise ValueError(f"jobs must be at least 1, got {jobs!r}")
-    waiting = _unfinished(specs, root, on_event)
-    running: dict[subprocess.Popen[bytes], RunSpec] = {}
+    launcher = launcher or LocalLauncher()
+    waiting = unfinished(specs, root, on_event)
+    running: list[tuple[Job, RunSpec]] = []
     failures = []
     try:
         while waiting or running:
             while waiting and len(running) < jobs:
                 spec = waiting.pop(0)
-                running[_start(spec, spec.folder(root))] = spec
-                on_event(Event("started", spec, spec.folder(root)))
-            time.sleep(0.05)
-            for process in [process for process in running if process.poll() is not None]:
-                spec = running.pop(process)
                 folder = spec.folder(root)
-                finished = process.returncode == 0 and (folder / RESULT).exists()
+                write_json(folder / SPEC, spec_as_dict(spec))
+                running.append((launcher.start(spec, folder), spec))
+                on_event(Event("started", spec, folder))
+            time.sleep(0.05)
+            on_wait()
+            for job, spec in [(job, spec) for job, spec in running if job.poll() is not None]:
+                running.remove((job, spec))
+                folder = spec.folder(root)
+                finished = job.poll() == 0 and (folder / RESULT).exists()
                 if not finished:
-                    reason = _last_line(folder / LOG) or f"exit code {process.returncode}, with an empty log"
+                    reason = _last_line(folder / LOG) or f"exit code {job.poll()}, with an empty log"
                     failures.append(Failure(spec, reason, folder / LOG))
                 on_event(Event("finished" if finished else "failed", spec, folder))
     finally:
-        for process in running:
-            process.terminate()
-        for process in running:
-            process.wait()
+        for job, _ in running:
+            job.stop()
     return failures
 
 
-def _unfinished(specs: Sequence[RunSpec], root: Path, on_event: Callable[[Event], None]) -> list[RunSpec]:
+def unfinished(
+    specs: Sequence[RunSpec], root: Path, on_event: Callable[[Event], None] = lambda event: None
+) -> list[RunSpec]:
+    """The runs that are still to be done. Raises ValueError as `run_all` does."""
     owners: dict[Path, RunSpec] = {}
     finished = []
     for spec in specs:
@@ -138,14 +193,6 @@ def _unfinished(specs: Sequence[RunSpec], root: Path, on_event: Callable[[Event]
     for spec in finished:
         on_event(Event("skipped", spec, spec.folder(root)))
     return [spec for spec in specs if spec not in finished]
-
-
-def _start(spec: RunSpec, folder: Path) -> subprocess.Popen[bytes]:
-    write_json(folder / SPEC, spec_as_dict(spec))
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "jepa_agent.experiments.runner", str(folder / SPEC), str(folder)]
-    with (folder / LOG).open("wb") as log:
-        return subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
 
 
 def _build(spec: RunSpec) -> BaseAlgorithm:
@@ -163,24 +210,6 @@ def _build(spec: RunSpec) -> BaseAlgorithm:
 def _last_line(log: Path) -> str:
     lines = log.read_text(errors="replace").strip().splitlines()
     return lines[-1] if lines else ""
-
-
-def _cpu_model() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
-def _versions() -> dict[str, str]:
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "stable_baselines3": stable_baselines3.__version__,
-        "gymnasium": gymnasium.__version__,
-        "numpy": np.__version__,
-        "jepa_agent": __version__,
-    }
 
 
 def main(arguments: Sequence[str]) -> None:

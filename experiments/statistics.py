@@ -13,6 +13,8 @@ from jepa_agent.experiments.records import Curve
 
 Interval = tuple[float, float]
 Statistic = Callable[[np.ndarray], float]
+Scores = Sequence[ArrayLike]
+"""Normalised scores of one algorithm, task by task: per task one score per run. 0 is a random policy, 1 the threshold."""
 
 
 class Spread(NamedTuple):
@@ -108,3 +110,101 @@ def _spread(needed: list[float | None]) -> Spread:
         return Spread(None, None, None)
     median = float(np.median([np.inf if value is None else value for value in needed]))
     return Spread(median if np.isfinite(median) else None, min(reached), max(reached))
+
+
+# ---------------------------------------------------------------------- over tasks (Agarwal et al., 2108.13264)
+
+
+class Estimate(NamedTuple):
+    """A number, what is known of it, and on how much it rests."""
+
+    value: float
+    interval: Interval | None  # 95%; None where some task has a single run
+    n: int  # runs, over all tasks
+
+
+def iqm(scores: Scores) -> float:
+    """Interquartile mean: of all runs of all tasks, the mean of the middle half."""
+    return float(stats.trim_mean(_pooled(scores), 0.25))
+
+
+def median(scores: Scores) -> float:
+    """Median over tasks of each task's mean."""
+    return float(np.median([np.asarray(task, dtype=float).mean() for task in scores]))
+
+
+def optimality_gap(scores: Scores, target: float = 1.0) -> float:
+    """How far below ``target`` runs lie on average; what lies above counts as having reached it."""
+    return float(target - np.mean([np.minimum(np.asarray(task, dtype=float), target).mean() for task in scores]))
+
+
+def performance_profile(scores: Scores, levels: ArrayLike) -> np.ndarray:
+    """Share of runs above each of ``levels`` ``(L,)``, every task weighing the same."""
+    return np.mean(
+        [[np.mean(np.asarray(task, dtype=float) > level) for level in np.asarray(levels)] for task in scores], axis=0
+    )
+
+
+def probability_of_improvement(scores: Scores, others: Scores) -> float:
+    """Chance that a run of the one beats a run of the other on the same task, ties counting half; mean over tasks."""
+    chances = [
+        stats.mannwhitneyu(own, other).statistic / (np.size(own) * np.size(other))
+        for own, other in zip(scores, others, strict=True)
+    ]
+    return float(np.mean(chances))
+
+
+def estimate(statistic: Callable[..., float], *scores: Scores, n_resamples: int = 2000, seed: int = 0) -> Estimate:
+    """``statistic(*scores)`` with its stratified bootstrap interval: runs are drawn anew within each task."""
+    tables = [[np.asarray(task, dtype=float) for task in table] for table in scores]
+    runs = sum(task.size for task in tables[0])
+    value = statistic(*tables)
+    if any(task.size < 2 for table in tables for task in table):
+        return Estimate(value, None, runs)
+    rng = np.random.default_rng(seed)
+    drawn = [statistic(*[[rng.choice(task, task.size) for task in table] for table in tables]) for _ in range(n_resamples)]
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    return Estimate(value, (float(low), float(high)), runs)
+
+
+def paired_difference(scores: ArrayLike, others: ArrayLike, seed: int = 0) -> Estimate:
+    """Mean of ``scores - others`` over pairs of runs with the same seed, ``(n,)`` each."""
+    differences = np.asarray(scores, dtype=float) - np.asarray(others, dtype=float)
+    return Estimate(float(differences.mean()), bootstrap_interval(differences, seed=seed), differences.size)
+
+
+class Censored(NamedTuple):
+    """What it took to get somewhere, when some never got there."""
+
+    median: float | None  # Kaplan and Meier's; None where fewer than half can be expected to get there
+    interval: Interval | None  # 95% of the median, an end that is not known being inf; None for a single run
+    n: int
+    n_reached: int
+
+
+def censored_median(reached: Sequence[float | None], given_up: Sequence[float]) -> Censored:
+    """Median of what the runs needed; ``reached`` holds None for a run that was given up after ``given_up``."""
+    events = np.array([limit if value is None else value for value, limit in zip(reached, given_up, strict=True)])
+    late = np.array([value is None for value in reached])
+    n_reached = int((~late).sum())
+    if n_reached == 0:
+        return Censored(None, None, len(events), 0)
+    survival = stats.ecdf(stats.CensoredData.right_censored(events, late)).sf
+    middle = _first_at_or_below(survival.quantiles, survival.probabilities, 0.5)
+    interval = None
+    if len(events) > 1:
+        # Greenwood's interval on the log-log scale, read where it crosses one half (Brookmeyer and Crowley).
+        bounds = survival.confidence_interval(0.95, method="log-log")
+        ends = (_first_at_or_below(band.quantiles, band.probabilities, 0.5) for band in (bounds.low, bounds.high))
+        low, high = (np.inf if end is None else end for end in ends)
+        interval = (float(low), float(high))
+    return Censored(middle, interval, len(events), n_reached)
+
+
+def _first_at_or_below(quantiles: np.ndarray, probabilities: np.ndarray, level: float) -> float | None:
+    below = np.flatnonzero(probabilities <= level)
+    return float(quantiles[below[0]]) if below.size else None
+
+
+def _pooled(scores: Scores) -> np.ndarray:
+    return np.concatenate([np.ravel(task) for task in scores])

@@ -23,7 +23,7 @@ from jepa_agent.planning import Planner
 from jepa_agent.policy import JEPAPolicy
 from jepa_agent.replay_buffer import SequenceReplayBuffer
 from jepa_agent.saving import SavableAlgorithm
-from jepa_agent.tensor_ops import masked_mean, pessimistic, polyak_update
+from jepa_agent.tensor_ops import masked_mean, pessimistic, polyak_update, spread
 from jepa_agent.types import Decision, SequenceBatch
 from jepa_agent.working_memory import PackedMemory
 
@@ -161,6 +161,10 @@ class JEPA(SavableAlgorithm):
         self.world_model = self.policy.world_model
         self.world_model_target = self.policy.world_model_target
         self.value_spread = torch.ones((), device=self.device)
+        # Listed once: walking all modules costs more than the arithmetic on their parameters.
+        self._parameters: list[Tensor] = list(self.world_model.parameters())
+        self._target_parameters: list[Tensor] = list(self.world_model_target.parameters())
+        self._actor_parameters = list(self.world_model.actor.parameters())
 
     def set_mode(self, mode: str | ModeSwitch) -> None:
         """Choose who acts from now on: ``actor, planner, auto, every_k`` or a `ModeSwitch`. Nothing is retrained."""
@@ -170,45 +174,37 @@ class JEPA(SavableAlgorithm):
     # ------------------------------------------------------------------ learning, one page
 
     def train(self, gradient_steps: int, batch_size: int = 64) -> None:
-        """Fit representation, value and actor, in this order, ``gradient_steps`` times."""
+        """Fit representation, value and actor ``gradient_steps`` times."""
         self.policy.set_training_mode(True)
-        policy = self.policy
-        self._update_learning_rate([policy.optimizer, policy.value_optimizer, policy.actor_optimizer])
+        optimizer = self.policy.optimizer
+        self._update_learning_rate(optimizer)
         terms: dict[str, Tensor] = {}
         for _ in range(gradient_steps):
-            length = max(self.train_horizon, self.n_steps)
+            length = self.train_horizon + self.n_steps  # enough for n real steps from any imagined one on
             batch = self.replay_buffer.sample_sequences(batch_size, length, env=self._vec_normalize_env)
+            optimizer.zero_grad()
 
-            # Representation: imagine along the actions taken; meet the latents, costs and ends that were observed.
-            z_hat, terms = self._representation_loss(batch)
-            self._step(policy.optimizer, self._weighted(terms))
+            # Three gradients, none reaching into another's networks, and one step along all of them.
+            z_hat, terms = self._learn_representation(batch)
+            at = self._looked_at(batch_size)
+            z, weight = z_hat[at], batch.mask[at]
+            terms["value"], target = self._learn_value(batch, z, weight, at)
+            terms.update(self._learn_actor(batch, z, weight, at))
 
-            # Value: n-step costs from where the agent was (half the windows) and from where it imagined to be, so that a
-            # planner may ask about either. The representation is fixed from here on.
-            start = torch.randint(self.train_horizon, (batch_size,), device=self.device)
-            start *= torch.rand(batch_size, device=self.device) < 0.5
-            row = torch.arange(batch_size, device=self.device)
-            z, weight = z_hat[row, start].detach(), batch.mask[row, start]
-            cost_to_go = self.world_model.cost_module.cost_to_go(z, batch.action[row, start])
-            target = self._value_target(batch, start)
-            terms["value"] = masked_mean(value_loss(cost_to_go, target / self.world_model.value_scale), weight)
-            self._step(policy.value_optimizer, terms["value"])
-
-            # Actor: down the cost-to-go, towards what the planner found.
-            actor_terms = self._actor_loss(batch, z, weight, start == 0)
-            self._step(policy.actor_optimizer, torch.stack(list(actor_terms.values())).sum())
-            terms.update(actor_terms)
-
-            polyak_update(self.world_model, self.world_model_target, self.tau)
+            optimizer.step()
+            self._update_targets()
 
         self._n_updates += gradient_steps
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         for name, value in terms.items():
             self.logger.record_mean(f"train/{name}_loss", value.item())
-        self.logger.record_mean("train/cost_to_go", float(target.mean()))
+        self.logger.record_mean("train/cost_to_go", target.mean().item())
 
-    def _representation_loss(self, batch: SequenceBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Imagined latents ``(B, T+1, D)`` and the terms of the world model's loss."""
+    def _learn_representation(self, batch: SequenceBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Imagine along the actions taken; meet the latents, costs and ends that were observed.
+
+        Returns the imagined latents ``(B, T+1, D)``, from here on fixed, and the terms of the loss.
+        """
         model, heads, horizon = self.world_model, self.world_model.cost_module, self.train_horizon
         action, mask = batch.action[:, :horizon], batch.mask[:, :horizon]
         with torch.no_grad():
@@ -224,42 +220,58 @@ class JEPA(SavableAlgorithm):
             visited = z_hat[:, 0].detach()
             anywhere = random_latents(len(visited), visited.shape[1], None, visited.device)
             terms["energy"] = energy_loss(heads.energy(visited), heads.energy(anywhere)).mean()
-        return z_hat, terms
+        torch.stack([getattr(self, f"{name}_coef") * term for name, term in terms.items()]).sum().backward()
+        return z_hat.detach(), terms
 
-    def _weighted(self, terms: dict[str, Tensor]) -> Tensor:
-        return torch.stack([getattr(self, f"{name}_coef") * term for name, term in terms.items()]).sum()
+    def _looked_at(self, batch_size: int) -> tuple[Tensor, Tensor]:
+        """Row and step, both ``(B,)``, at which value and actor look at each window: half of the steps are 0, where the
+        agent was, the others where it imagined to be, so that a planner may ask about either."""
+        start = torch.randint(self.train_horizon, (batch_size,), device=self.device)
+        start *= torch.rand(batch_size, device=self.device) < 0.5
+        return torch.arange(batch_size, device=self.device), start
+
+    def _learn_value(
+        self, batch: SequenceBatch, z: Tensor, weight: Tensor, at: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Costs-to-go of the actions taken in latents ``(B, D)``, those ``at`` which each window is looked at: the loss and
+        its targets."""
+        cost_to_go = self.world_model.cost_module.cost_to_go.dealt(z, batch.action[at], judges=2)
+        target = self._value_target(batch, at)
+        loss = masked_mean(value_loss(cost_to_go, target / self.world_model.value_scale), weight)
+        loss.backward()
+        return loss, target
 
     @torch.no_grad()
-    def _value_target(self, batch: SequenceBatch, start: Tensor) -> Tensor:
-        """Cost-to-go ``(B,)`` from step ``start`` ``(B,)`` of each window on, in the units of -reward."""
-        target = self.world_model_target
+    def _value_target(self, batch: SequenceBatch, at: tuple[Tensor, Tensor]) -> Tensor:
+        """Cost-to-go ``(B,)`` from each window's step on, in the units of -reward."""
+        model, (row, start) = self.world_model_target, at
         known = n_step_return(batch.cost, batch.terminated, batch.mask, self.gamma, start, self.n_steps)
-        z_next = target.encode(batch.obs[torch.arange(len(start), device=self.device), known.last + 1])
-        ahead = target.actor.expectation(z_next, target.cost_to_go, self.target_noise)
+        z_next = model.encode(batch.obs[row, known.last + 1])
+        action = model.actor.relaxed(model.actor.net(z_next), self.target_noise)
+        ahead = model.cost_module.cost_to_go.dealt(z_next, action, judges=2) * model.value_scale
         return known.cost + known.discount * pessimistic(ahead, self.pessimism)
 
-    def _actor_loss(self, batch: SequenceBatch, z: Tensor, weight: Tensor, first: Tensor) -> dict[str, Tensor]:
-        """Terms of the actor's loss on latents ``(B, D)``; ``first`` is 1 where they are those the stored plans began in."""
+    def _learn_actor(self, batch: SequenceBatch, z: Tensor, weight: Tensor, at: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+        """Down the cost-to-go, and at a window's first step, where plans are stored, towards what the planner found."""
         actor, heads = self.world_model.actor, self.world_model.cost_module
-        heads.requires_grad_(False)
-        cost_to_go = actor.expectation(z, heads.cost_to_go, 0.0)
+        output = actor.net(z)
+        cost_to_go = heads.cost_to_go.dealt(z, actor.relaxed(output, 0.0), judges=1)[0]
         with torch.no_grad():
-            low, high = torch.quantile(cost_to_go.mean(0), torch.tensor([0.05, 0.95], device=z.device))
-            self.value_spread.lerp_((high - low).clamp(min=1e-3), 0.01)
-            plan_cost = actor.plan_value(z, batch.plan_mean, heads.cost_to_go).mean(0)
-        heads.requires_grad_(True)
-        planned = (batch.plan_std[:, 0] >= 0) & first
-        pull = distillation_loss(actor.imitation(z, batch.plan_mean), cost_to_go.mean(0), plan_cost, planned)
-        return {
+            self.value_spread.lerp_(spread(cost_to_go).clamp(min=1e-3), 0.01)
+            plan_cost = heads.cost_to_go.dealt(z, batch.plan_mean, judges=1)[0]
+        planned = (batch.plan_std[:, 0] >= 0) & (at[1] == 0)
+        pull = distillation_loss(actor.imitation(output, batch.plan_mean), cost_to_go, plan_cost, planned)
+        terms = {
             "actor": masked_mean(value_gradient_loss(cost_to_go, self.value_spread), weight),
             "distillation": self.distillation_coef * pull.mean(),
-            "regularisation": self.regularisation_coef * masked_mean(actor.regularisation(z), weight),
+            "regularisation": self.regularisation_coef * masked_mean(actor.regularisation(output), weight),
         }
+        # The cost-to-go judges the actor; it is not to be talked round by it.
+        torch.stack(list(terms.values())).sum().backward(inputs=self._actor_parameters)
+        return terms
 
-    def _step(self, optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+    def _update_targets(self) -> None:
+        polyak_update(self._parameters, self._target_parameters, self.tau)
 
     # ------------------------------------------------------------------ collecting
 
@@ -288,7 +300,8 @@ class JEPA(SavableAlgorithm):
 
     def _record_decision(self, decision: Decision) -> None:
         self.logger.record_mean("mode/planner_fraction", float(decision.planned.float().mean()))
-        self.logger.record_mean("latent/surprise", float(decision.surprise.mean()))
+        if self.policy.mode_switch.watchful:
+            self.logger.record_mean("latent/surprise", float(decision.surprise.mean()))
         if decision.searched.any():
             self.logger.record_mean("plan/gain", float(decision.gain[decision.searched].mean()))
             self.logger.record_mean("plan/disagreement", float(decision.disagreement[decision.searched].mean()))

@@ -24,7 +24,7 @@ from safetensors.torch import load as tensors_from_bytes
 from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor, nn
 
-FORMAT = 1
+FORMAT = 2
 _MANIFEST, _TENSORS = "manifest.json", "tensors.safetensors"
 _TORCH_ROOMS = ("torch.nn", "torch.optim")
 

@@ -29,21 +29,25 @@ class ModelConfig:
 
     Args:
         latent_dim: Size D of the latent.
-        net_arch: Hidden widths of every perceptron.
+        net_arch: Hidden widths of the encoder, the predictor and the costs-to-go.
+        head_arch: Hidden widths of the actor and of immediate cost and termination; a latent makes their work easy.
         ensemble_size: Number of cost-to-go networks.
         memory_size: Steps that working memory remembers.
     """
 
     latent_dim: int = 64
     net_arch: tuple[int, ...] = (128, 128)
+    head_arch: tuple[int, ...] = (128,)
     ensemble_size: int = 4
     memory_size: int = 8
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "net_arch", tuple(self.net_arch))
+        for name in ("net_arch", "head_arch"):
+            widths = tuple(getattr(self, name))
+            object.__setattr__(self, name, widths)
+            if not widths or min(widths) < 1:
+                raise ValueError(f"{name} must name at least one positive width, got {widths!r}")
         _check(self, latent_dim=(2, 65536), ensemble_size=(1, 1024), memory_size=(1, 1024))
-        if not self.net_arch or min(self.net_arch) < 1:
-            raise ValueError(f"net_arch must name at least one positive width, got {self.net_arch!r}")
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,7 @@ class PlannerConfig:
 
     kind: PlannerKind = "auto"
     horizon: int = 3
-    num_samples: int = 64
+    num_samples: int = 40
     num_elites: int = 16
     num_iterations: int = 0
     temperature: float = 0.5
@@ -119,13 +123,13 @@ class AgentConfig:
     learning_rate: float = 1e-3
     buffer_size: int = 1_000_000
     learning_starts: int = 300
-    batch_size: int = 128
-    tau: float = 0.05
+    batch_size: int = 192
+    tau: float = 0.1
     gamma: float = 0.99
-    train_freq: int = 1
+    train_freq: int = 2
     gradient_steps: int = 1
     n_steps: int = 10
-    train_horizon: int = 5
+    train_horizon: int = 3
     exploration_std: float = 0.2
     target_noise: float = 0.2
     pessimism: float = 0.5

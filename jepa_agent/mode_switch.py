@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -13,7 +14,12 @@ from jepa_agent.working_memory import WorkingMemory
 
 
 class ModeSwitch(ABC):
-    """Decides twice: before the search whether it is worth making, after it whether its plan is worth executing."""
+    """Decides twice: before the search whether it is worth making, after it whether its plan is worth executing.
+
+    ``watchful``: surprise and cost of every step are worth computing; a switch that never looks spares the time.
+    """
+
+    watchful: ClassVar[bool] = True
 
     @abstractmethod
     def wants_plan(self, memory: WorkingMemory) -> Tensor:
@@ -28,6 +34,8 @@ class ModeSwitch(ABC):
 @dataclass(frozen=True)
 class ActorMode(ModeSwitch):
     """Always Mode-1."""
+
+    watchful: ClassVar[bool] = False
 
     def wants_plan(self, memory: WorkingMemory) -> Tensor:
         return torch.zeros_like(memory.steps, dtype=torch.bool)

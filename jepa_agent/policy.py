@@ -15,7 +15,16 @@ from torch import Tensor, nn
 
 from jepa_agent.config import AgentConfig, ModelConfig, PlannerConfig
 from jepa_agent.mode_switch import ModeSwitch, make_mode_switch
-from jepa_agent.networks import BoundedActor, CategoricalActor, CostModule, Encoder, Predictor, VectorObservation
+from jepa_agent.networks import (
+    BoundedActor,
+    CategoricalActor,
+    CostModule,
+    Encoder,
+    JointCostToGo,
+    PerActionCostToGo,
+    Predictor,
+    VectorObservation,
+)
 from jepa_agent.planning import Planner, make_planner
 from jepa_agent.tensor_ops import copy_buffers, one_hot, pessimistic
 from jepa_agent.types import Decision, Plan, PlanInit
@@ -53,8 +62,8 @@ def check_spaces(observation_space: spaces.Space, action_space: spaces.Space) ->
 class JEPAPolicy(BasePolicy):
     """Owns every network, the planner and the mode switch; everything that lasts from step to step travels in ``state``.
 
-    ``policy_kwargs`` of the algorithm end here: ``latent_dim, net_arch, activation_fn, ensemble_size, memory_size,
-    optimizer_class, optimizer_kwargs``. The rest is handed over by the algorithm.
+    ``policy_kwargs`` of the algorithm end here: ``latent_dim, net_arch, head_arch, activation_fn, ensemble_size,
+    memory_size, optimizer_class, optimizer_kwargs``. The rest is handed over by the algorithm.
     """
 
     def __init__(
@@ -64,6 +73,7 @@ class JEPAPolicy(BasePolicy):
         lr_schedule: Schedule,
         latent_dim: int = _SIZES.latent_dim,
         net_arch: list[int] | tuple[int, ...] = _SIZES.net_arch,
+        head_arch: list[int] | tuple[int, ...] = _SIZES.head_arch,
         activation_fn: type[nn.Module] = nn.ReLU,
         ensemble_size: int = _SIZES.ensemble_size,
         memory_size: int = _SIZES.memory_size,
@@ -88,7 +98,7 @@ class JEPAPolicy(BasePolicy):
             normalize_images=normalize_images,
             squash_output=isinstance(action_space, spaces.Box),
         )
-        self.sizes = ModelConfig(latent_dim, tuple(net_arch), ensemble_size, memory_size)
+        self.sizes = ModelConfig(latent_dim, tuple(net_arch), tuple(head_arch), ensemble_size, memory_size)
         self.activation_fn = activation_fn
         self.gamma, self.exploration_std, self.plan_pessimism = gamma, exploration_std, plan_pessimism
         self.energy_weight = energy_weight
@@ -98,44 +108,36 @@ class JEPAPolicy(BasePolicy):
         self.generator = torch.Generator().manual_seed(int(torch.randint(2**31, (1,))))
         self.world_model = self._build_world_model()
         self.world_model_target = deepcopy(self.world_model).requires_grad_(False)
-        self._build_optimizers(lr_schedule)
+        self.optimizer = self.optimizer_class(
+            self.world_model.parameters(),
+            lr=lr_schedule(1),  # type: ignore[call-arg]
+            **self.optimizer_kwargs,
+        )
 
     def _build_world_model(self) -> WorldModel:
         sizes, discrete = self.sizes, isinstance(self.action_space, spaces.Discrete)
         self.action_dim = spaces.flatdim(self.action_space)
         observation = VectorObservation(self.observation_space)
-        widths: dict[str, Any] = {"net_arch": sizes.net_arch, "activation_fn": self.activation_fn}
+        body: dict[str, Any] = {"net_arch": sizes.net_arch, "activation_fn": self.activation_fn}
+        head: dict[str, Any] = {"net_arch": sizes.head_arch, "activation_fn": self.activation_fn}
         actor_class = CategoricalActor if discrete else BoundedActor
+        cost_to_go_class = PerActionCostToGo if discrete else JointCostToGo
         return WorldModel(
             observation,
-            Encoder(observation.dim, sizes.latent_dim, **widths),
-            Predictor(sizes.latent_dim, self.action_dim, **widths),
+            Encoder(observation.dim, sizes.latent_dim, **body),
+            Predictor(sizes.latent_dim, self.action_dim, **body),
             CostModule(
                 sizes.latent_dim,
                 self.action_dim,
-                ensemble_size=sizes.ensemble_size,
+                cost_to_go=cost_to_go_class(sizes.latent_dim, self.action_dim, ensemble_size=sizes.ensemble_size, **body),
                 gamma=self.gamma,
                 energy=self.energy_weight > 0,
-                **widths,
+                **head,
             ),
-            actor_class(sizes.latent_dim, self.action_dim, **widths),
+            actor_class(sizes.latent_dim, self.action_dim, **head),
             gamma=self.gamma,
             energy_weight=self.energy_weight,
         )
-
-    def _build_optimizers(self, lr_schedule: Schedule) -> None:
-        model = self.world_model
-        representation = [*model.encoder.parameters(), *model.predictor.parameters()]
-        value = list(model.cost_module.cost_to_go_net.parameters())
-        held = {id(p) for p in value}
-        representation += [p for p in model.cost_module.parameters() if id(p) not in held]
-
-        def build(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-            return self.optimizer_class(parameters, lr=lr_schedule(1), **self.optimizer_kwargs)  # type: ignore[call-arg]
-
-        self.optimizer = build(representation)
-        self.value_optimizer = build(value)
-        self.actor_optimizer = build(list(model.actor.parameters()))
 
     # ------------------------------------------------------------------ SB3's face
 
@@ -159,14 +161,21 @@ class JEPAPolicy(BasePolicy):
         self.set_training_mode(False)
         obs, vectorized = self.obs_to_tensor(observation)
         assert isinstance(obs, Tensor)
-        memory = self.recall(state, obs.shape[0])
-        if episode_start is not None:
-            starts = torch.as_tensor(np.atleast_1d(episode_start), dtype=torch.bool, device=self.device)
-            if starts.shape != memory.steps.shape:
-                raise ValueError(f"episode_start has shape {tuple(starts.shape)} for {obs.shape[0]} observation(s)")
-            memory = memory.clear(starts)
-        decision, memory = self.act(obs, memory, deterministic)
-        actions = self.to_env(decision.action)
+        starts = None if episode_start is None else np.atleast_1d(episode_start)
+        if starts is not None and starts.shape != obs.shape[:1]:
+            raise ValueError(f"episode_start has shape {starts.shape} for {obs.shape[0]} observation(s)")
+        if deterministic and not self.mode_switch.watchful:
+            # Mode-1 alone depends on nothing but what it sees, so it leaves an empty memory behind.
+            memory = self.recall(None, obs.shape[0])
+            with torch.no_grad():
+                action = self.world_model.actor(self.world_model.encode(obs))
+        else:
+            memory = self.recall(state, obs.shape[0])
+            if starts is not None and starts.any():
+                memory = memory.clear(torch.as_tensor(starts, dtype=torch.bool, device=memory.steps.device))
+            decision, memory = self.act(obs, memory, deterministic)
+            action = decision.action
+        actions = self.to_env(action)
         return (actions if vectorized else actions[0]), memory.pack()
 
     def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> Tensor:
@@ -192,22 +201,24 @@ class JEPAPolicy(BasePolicy):
         ``noise`` ``(B, A)`` is added to the chosen Box actions before memory takes note of them.
         """
         with torch.inference_mode(False), torch.no_grad():
-            model, generator = self.world_model, self.generator
-            if deterministic:
-                generator = torch.Generator().manual_seed(0)
+            model, watchful = self.world_model, self.mode_switch.watchful
             z = model.encode(obs)
-            surprise = memory.surprise(z)
+            surprise = torch.zeros_like(z[:, 0])
+            if watchful:
+                surprise = memory.surprise(z, model.predict(memory.latents[:, 0], memory.actions[:, 0]))
             decision = self._react(z, surprise)
             plans = memory.warm_start()
             rows = self.mode_switch.wants_plan(memory).nonzero().squeeze(-1)
             if rows.numel():
+                generator = torch.Generator().manual_seed(0) if deterministic else self.generator
                 decision, plans = self._deliberate(z, rows, plans, decision, generator)
             if not deterministic and self.exploration_std:
                 spread = torch.full_like(surprise, self.exploration_std).unsqueeze(-1)
-                decision = decision._replace(action=model.actor.explore(decision.action, spread, generator))
+                decision = decision._replace(action=model.actor.explore(decision.action, spread, self.generator))
             if noise is not None:
                 decision = decision._replace(action=(decision.action + noise).clamp(-1.0, 1.0))
-            return decision, self._remember(z, decision.action, surprise, plans, memory)
+            cost = model.cost(z, decision.action).cost if watchful else torch.zeros_like(surprise)
+            return decision, memory.remember(z, decision.action, cost, surprise, plans)
 
     def _react(self, z: Tensor, surprise: Tensor) -> Decision:
         """Mode-1 on every row."""
@@ -219,19 +230,27 @@ class JEPAPolicy(BasePolicy):
         self, z: Tensor, rows: Tensor, plans: Tensor, decision: Decision, generator: torch.Generator
     ) -> tuple[Decision, Tensor]:
         """Mode-2 on ``rows``, in one batch; returns the decision and the plans ``(B, H, A)`` to remember."""
-        plan, gain, disagreement = self.deliberate(z[rows], plans[rows], generator)
-        accepted = self.mode_switch.accepts(gain, disagreement)
-        taken, chosen = rows[accepted], plan.actions[accepted]
+        everywhere = len(rows) == len(z)  # the usual case, spared all indexing
+
+        def spread_out(values: Tensor, over: Tensor) -> Tensor:
+            return values if everywhere else over.index_copy(0, rows, values)
+
+        searched = (z, plans) if everywhere else (z[rows], plans[rows])
+        plan, gain, disagreement = self.deliberate(*searched, generator)
+        accepted = spread_out(self.mode_switch.accepts(gain, disagreement), decision.planned)
+        found = {"action": plan.actions[:, 0], "plan_mean": plan.mean[:, 0], "plan_std": plan.std[:, 0]}
+        acted = {
+            name: torch.where(accepted.unsqueeze(-1), spread_out(values, getattr(decision, name)), getattr(decision, name))
+            for name, values in found.items()
+        }
         decision = decision._replace(
-            action=decision.action.index_copy(0, taken, chosen[:, 0]),
-            planned=decision.planned.index_fill(0, taken, True),
+            planned=accepted,
             searched=decision.searched.index_fill(0, rows, True),
-            gain=decision.gain.index_copy(0, rows, gain),
-            disagreement=decision.disagreement.index_copy(0, rows, disagreement),
-            plan_mean=decision.plan_mean.index_copy(0, taken, plan.mean[accepted, 0]),
-            plan_std=decision.plan_std.index_copy(0, taken, plan.std[accepted, 0]),
+            gain=spread_out(gain, decision.gain),
+            disagreement=spread_out(disagreement, decision.disagreement),
+            **acted,
         )
-        return decision, plans.index_copy(0, rows, plan.actions)
+        return decision, spread_out(plan.actions, plans)
 
     def deliberate(self, z: Tensor, warm_start: Tensor, generator: torch.Generator) -> tuple[Plan, Tensor, Tensor]:
         """Plan from latents ``(B, D)``: the plan, its predicted gain over the actor's own sequence, and that gain's spread.
@@ -241,25 +260,25 @@ class JEPAPolicy(BasePolicy):
         """
         model = self.world_model
         own = model.actor_sequence(z, self.planner.horizon)
-        own_cost = model.member_costs(z, own.unsqueeze(1))  # (E, B, 1)
+
+        def relative(actions: Tensor) -> Tensor:
+            # The actor's own sequence goes along as one more candidate: one row more costs less than one call more.
+            costs = model.member_costs(z, torch.cat([own.unsqueeze(1), actions], dim=1))
+            return costs[..., 1:] - costs[..., :1]
 
         def cost_fn(actions: Tensor) -> Tensor:
-            return pessimistic(model.member_costs(z, actions) - own_cost, self.plan_pessimism)
+            return pessimistic(relative(actions), self.plan_pessimism)
 
         plan = self.planner.plan(cost_fn, PlanInit(torch.stack([own, warm_start], dim=1), generator))
-        gains = (own_cost - model.member_costs(z, plan.actions.unsqueeze(1))).squeeze(-1)
+        gains = -relative(plan.actions.unsqueeze(1)).squeeze(-1)
         spread = gains.std(0) if gains.shape[0] > 1 else torch.zeros_like(gains[0])
         return plan, gains.mean(0), spread
-
-    def _remember(self, z: Tensor, action: Tensor, surprise: Tensor, plans: Tensor, memory: WorkingMemory) -> WorkingMemory:
-        model = self.world_model
-        return memory.remember(z, action, model.cost(z, action).cost, surprise, model.predict(z, action), plans)
 
     def recall(self, state: PackedMemory | None, n_envs: int) -> WorkingMemory:
         """Working memory from a packed state; empty for ``None``. ``ValueError`` if the state is of another form."""
         sizes = self.sizes
         empty = WorkingMemory.empty(n_envs, sizes.memory_size, sizes.latent_dim, self.action_dim, self.planner.horizon)
-        return (empty if state is None else WorkingMemory.unpack(state, empty)).to(self.device)
+        return (empty if state is None else WorkingMemory.unpack(state, empty)).to(self.world_model.device)
 
     def observe_scales(self, obs: np.ndarray, reward: np.ndarray) -> None:
         """Take one step of every environment into the running scales, of the targets too."""
@@ -293,6 +312,7 @@ class JEPAPolicy(BasePolicy):
             lr_schedule=self._dummy_schedule,
             latent_dim=sizes.latent_dim,
             net_arch=sizes.net_arch,
+            head_arch=sizes.head_arch,
             activation_fn=self.activation_fn,
             ensemble_size=sizes.ensemble_size,
             memory_size=sizes.memory_size,

@@ -23,7 +23,7 @@ from jepa_agent.planning import PLANNERS
 from jepa_agent.policy import JEPAPolicy
 from jepa_agent.replay_buffer import SequenceReplayBuffer
 
-_OPTIMIZERS = ("optimizer", "value_optimizer", "actor_optimizer")
+_OPTIMIZERS = ("optimizer",)
 _COUNTERS = ("num_timesteps", "_total_timesteps", "_n_updates", "_episode_num", "_num_timesteps_at_start")
 _SETTINGS: tuple[type, ...] = (PlannerConfig, *PLANNERS.values(), ActorMode, PlannerMode, EveryK, AutoMode)
 

@@ -21,10 +21,10 @@ def discount_weights(terminated: Tensor, gamma: float) -> Tensor:
     return torch.cat([torch.ones_like(alive[..., :1]), alive], dim=-1)
 
 
-def polyak_update(source: nn.Module, target: nn.Module, tau: float) -> None:
-    """``target <- (1 - tau) target + tau source``, for parameters."""
+def polyak_update(source: list[Tensor], target: list[Tensor], tau: float) -> None:
+    """``target <- (1 - tau) target + tau source``, for parameters in the same order."""
     with torch.no_grad():
-        torch._foreach_lerp_(list(target.parameters()), list(source.parameters()), tau)
+        torch._foreach_lerp_(target, source, tau)
 
 
 def copy_buffers(source: nn.Module, target: nn.Module) -> None:
@@ -47,6 +47,12 @@ def pessimistic(cost: Tensor, pessimism: float) -> Tensor:
         return cost[0]
     std, mean = torch.std_mean(cost, dim=0)
     return mean + pessimism * std
+
+
+def spread(values: Tensor) -> Tensor:
+    """Distance from the 5th to the 95th percentile of ``values`` ``(B,)``, by nearest rank."""
+    ordered, last = values.sort().values, len(values) - 1  # torch.quantile takes ten times as long
+    return ordered[round(0.95 * last)] - ordered[round(0.05 * last)]
 
 
 def rank_last(cost: Tensor) -> Tensor:

@@ -14,14 +14,11 @@ PackedMemory = tuple[np.ndarray, ...]
 class WorkingMemory(NamedTuple):
     """The last K steps, newest first, and the last plan. Every method returns a new record; none is changed in place.
 
-    Packs to the tuple of numpy arrays (env axis first) that travels through ``predict(state=...)``.
+    Packs to the tuple of numpy arrays (env axis first) that travels through ``predict(state=...)``. The steps lie in one
+    tensor, which makes remembering one operation.
     """
 
-    latents: Tensor  # (B, K, D) observed
-    actions: Tensor  # (B, K, A) executed
-    costs: Tensor  # (B, K) immediate costs as the cost module sees them
-    surprises: Tensor  # (B, K) distance of the observed from the predicted latent
-    expected: Tensor  # (B, D) latent predicted for the coming step
+    trace: Tensor  # (B, K, D + A + 2) latent, action, cost and surprise of each step
     plan: Tensor  # (B, H, A) last plan, its first action still to be dropped
     steps: Tensor  # (B,) steps since the episode began
 
@@ -29,14 +26,30 @@ class WorkingMemory(NamedTuple):
     def empty(cls, batch: int, size: int, latent_dim: int, action_dim: int, horizon: int) -> WorkingMemory:
         """A memory of nothing, for ``batch`` environments."""
         return cls(
-            torch.zeros(batch, size, latent_dim),
-            torch.zeros(batch, size, action_dim),
-            torch.zeros(batch, size),
-            torch.zeros(batch, size),
-            torch.zeros(batch, latent_dim),
+            torch.zeros(batch, size, latent_dim + action_dim + 2),
             torch.zeros(batch, horizon, action_dim),
             torch.zeros(batch, dtype=torch.int64),
         )
+
+    @property
+    def latents(self) -> Tensor:
+        """Observed latents ``(B, K, D)``."""
+        return self.trace[..., : -self.plan.shape[-1] - 2]
+
+    @property
+    def actions(self) -> Tensor:
+        """Executed actions ``(B, K, A)``."""
+        return self.trace[..., -self.plan.shape[-1] - 2 : -2]
+
+    @property
+    def costs(self) -> Tensor:
+        """Immediate costs ``(B, K)`` as the cost module sees them; 0 where Mode-1 acted without looking."""
+        return self.trace[..., -2]
+
+    @property
+    def surprises(self) -> Tensor:
+        """Distances ``(B, K)`` of the observed from the predicted latents; 0 where Mode-1 acted without looking."""
+        return self.trace[..., -1]
 
     @classmethod
     def unpack(cls, state: PackedMemory, like: WorkingMemory) -> WorkingMemory:
@@ -62,28 +75,15 @@ class WorkingMemory(NamedTuple):
         """Forget the environments where ``rows`` ``(B,)`` is true: a new episode began there."""
         return WorkingMemory(*(field.masked_fill(rows.view(-1, *[1] * (field.dim() - 1)), 0) for field in self))
 
-    def surprise(self, z: Tensor) -> Tensor:
+    def surprise(self, z: Tensor, expected: Tensor) -> Tensor:
         """Root-mean-square distance ``(B,)`` of the observed from the expected latent; 0 at an episode's start."""
-        return (z - self.expected).square().mean(-1).sqrt() * (self.steps > 0)
+        return (z - expected).square().mean(-1).sqrt() * (self.steps > 0)
 
     def warm_start(self) -> Tensor:
         """The last plan without its executed action, its last action held: ``(B, H, A)``."""
         return torch.cat([self.plan[:, 1:], self.plan[:, -1:]], dim=1)
 
-    def remember(
-        self, z: Tensor, action: Tensor, cost: Tensor, surprise: Tensor, expected: Tensor, plan: Tensor
-    ) -> WorkingMemory:
-        """Take in one step: latent, executed action, its cost, the surprise, the latent expected next, the plan made."""
-        return WorkingMemory(
-            _push(self.latents, z),
-            _push(self.actions, action),
-            _push(self.costs, cost),
-            _push(self.surprises, surprise),
-            expected,
-            plan,
-            self.steps + 1,
-        )
-
-
-def _push(window: Tensor, newest: Tensor) -> Tensor:
-    return torch.cat([newest.unsqueeze(1), window[:, :-1]], dim=1)
+    def remember(self, z: Tensor, action: Tensor, cost: Tensor, surprise: Tensor, plan: Tensor) -> WorkingMemory:
+        """Take in one step: latent, executed action, its cost, the surprise, the plan made."""
+        newest = torch.cat([z, action, cost.unsqueeze(-1), surprise.unsqueeze(-1)], dim=-1).unsqueeze(1)
+        return WorkingMemory(torch.cat([newest, self.trace[:, :-1]], dim=1), plan, self.steps + 1)

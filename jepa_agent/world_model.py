@@ -11,6 +11,8 @@ from jepa_agent.networks import Actor, CostModule, Encoder, Predictor, VectorObs
 from jepa_agent.tensor_ops import discount_weights
 from jepa_agent.types import ArrayLike, StepCost
 
+_CACHED_SEQUENCES = 160
+
 
 class WorldModel(nn.Module):
     """Six verbs on latents ``z``. Costs are in the units of -reward; any array is accepted where a tensor is.
@@ -72,32 +74,42 @@ class WorldModel(nn.Module):
     # ------------------------------------------------------------------ what the verbs are made of
 
     def member_costs(self, z: ArrayLike, actions: ArrayLike) -> Tensor:
-        """`trajectory_cost` as each ensemble member sees it: ``(E, B, N)``.
+        """`trajectory_cost` as each ensemble member sees it: ``(E, B, N)``."""
+        z, actions = self._tensor(z), self._tensor(actions)
+        start = z.unsqueeze(1).expand(*actions.shape[:2], z.shape[-1])
+        # On a CPU a few rows at a time, so that what is imagined stays in the cache.
+        rows = max(_CACHED_SEQUENCES // actions.shape[1], 1)
+        if z.device.type != "cpu" or len(z) <= rows:
+            return self.sequence_costs(self.imagine(start, actions), actions)
+        blocks = zip(start.split(rows), actions.split(rows), strict=True)
+        return torch.cat([self.sequence_costs(self.imagine(s, a), a) for s, a in blocks], dim=1)
+
+    def sequence_costs(self, latents: Tensor, actions: Tensor) -> Tensor:
+        """Costs ``(E, B, N)`` of imagined latents ``(B, N, H+1, D)`` along actions ``(B, N, H, A)``, by each member.
 
         The estimate is averaged over depths 0..H: depth k pays k imagined steps, each weighted by the probability of
         being alive, then the learned cost-to-go. Depth 0 is what the actor was trained on, depth H is pure planning;
         the mean of both leans on no single source of error.
         """
-        z, actions = self._tensor(z), self._tensor(actions)
-        (batch, count, horizon), dim = actions.shape[:3], z.shape[-1]
-        latents = self.imagine(z.unsqueeze(1).expand(batch, count, dim), actions)  # (B, N, H+1, D)
         step = self.cost(latents[..., :-1, :], actions)
         weights = discount_weights(step.terminated, self.gamma)  # (B, N, H+1)
-        paid = torch.cumsum(weights[..., :-1] * step.cost, dim=-1)
-        paid = torch.cat([torch.zeros_like(paid[..., :1]), paid], dim=-1)
-        closing = torch.cat([actions, self.actor(latents[..., -1, :]).unsqueeze(-2)], dim=-2)
-        ahead = self.cost_to_go(latents.reshape(-1, dim), closing.reshape(-1, closing.shape[-1]))
-        total = (paid + weights * ahead.unflatten(-1, (batch, count, horizon + 1))).mean(-1)
+        # A step's cost is paid by every depth beyond it: by all H+1 but the first k+1.
+        horizon = actions.shape[-2]
+        depths = torch.arange(horizon, 0, -1, device=actions.device)
+        paid = (weights[..., :-1] * step.cost * depths).sum(-1)
+        closing = torch.cat([actions, self.actor(latents[..., -1:, :])], dim=-2)
+        ahead = self.cost_to_go(latents.flatten(0, -2), closing.flatten(0, -2)).unflatten(-1, weights.shape)
+        total = (paid + (weights * ahead).sum(-1)) / (horizon + 1)
         if self.energy_weight:
             total = total + self.energy_weight * self.cost_module.cost_scale * self.cost_module.energy(latents).mean(-1)
         return total
 
     def actor_sequence(self, z: Tensor, horizon: int) -> Tensor:
         """The actions the actor would take from ``z`` ``(B, D)`` in imagination: ``(B, H, A)``."""
-        actions = []
-        for _ in range(horizon):
-            actions.append(self.actor(z))
+        actions = [self.actor(z)]
+        while len(actions) < horizon:
             z = self.predictor(z, actions[-1])
+            actions.append(self.actor(z))
         return torch.stack(actions, dim=1)
 
     @torch.no_grad()

@@ -56,6 +56,30 @@ def test_an_episode_start_forgets_its_row_only(model):
     assert after[-1].tolist() == [1, 2, 2]
 
 
+def test_surprise_is_what_the_prediction_of_the_last_step_missed(model):
+    model.set_mode("planner")
+    before, after = observations(model, 2)
+    _, state = model.predict(before, deterministic=True)
+    _, state = model.predict(after, state, deterministic=True)
+    memory, world = model.policy.recall(state, 1), model.world_model
+    expected = world.predict(memory.latents[:, 1], memory.actions[:, 1])
+    missed = (world.encode(after[None]) - expected).square().mean(-1).sqrt()
+    torch.testing.assert_close(memory.surprises[:, 0], missed)
+    assert memory.surprises[0, 0] > 0
+    assert memory.surprises[0, 1] == 0  # nothing was expected of the first step
+
+
+def test_mode_1_alone_leaves_an_empty_memory(model):
+    model.set_mode("planner")
+    obs = observations(model)
+    _, state = model.predict(obs, deterministic=True)
+    assert any(array.any() for array in state)
+    model.set_mode("actor")
+    _, state = model.predict(obs, state, deterministic=True)
+    assert not any(array.any() for array in state)
+    assert [array.shape for array in state] == [tuple(field.shape) for field in model.policy.recall(None, 3)]
+
+
 def test_an_episode_start_of_the_wrong_length_is_refused(model):
     with pytest.raises(ValueError, match=r"shape \(2,\) for 3"):
         model.predict(observations(model), episode_start=np.array([True, False]))

@@ -10,7 +10,7 @@ import pytest
 
 from jepa_agent.cli import main
 from jepa_agent.cli.compare import build_parser
-from jepa_agent.experiments.readme import results_table, with_results
+from jepa_agent.experiments.readme import with_tables
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -27,7 +27,7 @@ def commands():
 def test_the_commands_run_as_written(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
-    short = [line for line in commands() if " compare " not in line]
+    short = [line for line in commands() if not re.search(" (compare|speed)", line)]
     assert len(short) >= 4
     for line in short:
         assert main(shlex.split(line)[1:]) == 0, line
@@ -43,14 +43,21 @@ def test_the_python_runs_as_written(tmp_path):
     assert (tmp_path / "runs/cartpole_agent.zip").exists()
 
 
-@pytest.mark.parametrize("line", [line for line in commands() if " compare " in line])
+def test_the_study_it_shows_can_be_done(monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    [line] = [line for line in commands() if "--dry-run" in line]
+    assert main(shlex.split(line)[1:]) == 0
+    assert "runs to do" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("line", [line for line in commands() if " compare --env" in line])
 def test_the_commands_of_the_studies_are_valid_and_name_their_results(line):
     options = build_parser().parse(shlex.split(line)[2:])
     assert (ROOT / options.output / "summary.json").exists()
 
 
-def test_the_results_are_those_of_the_committed_runs():
-    assert with_results(README, results_table(ROOT / "experiments/results")) == README
+def test_the_tables_are_those_of_the_committed_numbers():
+    assert with_tables(README, ROOT / "experiments/results") == README
 
 
 def test_every_picture_and_file_it_names_is_there():

@@ -10,6 +10,7 @@ from jepa_agent.tensor_ops import (
     pessimistic,
     polyak_update,
     rank_last,
+    spread,
 )
 
 
@@ -44,7 +45,7 @@ def test_polyak_moves_parameters_by_tau():
     source, target = nn.BatchNorm1d(1), nn.BatchNorm1d(1)
     with torch.no_grad():
         source.weight.fill_(3.0)
-    polyak_update(source, target, tau=0.25)
+    polyak_update(list(source.parameters()), list(target.parameters()), tau=0.25)
     assert target.weight.item() == pytest.approx(1.5)
 
 
@@ -53,6 +54,11 @@ def test_buffers_are_copied_whole():
     source.running_mean.fill_(5.0)
     copy_buffers(source, target)
     assert target.running_mean.item() == 5.0
+
+
+def test_spread_leaves_out_a_twentieth_at_either_end():
+    values = torch.cat([torch.arange(100.0), torch.tensor([1e6])])[torch.randperm(101)]
+    assert spread(values) == 95.0 - 5.0
 
 
 def test_effective_rank_counts_directions():

@@ -15,8 +15,7 @@ def step(memory, value):
         torch.full((batch, 4), value),
         torch.full((batch, 2), value),
         torch.full((batch,), value),
-        torch.full((batch,), value),
-        torch.full((batch, 4), value + 1),
+        torch.full((batch,), -value),
         torch.arange(3.0).view(1, 3, 1).expand(batch, 3, 2) + value,
     )
 
@@ -26,7 +25,9 @@ def test_remembers_the_newest_first_and_forgets_the_oldest():
     for value in (1.0, 2.0, 3.0, 4.0):
         memory = step(memory, value)
     assert memory.costs[0].tolist() == [4.0, 3.0, 2.0]
-    assert memory.latents[1, :, 0].tolist() == [4.0, 3.0, 2.0]
+    assert memory.latents[1].tolist() == [[4.0] * 4, [3.0] * 4, [2.0] * 4]
+    assert memory.actions[1].tolist() == [[4.0] * 2, [3.0] * 2, [2.0] * 2]
+    assert memory.surprises[0].tolist() == [-4.0, -3.0, -2.0]
     assert memory.steps.tolist() == [4, 4]
 
 
@@ -59,8 +60,8 @@ def test_clearing_forgets_what_is_not_a_number_too():
 
 
 def test_surprise_is_the_distance_to_what_was_expected_and_nothing_at_a_start():
-    memory = step(empty(), 1.0).clear(torch.tensor([True, False]))  # row 1 expects 2.0
-    assert memory.surprise(torch.full((2, 4), 5.0)).tolist() == [0.0, 3.0]
+    memory = step(empty(), 1.0).clear(torch.tensor([True, False]))
+    assert memory.surprise(torch.full((2, 4), 5.0), torch.full((2, 4), 2.0)).tolist() == [0.0, 3.0]
 
 
 def test_warm_start_drops_the_executed_action_and_holds_the_last():

@@ -5,7 +5,7 @@ import torch
 from gymnasium import spaces
 
 from jepa_agent import WorldModel
-from jepa_agent.networks import BoundedActor, CostModule, Encoder, Predictor, VectorObservation
+from jepa_agent.networks import BoundedActor, CostModule, Encoder, JointCostToGo, Predictor, VectorObservation
 
 D, A, GAMMA = 8, 2, 0.9
 
@@ -18,7 +18,7 @@ def model():
         observation,
         Encoder(3, D, [16]),
         Predictor(D, A, [16]),
-        CostModule(D, A, [16], ensemble_size=3, gamma=GAMMA, energy=True),
+        CostModule(D, A, [16], JointCostToGo(D, A, [16], ensemble_size=3), gamma=GAMMA, energy=True),
         BoundedActor(D, A, [16]),
         gamma=GAMMA,
     )
@@ -75,6 +75,13 @@ def test_the_actors_own_sequence_follows_the_imagined_path(model):
     z = model.encode(np.ones((2, 3)))
     own = model.actor_sequence(z, 3)
     torch.testing.assert_close(own[:, 2], model.actor(model.imagine(z, own)[:, 2]))
+
+
+def test_many_candidates_cost_what_each_costs_alone(model):
+    z, actions = model.encode(np.random.default_rng(0).normal(size=(5, 3))), torch.randn(5, 70, 2, A)  # several blocks
+    alone = torch.stack([model.member_costs(z[i : i + 1], actions[i : i + 1])[:, 0] for i in range(5)], dim=1)
+    assert alone.std() > 0
+    torch.testing.assert_close(model.member_costs(z, actions), alone)
 
 
 def test_ids_of_our_own_environments_are_registered():

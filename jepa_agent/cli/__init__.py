@@ -14,7 +14,11 @@ VERBS = {
     "evaluate": "measure a trained agent in Mode-1 and Mode-2",
     "enjoy": "record a video of a trained agent",
     "compare": "set JEPA beside Stable-Baselines3 baselines over several seeds",
+    "plot": "draw learning curves from any mix of run folders",
+    "speed": "time updates, plans and actions on this machine beside Stable-Baselines3's SAC",
     "envs": "list the installed environments and whether they are supported",
+    "doctor": "say what this machine has and whether anything will be missed",
+    "completion": "print a script that completes verbs and flags in bash or zsh",
 }
 
 
@@ -27,7 +31,7 @@ def _terminate(*_: object) -> None:
 
 
 def _help() -> str:
-    verbs = "\n".join(f"  {verb:<10}{what}" for verb, what in VERBS.items())
+    verbs = "\n".join(f"  {verb:<12}{what}" for verb, what in VERBS.items())
     return (
         f"usage: jepa-agent <verb> [options]\n\n{verbs}\n\n"
         "jepa-agent <verb> --help tells more; for a start: jepa-agent train --env CartPole-v1 -n 5000 -P"

@@ -4,36 +4,50 @@ from __future__ import annotations
 
 import os
 import shlex
+import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 from jsonargparse import Namespace
 from jsonargparse.typing import PositiveInt
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.live import Live
+from rich.table import Table
 
-from jepa_agent.cli.common import Parser, UsageError, check_env, check_mode, console, make_env, say
+from jepa_agent.cli.common import Parser, UsageError, check_env, check_mode, console, first_line, make_env, say
 from jepa_agent.config import AgentConfig, ModelConfig, PlannerConfig
-from jepa_agent.experiments.baselines import BASELINES, fits
+from jepa_agent.experiments.baselines import BASELINES, algorithm_class, fits
+from jepa_agent.experiments.document import write_report
+from jepa_agent.experiments.figures import name_of
+from jepa_agent.experiments.progress import read_progress, remaining_seconds
 from jepa_agent.experiments.records import AGENT
-from jepa_agent.experiments.report import plot_curves, print_table, write_summary
-from jepa_agent.experiments.runner import Event, RunSpec, read_curves, run_all
-from jepa_agent.experiments.statistics import summarise
+from jepa_agent.experiments.report import print_table
+from jepa_agent.experiments.runner import Event, Failure, Launcher, LocalLauncher, RunSpec, read_curves, run_all, unfinished
+from jepa_agent.experiments.study import Study, Task, read_study
 
 
 def build_parser() -> Parser:
     """The verb's flags."""
     parser = Parser(
         "compare",
-        "Train JEPA and SB3 baselines on one environment over several seeds; table, curves and raw results.",
-        "jepa-agent compare --env CartPole-v1 --baselines PPO DQN --seeds 3 -n 5000 --baseline-timesteps 30000",
+        "Train JEPA and baselines over several seeds: a study file, or one environment by flags. Run again to go on.",
+        "jepa-agent compare --env CartPole-v1 --baselines PPO DQN --seeds 3 -n 5000 --output runs/cartpole",
     )
     parser.add_argument("--config", action="config", help="YAML file with any of these settings")
-    parser.add_argument("--env", type=str, required=True, help="Gymnasium id, or module:EnvId")
+    parser.add_argument(
+        "study", type=str, nargs="?", help="YAML file of a study; flags other than the next four are its own"
+    )
+    parser.add_argument("--output", type=str, required=True, help="folder of the study; run again to go on where it stopped")
+    parser.add_argument("--jobs", type=PositiveInt, default=os.cpu_count() or 1, help="runs at the same time")
+    parser.add_argument("--ray", type=str, help="address of a Ray cluster to run on, or auto; needs the extra ray")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be run and how long it should take")
+    parser.add_argument("--env", type=str, help="Gymnasium id, or module:EnvId")
     parser.add_argument("--env-kwargs", type=dict[str, Any], default={}, help="arguments of the environment, key:value ...")
-    parser.add_argument("--baselines", type=str, nargs="*", help=f"of {', '.join(BASELINES)}; all that fit by default")
+    names = f"of {', '.join(BASELINES)}, or module:Class; PPO, DQN, SAC and TD3 where they fit by default"
+    parser.add_argument("--baselines", type=str, nargs="*", help=names)
     parser.add_argument("--seeds", type=PositiveInt, default=3, help="runs of each algorithm, seeds 0, 1, ...")
     parser.add_argument("-n", "--n-timesteps", type=PositiveInt, default=5_000, help="environment steps of a JEPA run")
     parser.add_argument("--baseline-timesteps", type=PositiveInt, help="steps of a baseline's run; as many by default")
@@ -44,8 +58,6 @@ def build_parser() -> Parser:
         "--threshold", type=float, help="mean return that counts as solved; the environment's own by default"
     )
     parser.add_argument("--stop-early", action="store_true", help="end a run once every mode has reached the threshold")
-    parser.add_argument("--jobs", type=PositiveInt, default=os.cpu_count() or 1, help="runs at the same time")
-    parser.add_argument("--output", type=str, required=True, help="folder of the study; run again to go on where it stopped")
     parser.add_argument("--agent", type=AgentConfig, default=AgentConfig())
     parser.add_argument("--model", type=ModelConfig, default=ModelConfig())
     parser.add_argument("--planner", type=PlannerConfig, default=PlannerConfig())
@@ -54,45 +66,90 @@ def build_parser() -> Parser:
 
 def run(argv: Sequence[str]) -> int:
     """Check, do the runs that are missing, and report."""
-    options = build_parser().parse(argv)
+    parser = build_parser()
+    options = parser.parse(argv)
     folder = Path(options.output)
-    threshold = check(options)
-    specs = plan(options, threshold)
+    study = study_of(options, parser)
+    check(study)
+    specs = study.specs()
+    if options.dry_run:
+        dry_run(specs, folder, options.jobs)
+        return 0
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        failures = _watch(specs, folder, options.jobs)
+        failures = watch(specs, folder, options.jobs, launcher_of(options.ray))
     except (OSError, ValueError) as error:
         raise UsageError(str(error)) from error
     for failure in failures:
-        say(f"failed: {failure.spec.algorithm} seed {failure.spec.seed}: {failure.reason} ({failure.log})")
+        what = f"{failure.spec.algorithm} seed {failure.spec.seed} in {failure.spec.env}"
+        say(f"failed: {what}: {failure.reason} ({failure.log})")
+    return report(study, specs, folder, f"jepa-agent compare {shlex.join(argv)}") or int(bool(failures))
+
+
+def report(study: Study, specs: Sequence[RunSpec], folder: Path, command: str) -> int:
+    """The table on the screen, the report in the folder."""
     wanted = {spec.folder(folder) for spec in specs}
     curves = [curve for curve in read_curves(folder) if curve.spec.folder(folder) in wanted]
     if not curves:
         console.print("no run finished")
         return 1
-    summaries = summarise(curves, threshold)
-    print_table(summaries, threshold, console)
-    write_summary(summaries, f"jepa-agent compare {shlex.join(argv)}", folder / "summary.json")
-    plot_curves(curves, threshold, folder / "curves.png")
-    say(f"saved to {folder}: summary.json, curves.png and every run")
-    return 1 if failures else 0
+    print_table(write_report(study, curves, folder, command), console)
+    say(f"saved to {folder}: report.md, report.html, summary.json and every run")
+    say(f"tensorboard: tensorboard --logdir {folder / 'tensorboard'}")
+    return 0
 
 
-def check(options: Namespace) -> float:
-    """Refuse what cannot work before anything runs; the threshold to report against."""
+# ---------------------------------------------------------------------- what is to be run
+
+
+def study_of(options: Namespace, parser: Parser) -> Study:
+    """The study in the file, or the one the flags describe; `UsageError` if both or neither is given."""
+    if (options.study is None) == (options.env is None):
+        raise UsageError("give either a study file or --env")
+    try:
+        if options.study is None:
+            return quick_study(options)
+        own = {"study", "output", "jobs", "dry_run", "config", "ray"}
+        defaults = parser.get_defaults()
+        surplus = [name for name in vars(options) if name not in own and options[name] != defaults.get(name)]
+        surplus = [name for name in surplus if name not in ("agent", "model", "planner") or not _is_default(options[name])]
+        if surplus:
+            flags = ", ".join(f"--{name.replace('_', '-')}" for name in surplus)
+            raise UsageError(f"{flags}: a study file says it itself; change {options.study}")
+        return read_study(Path(options.study))
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def _is_default(settings: Any) -> bool:
+    return settings == type(settings)()
+
+
+def quick_study(options: Namespace) -> Study:
+    """The study of one environment that the flags describe; only settings that differ from the defaults are recorded."""
     check_env(options.env, options.env_kwargs)
     env = make_env(options.env, options.env_kwargs)
     action_space, spec = env.action_space, env.spec
     env.close()
-    fitting = [name for name in BASELINES if fits(name, action_space)]
-    if options.baselines is None:
-        options.baselines = fitting
-    for name in options.baselines:
-        if name not in fitting:
-            what = f"cannot act in {action_space}" if name in BASELINES else "is no baseline"
-            raise UsageError(f"{name} {what}: choose of {', '.join(fitting)}")
-    check_mode(*options.modes)
-    return _threshold(options, spec)
+    baselines = options.baselines
+    if baselines is None:
+        baselines = [name for name in ("PPO", "DQN", "SAC", "TD3") if fits(name, action_space)]
+    changed = {
+        name: {field: value for field, value in asdict(own).items() if value != getattr(type(own)(), field)}
+        for name, own in (("agent", options.agent), ("policy_kwargs", options.model), ("planner", options.planner))
+    }
+    overrides = {**changed.pop("agent"), **{name: group for name, group in changed.items() if group}}
+    task = Task(
+        threshold=_threshold(options, spec),
+        n_timesteps=options.n_timesteps,
+        baselines=tuple(baselines),
+        baseline_timesteps=options.baseline_timesteps,
+        seeds=options.seeds,
+        eval_freq=options.eval_freq,
+        env_kwargs=options.env_kwargs,
+    )
+    own = {AGENT: overrides} if overrides else {}
+    return Study({options.env: task}, tuple(options.modes), options.eval_episodes, options.stop_early, own)
 
 
 def _threshold(options: Namespace, spec: gym.envs.registration.EnvSpec | None) -> float:
@@ -103,39 +160,98 @@ def _threshold(options: Namespace, spec: gym.envs.registration.EnvSpec | None) -
     return spec.reward_threshold
 
 
-def plan(options: Namespace, threshold: float) -> list[RunSpec]:
-    """All runs of the study; only settings that differ from the defaults become part of a run's name."""
-    changed = {name: value for name, value in asdict(options.agent).items() if value != getattr(AgentConfig(), name)}
-    sizes = {name: value for name, value in asdict(options.model).items() if value != getattr(ModelConfig(), name)}
-    search = {name: value for name, value in asdict(options.planner).items() if value != getattr(PlannerConfig(), name)}
-    grouped = {"policy_kwargs": sizes, "planner": search}
-    own: dict[str, Any] = {**changed, **{name: group for name, group in grouped.items() if group}}
-    return [
-        RunSpec(
-            algorithm=algorithm,
-            env=options.env,
-            seed=seed,
-            n_timesteps=(options.n_timesteps if algorithm == AGENT else options.baseline_timesteps or options.n_timesteps),
-            eval_freq=options.eval_freq,
-            n_eval_episodes=options.eval_episodes,
-            modes=tuple(options.modes),
-            env_kwargs=options.env_kwargs,
-            overrides=own if algorithm == AGENT else {},
-            stop_at=threshold if options.stop_early else None,
-        )
-        for algorithm in (AGENT, *options.baselines)
-        for seed in range(options.seeds)
-    ]
+def check(study: Study) -> None:
+    """Refuse what cannot work before anything runs."""
+    check_mode(*study.modes)
+    for env_id, task in study.tasks.items():
+        check_env(env_id, task.env_kwargs)
+        env = make_env(env_id, task.env_kwargs)
+        action_space = env.action_space
+        env.close()
+        fitting = [name for name in BASELINES if fits(name, action_space)]
+        for name in task.baselines:
+            try:
+                algorithm_class(name)
+            except ValueError as error:
+                raise UsageError(str(error)) from error
+            if not fits(name, action_space):
+                raise UsageError(f"{name} cannot act in {env_id}, {action_space}: choose of {', '.join(fitting)}")
 
 
-def _watch(specs: Sequence[RunSpec], folder: Path, jobs: int) -> list[Any]:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
-        task = progress.add_task("runs", total=len(specs))
+# ---------------------------------------------------------------------- doing it
 
-        def show(event: Event) -> None:
-            if event.kind != "started":
-                progress.advance(task)
-            progress.console.print(f"{event.kind:>9}  {event.spec.algorithm} seed {event.spec.seed}", highlight=False)
 
-        return run_all(specs, folder, jobs, show)
+def dry_run(specs: Sequence[RunSpec], folder: Path, jobs: int) -> None:
+    """Say what would be run and how long it should take."""
+    try:
+        todo = unfinished(specs, folder)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    table = Table(title=f"{len(todo)} of {len(specs)} runs to do, {jobs} at a time")
+    for column in ("environment", "algorithm", "seeds", "steps each"):
+        table.add_column(column, justify="left" if column in ("environment", "algorithm") else "right")
+    for env, algorithm in dict.fromkeys((spec.env, spec.algorithm) for spec in todo):
+        own = [spec for spec in todo if (spec.env, spec.algorithm) == (env, algorithm)]
+        table.add_row(env, algorithm, ", ".join(str(spec.seed) for spec in own), f"{own[0].n_timesteps:,}")
+    console.print(table)
+    seconds = remaining_seconds(todo, specs, folder, jobs)
+    say(f"about {_duration(seconds)}, less where runs stop early; nothing has been started")
+
+
+def launcher_of(address: str | None) -> Launcher:
+    """This machine, or the Ray cluster at ``address``; `UsageError` if there is none."""
+    if address is None:
+        return LocalLauncher()
+    try:
+        from jepa_agent.experiments.ray_launcher import RayLauncher
+
+        return RayLauncher(address)
+    except ImportError as error:
+        raise UsageError("--ray needs Ray: pip install 'jepa_agent[ray]'") from error
+    except (ConnectionError, ValueError) as error:
+        raise UsageError(f"--ray {address}: {first_line(error)}") from error
+
+
+def watch(specs: Sequence[RunSpec], folder: Path, jobs: int, launcher: Launcher) -> list[Failure]:
+    """Do the runs, showing how they get on."""
+    running: dict[str, RunSpec] = {}
+    done = {"skipped": 0, "finished": 0, "failed": 0}
+    shown = 0.0
+
+    def table() -> Table:
+        over = sum(done.values())
+        todo = [spec for spec in specs if spec in running.values()] + list(specs[over + len(running) :])
+        left = _duration(remaining_seconds(todo, specs, folder, jobs))
+        counts = ", ".join(f"{count} {kind}" for kind, count in done.items() if count)
+        lines = Table(title=f"{over} of {len(specs)} runs over ({counts or 'none yet'}); about {left} to go")
+        for column in ("environment", "algorithm", "seed", "steps", "latest returns"):
+            lines.add_column(column)
+        for spec in running.values():
+            step, means = read_progress(spec, folder)
+            returns = ", ".join(f"{name_of(spec.algorithm, mode)} {mean:.1f}" for mode, mean in means.items())
+            lines.add_row(spec.env, spec.algorithm, str(spec.seed), f"{step:,} / {spec.n_timesteps:,}", returns)
+        return lines
+
+    with Live(table(), console=console, auto_refresh=False, transient=True) as live:
+
+        def on_event(event: Event) -> None:
+            name = str(event.folder)
+            if event.kind == "started":
+                running[name] = event.spec
+            else:
+                running.pop(name, None)
+                done[event.kind] += 1
+            what = f"{event.spec.env}  {event.spec.algorithm} seed {event.spec.seed}"
+            live.console.print(f"{event.kind:>9}  {what}", highlight=False)
+
+        def on_wait() -> None:
+            nonlocal shown
+            if console.is_terminal and time.monotonic() - shown > 1.0:
+                shown = time.monotonic()
+                live.update(table(), refresh=True)
+
+        return run_all(specs, folder, jobs, on_event, on_wait, launcher)
+
+
+def _duration(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))

@@ -6,8 +6,8 @@ from torch import Tensor
 
 
 def value_gradient_loss(cost_to_go: Tensor, spread: Tensor) -> Tensor:
-    """Expected cost-to-go ``(E, B)`` under the actor, in units of its ``spread`` over states: ``(B,)``."""
-    return cost_to_go.mean(0) / spread
+    """Expected cost-to-go ``(B,)`` under the actor, in units of its ``spread`` over states: ``(B,)``."""
+    return cost_to_go / spread
 
 
 def distillation_loss(imitation: Tensor, actor_cost: Tensor, plan_cost: Tensor, planned: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 def prediction_loss(z_hat: Tensor, z_target: Tensor) -> Tensor:
     """Mean squared distance of predicted from target latents, both ``(B, T, D)``; the target carries no gradient."""
     assert z_hat.shape == z_target.shape, f"{tuple(z_hat.shape)} against {tuple(z_target.shape)}"
-    return (z_hat - z_target.detach()).square().mean(-1)
+    return F.mse_loss(z_hat, z_target.detach(), reduction="none").mean(-1)
 
 
 def cost_loss(predicted: Tensor, cost: Tensor) -> Tensor:

@@ -18,15 +18,14 @@ class NStepReturn(NamedTuple):
 
 
 def n_step_return(cost: Tensor, terminated: Tensor, mask: Tensor, gamma: float, start: Tensor, n_steps: int) -> NStepReturn:
-    """At most ``n_steps`` real steps of windows ``(B, T)``, from step ``start`` ``(B,)`` on; fewer where a window ends.
+    """At most ``n_steps`` real steps of windows ``(B, T)``, from step ``start`` ``(B,)`` on; fewer where ``mask`` ends.
 
-    A time limit ends the window (``mask``) but not the discount: the cost-to-go is bootstrapped through it.
+    A time limit ends the mask but not the discount: the cost-to-go is bootstrapped through it. Windows must be long
+    enough for every start: ``start + n_steps <= T``.
     """
     offset = torch.arange(n_steps, device=cost.device)
     index = start.unsqueeze(1) + offset  # (B, n)
-    inside = (index < cost.shape[1]).float()
-    index = index.clamp(max=cost.shape[1] - 1)
-    taken = mask.gather(1, index) * inside
+    taken = mask.gather(1, index)
     length = taken.sum(1).clamp(min=1.0)
     last = start + length.long() - 1
     total = (cost.gather(1, index) * taken * gamma**offset).sum(1)

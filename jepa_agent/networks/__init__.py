@@ -2,7 +2,7 @@
 
 from jepa_agent.networks.actor import Actor, BoundedActor, CategoricalActor
 from jepa_agent.networks.blocks import EnsembleLinear, EnsembleMLP, RunningNorm, mlp
-from jepa_agent.networks.cost import CostModule
+from jepa_agent.networks.cost import CostModule, CostToGo, JointCostToGo, PerActionCostToGo
 from jepa_agent.networks.encoders import Encoder, VectorObservation, on_sphere, random_latents
 from jepa_agent.networks.predictor import Predictor
 
@@ -11,9 +11,12 @@ __all__ = [
     "BoundedActor",
     "CategoricalActor",
     "CostModule",
+    "CostToGo",
     "Encoder",
     "EnsembleLinear",
     "EnsembleMLP",
+    "JointCostToGo",
+    "PerActionCostToGo",
     "Predictor",
     "RunningNorm",
     "VectorObservation",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,8 @@ from jepa_agent.tensor_ops import one_hot
 
 
 class Actor(nn.Module):
-    """Latents ``(..., D)`` to actions ``(..., A)``: a perceptron whose outputs a subclass reads as a distribution."""
+    """Latents ``(..., D)`` to actions ``(..., A)``: a perceptron ``net`` whose ``output`` ``(..., A)`` a subclass reads as
+    a distribution. Learning asks several things of one output, so the methods take it rather than the latent."""
 
     def __init__(self, latent_dim: int, action_dim: int, net_arch: Sequence[int], activation_fn: type[nn.Module] = nn.ReLU):
         super().__init__()
@@ -29,19 +30,15 @@ class Actor(nn.Module):
         """``action`` ``(B, A)`` disturbed for exploration, with a spread ``std`` ``(B, 1)``."""
 
     @abstractmethod
-    def expectation(self, z: Tensor, value_fn: Callable[[Tensor, Tensor], Tensor], noise: float) -> Tensor:
-        """Expected ``value_fn(z, action) -> (E, B)`` under the actor, differentiable in the actor: ``(E, B)``."""
+    def relaxed(self, output: Tensor, noise: float) -> Tensor:
+        """An action ``(..., A)``, differentiable in the actor, whose cost-to-go is what the actor may expect."""
 
     @abstractmethod
-    def plan_value(self, z: Tensor, plan_mean: Tensor, value_fn: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-        """Expected ``value_fn(z, action) -> (E, B)`` under what a planner found, ``(B, A)``: ``(E, B)``."""
+    def imitation(self, output: Tensor, plan_mean: Tensor) -> Tensor:
+        """How far the actor is from the actions ``(B, A)`` a planner found, per row ``(B,)``."""
 
     @abstractmethod
-    def imitation(self, z: Tensor, plan_mean: Tensor) -> Tensor:
-        """How far the actor is from the actions a planner found, per row ``(B,)``, differentiable in the actor."""
-
-    @abstractmethod
-    def regularisation(self, z: Tensor) -> Tensor:
+    def regularisation(self, output: Tensor) -> Tensor:
         """What keeps the actor from saturating, per row ``(B,)``."""
 
 
@@ -55,21 +52,18 @@ class BoundedActor(Actor):
         noise = torch.randn(action.shape, generator=generator, device=generator.device).to(action.device)
         return (action + std * noise).clamp(-1.0, 1.0)
 
-    def expectation(self, z: Tensor, value_fn: Callable[[Tensor, Tensor], Tensor], noise: float) -> Tensor:
-        action = self(z)
+    def relaxed(self, output: Tensor, noise: float) -> Tensor:
+        action = torch.tanh(output)
         if noise > 0.0:
             jitter = (torch.randn_like(action) * noise).clamp(-2.0 * noise, 2.0 * noise)
             action = (action + jitter).clamp(-1.0, 1.0)
-        return value_fn(z, action)
+        return action
 
-    def plan_value(self, z: Tensor, plan_mean: Tensor, value_fn: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-        return value_fn(z, plan_mean)
+    def imitation(self, output: Tensor, plan_mean: Tensor) -> Tensor:
+        return (torch.tanh(output) - plan_mean).square().mean(-1)
 
-    def imitation(self, z: Tensor, plan_mean: Tensor) -> Tensor:
-        return (self(z) - plan_mean).square().mean(-1)
-
-    def regularisation(self, z: Tensor) -> Tensor:
-        return self.net(z).square().mean(-1)
+    def regularisation(self, output: Tensor) -> Tensor:
+        return output.square().mean(-1)
 
 
 class CategoricalActor(Actor):
@@ -84,19 +78,12 @@ class CategoricalActor(Actor):
         other = torch.randint(self.action_dim, action.shape[:-1], generator=generator, device=generator.device)
         return torch.where(swap, one_hot(other.to(action.device), self.action_dim), action)
 
-    def expectation(self, z: Tensor, value_fn: Callable[[Tensor, Tensor], Tensor], noise: float) -> Tensor:
-        return self.plan_value(z, self.net(z).softmax(-1), value_fn)
+    def relaxed(self, output: Tensor, noise: float) -> Tensor:
+        return output.softmax(-1)  # a cost-to-go is linear in the probabilities of choices, so nothing needs smoothing
 
-    def plan_value(self, z: Tensor, plan_mean: Tensor, value_fn: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-        # A value function knows one-hot actions only, so probabilities weigh its answers and are never shown to it.
-        batch, n = z.shape[0], self.action_dim
-        every = torch.eye(n, device=z.device).repeat(batch, 1)
-        values = value_fn(z.repeat_interleave(n, dim=0), every).unflatten(-1, (batch, n))
-        return (plan_mean * values).sum(-1)
+    def imitation(self, output: Tensor, plan_mean: Tensor) -> Tensor:
+        return -(plan_mean * output.log_softmax(-1)).sum(-1)
 
-    def imitation(self, z: Tensor, plan_mean: Tensor) -> Tensor:
-        return -(plan_mean * self.net(z).log_softmax(-1)).sum(-1)
-
-    def regularisation(self, z: Tensor) -> Tensor:
-        log_prob = self.net(z).log_softmax(-1)
+    def regularisation(self, output: Tensor) -> Tensor:
+        log_prob = output.log_softmax(-1)
         return (log_prob.exp() * log_prob).sum(-1)

@@ -10,13 +10,27 @@ import torch
 from torch import Tensor, nn
 
 
+def activation(activation_fn: type[nn.Module]) -> nn.Module:
+    """A module of the class; ReLU works in place, which halves its memory traffic and needs nothing it destroys."""
+    return nn.ReLU(inplace=True) if activation_fn is nn.ReLU else activation_fn()
+
+
+class Chain(nn.Sequential):
+    """`nn.Sequential` without the bookkeeping of hooks, which at batch 1 costs as much as a third of the arithmetic."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self._modules.values():
+            x = layer.forward(x)  # type: ignore[union-attr]
+        return x
+
+
 def mlp(input_dim: int, net_arch: Sequence[int], output_dim: int, activation_fn: type[nn.Module] = nn.ReLU) -> nn.Sequential:
     """Linear layers of the widths in ``net_arch`` with activations between, then a linear output: ``(..., in)`` to
     ``(..., out)``. One LayerNorm, after the first layer, keeps the scale; one after each costs a tenth of an update."""
-    layers: list[nn.Module] = [nn.Linear(input_dim, net_arch[0]), nn.LayerNorm(net_arch[0]), activation_fn()]
+    layers: list[nn.Module] = [nn.Linear(input_dim, net_arch[0]), nn.LayerNorm(net_arch[0]), activation(activation_fn)]
     for fan_in, width in pairwise(net_arch):
-        layers += [nn.Linear(fan_in, width), activation_fn()]
-    return nn.Sequential(*layers, nn.Linear(net_arch[-1], output_dim))
+        layers += [nn.Linear(fan_in, width), activation(activation_fn)]
+    return Chain(*layers, nn.Linear(net_arch[-1], output_dim))
 
 
 class EnsembleLinear(nn.Module):
@@ -33,7 +47,7 @@ class EnsembleLinear(nn.Module):
 
 
 class EnsembleMLP(nn.Module):
-    """Independent perceptrons on the same input: ``(B, in)`` to ``(E, B, out)``."""
+    """Independent perceptrons, on the same input ``(B, in)`` or each on its own ``(E, B, in)``: to ``(E, B, out)``."""
 
     def __init__(
         self,
@@ -49,14 +63,14 @@ class EnsembleMLP(nn.Module):
         layers: list[nn.Module] = [
             EnsembleLinear(ensemble_size, input_dim, net_arch[0]),
             nn.LayerNorm(net_arch[0]),
-            activation_fn(),
+            activation(activation_fn),
         ]
         for fan_in, width in pairwise(net_arch):
-            layers += [EnsembleLinear(ensemble_size, fan_in, width), activation_fn()]
-        self.layers = nn.Sequential(*layers, EnsembleLinear(ensemble_size, net_arch[-1], output_dim))
+            layers += [EnsembleLinear(ensemble_size, fan_in, width), activation(activation_fn)]
+        self.layers = Chain(*layers, EnsembleLinear(ensemble_size, net_arch[-1], output_dim))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.layers(x.expand(self.ensemble_size, *x.shape))
+        return self.layers(x if x.dim() == 3 else x.expand(self.ensemble_size, *x.shape))
 
 
 class RunningNorm(nn.Module):
@@ -64,6 +78,7 @@ class RunningNorm(nn.Module):
 
     mean: Tensor
     var: Tensor
+    scale: Tensor
     count: Tensor
 
     def __init__(self, dim: int, clip: float = 10.0):
@@ -71,6 +86,7 @@ class RunningNorm(nn.Module):
         self.clip = clip
         self.register_buffer("mean", torch.zeros(dim))
         self.register_buffer("var", torch.ones(dim))
+        self.register_buffer("scale", torch.ones(dim))
         self.register_buffer("count", torch.zeros(()))
 
     @torch.no_grad()
@@ -82,6 +98,7 @@ class RunningNorm(nn.Module):
         self.mean += delta * (n / total)
         self.var.copy_(spread / total)
         self.count.copy_(total)
+        self.scale.copy_(torch.rsqrt(self.var + 1e-8))
 
     def forward(self, x: Tensor) -> Tensor:
-        return ((x - self.mean) * torch.rsqrt(self.var + 1e-8)).clamp(-self.clip, self.clip)
+        return ((x - self.mean) * self.scale).clamp(-self.clip, self.clip)

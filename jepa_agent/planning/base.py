@@ -7,7 +7,6 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from jepa_agent.tensor_ops import rank_last
 from jepa_agent.types import CostFn, Plan, PlanInit
 
 
@@ -40,13 +39,8 @@ def soft_weights(cost: Tensor, temperature: float) -> Tensor:
     return torch.where(finite.any(-1, keepdim=True), logits, 0.0).softmax(-1)
 
 
-def choose(cost_fn: CostFn, init: PlanInit, init_cost: Tensor, finalists: Tensor, mean: Tensor, std: Tensor) -> Plan:
-    """The cheapest of ``finalists`` ``(B, K, H, A)``, unless the first proposal is no dearer."""
-    return keep_best(init, init_cost, finalists, rank_last(cost_fn(finalists)), mean, std)
-
-
 def keep_best(init: PlanInit, init_cost: Tensor, finalists: Tensor, cost: Tensor, mean: Tensor, std: Tensor) -> Plan:
-    """As `choose`, for finalists whose costs ``(B, K)`` are known."""
+    """The cheapest of ``finalists`` ``(B, K, H, A)``, whose costs are ``(B, K)``, unless the first proposal is no dearer."""
     best_cost, best = cost.min(-1)
     better = best_cost < init_cost
     found = take(finalists, best.unsqueeze(-1)).squeeze(1)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from jepa_agent.planning.base import Planner, choose, soft_weights, take
+from jepa_agent.planning.base import Planner, keep_best, soft_weights, take
 from jepa_agent.tensor_ops import rank_last
 from jepa_agent.types import CostFn, Plan, PlanInit
 
@@ -20,9 +20,9 @@ class MPPI(Planner):
     """
 
     horizon: int = 3
-    num_samples: int = 64
+    num_samples: int = 40
     num_elites: int = 16
-    num_iterations: int = 3
+    num_iterations: int = 2
     temperature: float = 0.5
     init_std: float = 0.5
     min_std: float = 0.05
@@ -31,12 +31,13 @@ class MPPI(Planner):
         horizon, action_dim = init.sequences.shape[2:]
         mean = init.sequences[:, 0]
         std = torch.full_like(mean, self.init_std)
-        init_cost = best = None
+        init_cost = best = best_cost = None
         for _ in range(self.num_iterations):
             # One draw serves all rows, so that a row's plan does not depend on its neighbours.
             noise = init.draw(self.num_samples, horizon, action_dim).to(mean)
             drawn = (mean.unsqueeze(1) + std.unsqueeze(1) * noise).clamp(-1.0, 1.0)
-            candidates = torch.cat([init.sequences, drawn], dim=1)
+            # The mean averages out what single samples owe to luck, so it competes too.
+            candidates = torch.cat([init.sequences, mean.unsqueeze(1), drawn], dim=1)
             cost = rank_last(cost_fn(candidates))
             init_cost = cost[:, 0] if init_cost is None else init_cost
             elite_cost, elite = cost.topk(min(self.num_elites, cost.shape[1]), dim=1, largest=False)
@@ -44,8 +45,8 @@ class MPPI(Planner):
             weight = soft_weights(elite_cost, self.temperature)[..., None, None]
             mean = (weight * elites).sum(1)
             std = (weight * (elites - mean.unsqueeze(1)).square()).sum(1).sqrt().clamp(self.min_std, self.init_std)
-            best = elites[:, 0]
-        # The mean averages out what single samples owe to luck; it is executed unless it costs more than the best sample.
+            best, best_cost = elites[:, :1], elite_cost[:, :1]
         assert init_cost is not None
         assert best is not None
-        return choose(cost_fn, init, init_cost, torch.stack([mean, best], dim=1), mean, std)
+        assert best_cost is not None
+        return keep_best(init, init_cost, best, best_cost, mean, std)

@@ -1,6 +1,7 @@
 """The command line, in process where that is enough and as a subprocess where it is not."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -76,9 +77,75 @@ def test_compare_trains_reports_and_goes_on_where_it_stopped(tmp_path, capsys):
     out = capsys.readouterr().out
     assert out.count("finished") == 4
     assert "PPO" in out
-    assert (study / "curves.png").read_bytes()[:4] == b"\x89PNG"
+    assert (study / "figures" / "JEPA-ActionMatters-v0.png").read_bytes()[:4] == b"\x89PNG"
+    assert "| PPO | 2 |" in (study / "report.md").read_text()
+    assert (study / "report.html").stat().st_size > 10_000
     assert main(call) == 0
     assert capsys.readouterr().out.count("skipped") == 4
+
+
+STUDY = """
+overrides:
+  JEPA: {learning_starts: 10, policy_kwargs: {latent_dim: 8, net_arch: [8]}}
+  "stable_baselines3:A2C": {n_steps: 5}
+tasks:
+  JEPA/ActionMatters-v0:
+    {threshold: 0.5, n_timesteps: 20, eval_freq: 20, seeds: 1, baselines: [PPO, "stable_baselines3:A2C"]}
+  JEPA/ConstantReward-v0: {threshold: 0.5, random: 0, n_timesteps: 20, eval_freq: 20, seeds: 1, baselines: [PPO]}
+"""
+
+
+def test_compare_reads_a_study_and_says_first_what_it_would_do(tmp_path, capsys):
+    (tmp_path / "study.yaml").write_text(STUDY)
+    call = ["compare", str(tmp_path / "study.yaml"), "--output", str(tmp_path / "out"), "--jobs", "2"]
+    assert main([*call, "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert "5 of 5 runs to do" in out
+    assert "nothing has been started" in out
+    assert not (tmp_path / "out").exists()
+    assert main(call) == 0
+    report = (tmp_path / "out" / "report.md").read_text()
+    assert "stable_baselines3:A2C" in report
+    assert "| best baseline | 2 |" in report
+    assert main([*call, "--dry-run"]) == 0
+    assert "0 of 5 runs to do" in capsys.readouterr().out
+
+
+def test_a_failing_run_is_reported_and_does_not_stop_the_others(tmp_path, capsys):
+    text = STUDY.replace("n_steps: 5", "n_steps: 5, no_such_setting: 1")
+    (tmp_path / "study.yaml").write_text(text)
+    assert main(["compare", str(tmp_path / "study.yaml"), "--output", str(tmp_path / "out")]) == 1
+    out = capsys.readouterr().out
+    assert "failed: stable_baselines3:A2C seed 0 in JEPA/ActionMatters-v0" in out
+    assert "no_such_setting" in out
+    assert len(list((tmp_path / "out").rglob("result.json"))) == 4
+
+
+def test_plot_draws_a_mix_of_runs(run_folder, tmp_path, capsys):
+    picture = tmp_path / "new" / "curves.png"
+    assert main(["plot", str(run_folder), str(run_folder / "0.monitor.csv"), "--output", str(picture)]) == 0
+    assert "2 runs" in capsys.readouterr().out
+    assert picture.read_bytes()[:4] == b"\x89PNG"
+
+
+def test_doctor_finds_this_machine_well_and_a_locked_folder_not(capsys, tmp_path):
+    assert main(["doctor", "--folder", str(tmp_path / "runs")]) == 0
+    out = re.sub(r"[│\s]+", " ", capsys.readouterr().out)
+    for told in ("stable_baselines3", "cores", "without a screen", "can be written"):
+        assert told in out, told
+    assert not (tmp_path / "runs").exists()
+    assert main(["doctor", "--folder", "/proc/runs"]) == 1
+    assert "cannot be written" in re.sub(r"[│\s]+", " ", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(("words", "expected"), [("jepa-agent do", "doctor"), ("jepa-agent plot --win", "--window")])
+def test_completion_completes_in_bash(tmp_path, capsys, words, expected):
+    assert main(["completion", "bash"]) == 0
+    script = tmp_path / "completion.sh"
+    script.write_text(capsys.readouterr().out)
+    ask = f"source {script}; COMP_WORDS=({words}); COMP_CWORD={len(words.split()) - 1}; _jepa_agent; echo ${{COMPREPLY[@]}}"
+    done = subprocess.run(["bash", "-c", ask], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [expected]
 
 
 def test_envs_tells_what_is_supported(capsys):
@@ -112,6 +179,11 @@ BAD = {
     "no model": (["evaluate", "nowhere"], "no model at nowhere"),
     "no threshold": (["compare", "--env", "Pendulum-v1", "--output", "x"], "--threshold"),
     "baseline of the other kind": (["compare", "--env", "CartPole-v1", "--baselines", "SAC", "--output", "x"], "choose of"),
+    "a study and flags": (["compare", "study.yaml", "--seeds", "9", "--output", "x"], "--seeds: a study file says it"),
+    "neither study nor environment": (["compare", "--output", "x"], "either a study file or --env"),
+    "nothing to plot": (["plot", "nowhere"], "nowhere does not exist"),
+    "a shell unknown": (["completion", "ksh"], "bash"),
+    "no such study": (["compare", "nowhere.yaml", "--output", "x"], "No such file"),
     "unknown baseline": (["compare", "--env", "CartPole-v1", "--baselines", "POP", "--output", "x"], "no baseline"),
 }
 

@@ -7,8 +7,9 @@ import pytest
 from matplotlib.image import imread
 from rich.console import Console
 
+from jepa_agent.experiments.figures import average, plot_curves
 from jepa_agent.experiments.records import Curve, RunSpec
-from jepa_agent.experiments.report import average, markdown_table, plot_curves, print_table, write_summary
+from jepa_agent.experiments.report import markdown_table, print_table, write_summary
 from jepa_agent.experiments.statistics import summarise
 
 
@@ -52,7 +53,7 @@ def test_one_seed_has_no_band() -> None:
 
 def test_the_table_counts_seeds_in_every_row() -> None:
     out = io.StringIO()
-    print_table(summarise(CURVES, 475), 475, Console(file=out, width=160))
+    print_table(summarise(CURVES, 475), Console(file=out, width=160))
     lines = [" ".join(line.split()) for line in out.getvalue().splitlines()]
     assert "CartPole-v1, threshold 475" in lines
     assert "JEPA (actor) 1 1/1 200 (200..200) 2.0 (2.0..2.0) 480.0 (-) 245.0 (245.0..245.0) 1.00" in lines
@@ -61,7 +62,7 @@ def test_the_table_counts_seeds_in_every_row() -> None:
 
 def test_the_table_says_so_where_nobody_reached_the_threshold() -> None:
     out = io.StringIO()
-    print_table(summarise(CURVES[2:], 1000), 1000, Console(file=out, width=160))
+    print_table(summarise(CURVES[2:], 1000), Console(file=out, width=160))
     assert "PPO 2 0/2 - - 253.0" in " ".join(out.getvalue().split())
 
 
@@ -74,7 +75,7 @@ def test_the_markdown_table_holds_the_same_cells() -> None:
 
 def test_a_narrow_table_loses_no_digit() -> None:
     out = io.StringIO()
-    print_table(summarise(CURVES, 475), 475, Console(file=out, width=60))
+    print_table(summarise(CURVES, 475), Console(file=out, width=60))
     assert "…" not in out.getvalue()
 
 

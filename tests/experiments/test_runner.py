@@ -61,6 +61,8 @@ def test_a_spec_without_work_is_refused(name: str) -> None:
 def test_folders_hold_no_separators_of_ids(tmp_path: Path) -> None:
     spec = dataclasses.replace(PPO, env="package:Own/Rooms-v0")
     assert spec.folder(tmp_path) == tmp_path / "package-Own-Rooms-v0" / "PPO-seed1"
+    own = dataclasses.replace(PPO, algorithm="module:Class")
+    assert own.folder(tmp_path) == tmp_path / "CartPole-v1" / "module-Class-seed1"
 
 
 def test_the_kth_episode_starts_alike_whatever_came_before() -> None:

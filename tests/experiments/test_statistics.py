@@ -1,12 +1,27 @@
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from jepa_agent.experiments.records import Curve, RunSpec
 from jepa_agent.experiments.statistics import (
     bootstrap_interval,
+    censored_median,
+    estimate,
     first_reaching,
+    iqm,
+    median,
+    optimality_gap,
+    paired_difference,
+    performance_profile,
+    probability_of_improvement,
     summarise,
 )
+
+# Numbers of rliable's, which does not import beside pandas 3: kept here to be compared with.
+RLIABLE = json.loads(Path(__file__).with_name("rliable.json").read_text())
+TASKS = {name: list(np.array(RLIABLE[name]).T) for name in "AB"}
 
 
 def curve(seed: int, means: list[float], algorithm: str = "PPO", mode: str = "policy", seconds: float = 0.5) -> Curve:
@@ -90,3 +105,77 @@ def test_algorithms_and_modes_are_kept_apart() -> None:
     summaries = summarise(curves, threshold=9)
     found = [(one.algorithm, one.mode, one.n_seeds, one.final_return) for one in summaries]
     assert found == [("JEPA", "actor", 1, 1.0), ("JEPA", "planner", 1, 2.0), ("PPO", "policy", 2, 4.0)]
+
+
+@pytest.mark.parametrize("name", ["A", "B"])
+@pytest.mark.parametrize("statistic", [iqm, median, optimality_gap], ids=lambda function: function.__name__)
+def test_aggregates_and_their_intervals_are_rliables(name, statistic) -> None:
+    index = RLIABLE["names"].index(statistic.__name__)
+    found = estimate(statistic, TASKS[name])
+    assert found.value == pytest.approx(RLIABLE["point"][name][index])
+    assert found.interval == pytest.approx([ends[index] for ends in RLIABLE["interval"][name]], abs=0.02)
+    assert found.n == 24
+
+
+def test_probability_of_improvement_is_rliables() -> None:
+    expected = RLIABLE["probability_of_improvement"]
+    found = estimate(probability_of_improvement, TASKS["A"], TASKS["B"])
+    assert found.value == pytest.approx(expected["point"])
+    assert found.interval == pytest.approx(expected["interval"], abs=0.02)
+
+
+def test_performance_profile_is_rliables() -> None:
+    assert performance_profile(TASKS["A"], RLIABLE["taus"]) == pytest.approx(RLIABLE["profile"]["A"])
+
+
+def test_probability_of_improvement_counts_ties_half_and_tasks_alike() -> None:
+    assert probability_of_improvement([[1.0, 2.0]], [[1.0, 0.0]]) == (0.5 + 1 + 1 + 1) / 4
+    assert probability_of_improvement([[1.0], [0.0] * 3], [[0.0], [1.0] * 3]) == 0.5
+
+
+def test_iqm_drops_a_quarter_of_the_runs_at_either_end() -> None:
+    assert iqm([[-100.0, 1.0], [3.0, 100.0]]) == 2.0
+
+
+def test_the_optimality_gap_does_not_reward_what_lies_beyond() -> None:
+    assert optimality_gap([[0.5, 7.0]]) == 0.25
+
+
+def test_no_interval_where_a_task_has_a_single_run() -> None:
+    assert estimate(iqm, [[1.0, 2.0], [3.0]]).interval is None
+    assert estimate(iqm, [[1.0, 2.0], [3.0, 3.0]]).interval is not None
+
+
+def test_runs_are_drawn_within_their_task() -> None:
+    # Tasks differ, runs of a task do not: drawing within tasks always gives the same mean.
+    assert estimate(median, [[0.0, 0.0], [1.0, 1.0]]).interval == (0.5, 0.5)
+
+
+def test_paired_differences_forget_what_a_seed_does_to_both() -> None:
+    seeds = np.array([0.0, 100.0, -50.0, 7.0])
+    found = paired_difference(seeds + np.array([1.0, 2.0, 1.0, 2.0]), seeds)
+    assert found.value == 1.5
+    assert found.interval is not None
+    assert 1.0 <= found.interval[0] < 1.5 < found.interval[1] <= 2.0
+    assert paired_difference([3.0], [1.0]).interval is None
+
+
+def test_the_median_of_what_was_needed_knows_of_those_who_never_got_there() -> None:
+    # By hand: survival falls to 4/5, 3/5, 2/5 at 10, 20, 30; one was given up at 25 (before: 5 at risk, then 2).
+    found = censored_median([10.0, 20.0, None, 30.0, None], [99, 99, 25, 99, 40])
+    # At 10: 4/5; at 20: 3/5; at 30, two at risk: 3/5 x 1/2 = 3/10, the first below one half.
+    assert (found.median, found.n, found.n_reached) == (30.0, 5, 3)
+    assert found.interval is not None
+    assert found.interval[0] <= 30.0 <= found.interval[1]
+
+
+def test_the_median_is_not_known_when_most_never_got_there() -> None:
+    assert censored_median([10.0, None, None], [50, 50, 50]).median is None
+    assert censored_median([None, None], [50, 50]) == (None, None, 2, 0)
+
+
+def test_the_interval_of_a_median_is_open_where_runs_never_got_there() -> None:
+    found = censored_median([1.0, 2.0, 3.0, None, None], [9] * 5)
+    assert found.interval is not None
+    assert found.interval[1] == np.inf
+    assert censored_median([7.0], [9]) == (7.0, None, 1, 1)

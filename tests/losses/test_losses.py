@@ -26,8 +26,9 @@ def test_n_step_return_from_inside_a_window():
     assert returns(1, 2) == (2.0 + 0.5 * 4.0, 0.25, 2)
 
 
-def test_n_step_return_is_cut_where_the_window_ends():
-    assert returns(2, 3) == (4.0 + 0.5 * 8.0, 0.25, 3)
+def test_windows_too_short_for_a_start_are_refused():
+    with pytest.raises(RuntimeError, match="out of bounds"):
+        returns(2, 3)
 
 
 def test_termination_stops_the_bootstrap():

@@ -9,6 +9,8 @@ from jepa_agent.networks import (
     CostModule,
     Encoder,
     EnsembleMLP,
+    JointCostToGo,
+    PerActionCostToGo,
     Predictor,
     RunningNorm,
     VectorObservation,
@@ -47,6 +49,7 @@ def test_ensemble_members_are_independent_perceptrons():
     first, norm, activation, last = net.layers
     by_hand = activation(norm(x @ first.weight[1] + first.bias[1])) @ last.weight[1] + last.bias[1]
     torch.testing.assert_close(out[1], by_hand)
+    torch.testing.assert_close(net(x.expand(3, 5, 4).contiguous()), out)  # rows of their own, here the same
 
 
 def test_encoded_predicted_and_random_latents_share_a_manifold():
@@ -73,7 +76,7 @@ def test_observations_become_vectors(space, raw, vector):
 
 
 def test_cost_scale_is_the_root_mean_square_of_the_costs():
-    module = CostModule(4, 1, [8], ensemble_size=2, gamma=0.9)
+    module = CostModule(4, 1, [8], JointCostToGo(4, 1, [8], ensemble_size=2), gamma=0.9)
     module.observe_cost(torch.zeros(3))
     assert module.cost_scale == 1.0  # nothing known yet
     module.observe_cost(torch.tensor([3.0]))
@@ -82,7 +85,7 @@ def test_cost_scale_is_the_root_mean_square_of_the_costs():
 
 def test_energy_without_a_head_says_how_to_get_one():
     with pytest.raises(ValueError, match="energy=True"):
-        CostModule(4, 1, [8], 1, 0.9).energy(torch.zeros(1, 4))
+        CostModule(4, 1, [8], JointCostToGo(4, 1, [8], 1), 0.9).energy(torch.zeros(1, 4))
 
 
 def test_bounded_actor_stays_in_bounds_even_when_exploring():
@@ -97,16 +100,27 @@ def test_categorical_expectation_is_the_exact_sum():
     actor = CategoricalActor(4, 3, [8])
     z, values = torch.randn(5, 4), torch.tensor([1.0, 10.0, 100.0])
     expected = (actor.net(z).softmax(-1) * values).sum(-1)
-    found = actor.expectation(z, lambda _, action: (action @ values).unsqueeze(0), 0.0)
-    torch.testing.assert_close(found, expected.unsqueeze(0))
+    torch.testing.assert_close(actor.relaxed(actor.net(z), 0.0) @ values, expected)
 
 
-def test_plans_over_discrete_actions_are_valued_action_by_action():
-    actor = CategoricalActor(4, 2, [8])
-    half = torch.full((3, 2), 0.5)
-    # A function that is 1 at either action and 100 in between, where no action lies.
-    found = actor.plan_value(torch.randn(3, 4), half, lambda _, a: (1 + 396 * a.prod(-1)).unsqueeze(0))
-    assert found.tolist() == [[1.0, 1.0, 1.0]]
+def test_costs_to_go_of_choices_are_exact_for_probabilities():
+    heads = PerActionCostToGo(4, 3, [8], ensemble_size=2)
+    z, probability = torch.randn(5, 4), torch.rand(5, 3).softmax(-1)
+    each = torch.stack([heads(z, torch.eye(3)[i].expand(5, 3)) for i in range(3)], dim=-1)  # (E, B, A)
+    assert each.std(-1).min() > 0
+    torch.testing.assert_close(heads(z, probability), (each * probability).sum(-1))
+
+
+@pytest.mark.parametrize("kind", [JointCostToGo, PerActionCostToGo])
+@pytest.mark.parametrize("batch", [8, 7, 2])
+@pytest.mark.parametrize("judges", [1, 3])
+def test_dealt_rows_are_judged_by_as_many_members_as_asked(kind, batch, judges):
+    heads = kind(4, 3, [8], ensemble_size=4)
+    z, action = torch.randn(batch, 4), torch.randn(batch, 3)
+    everyone, dealt = heads(z, action), heads.dealt(z, action, judges)
+    first = torch.arange(batch) // -(-batch // 4)  # rows are dealt out block by block
+    for i in range(judges):
+        torch.testing.assert_close(dealt[i], everyone[(first - i) % 4, torch.arange(batch)])
 
 
 def test_categorical_exploration_swaps_at_the_given_rate():
@@ -122,10 +136,10 @@ def test_imitation_is_least_where_the_actor_agrees(kind):
     actor = kind(4, 2, [8])
     optimizer = torch.optim.Adam(actor.parameters(), lr=0.05)
     z, plan = torch.randn(1, 4).expand(8, 4), torch.tensor([[1.0, 0.0]]).expand(8, 2)
-    before = actor.imitation(z, plan).mean()
+    before = actor.imitation(actor.net(z), plan).mean()
     for _ in range(100):
         optimizer.zero_grad()
-        actor.imitation(z, plan).mean().backward()
+        actor.imitation(actor.net(z), plan).mean().backward()
         optimizer.step()
-    assert actor.imitation(z, plan).mean() < 0.1 * before
+    assert actor.imitation(actor.net(z), plan).mean() < 0.1 * before
     assert actor(z)[0, 0] > 0.9

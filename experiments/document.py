@@ -1,0 +1,241 @@
+"""The report of a study: Markdown for reading here, one HTML file for sending on."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from scipy.stats import gmean
+
+from jepa_agent.experiments.evaluation import EVALUATION_SEED
+from jepa_agent.experiments.events import write_events
+from jepa_agent.experiments.figures import (
+    name_of,
+    plot_cost_of_acting,
+    plot_curves,
+    plot_estimates,
+    plot_needed,
+    plot_profiles,
+)
+from jepa_agent.experiments.records import AGENT, RESULT, Curve
+from jepa_agent.experiments.report import HEADINGS, cells, write_summary
+from jepa_agent.experiments.statistics import (
+    Estimate,
+    Summary,
+    estimate,
+    group,
+    iqm,
+    median,
+    optimality_gap,
+    probability_of_improvement,
+    summarise,
+)
+from jepa_agent.experiments.study import Study
+
+FIGURES, MARKDOWN, HTML = "figures", "report.md", "report.html"
+
+
+class Picture(NamedTuple):
+    """A figure of the report."""
+
+    file: str  # below the report's folder
+    caption: str
+
+
+def write_report(study: Study, curves: Sequence[Curve], folder: Path, command: str) -> list[Summary]:
+    """Write summary.json, report.md, report.html, the figures they show and TensorBoard's events into ``folder``; return
+    the summaries.
+
+    ``curves`` are those of the study's finished runs, at least one.
+    """
+    summaries = [
+        summary
+        for env, threshold in study.thresholds().items()
+        for summary in summarise([curve for curve in curves if curve.spec.env == env], threshold)
+    ]
+    write_summary(summaries, command, folder / "summary.json")
+    write_events(curves, study.thresholds(), folder)
+    scores = normalised_scores(study, curves)
+    pictures = draw(summaries, curves, scores, folder)
+    content: dict[str, Any] = {
+        "title": ", ".join(dict.fromkeys(summary.env for summary in summaries)),
+        "command": command,
+        "rule": "a run ends once every mode has reached the threshold" if study.stop_early else "every run goes to its end",
+        "episodes": study.n_eval_episodes,
+        "headline": headline(summaries),
+        "table": {"columns": ["environment", "agent", *HEADINGS], "rows": [_row(summary) for summary in summaries]},
+        "aggregates": aggregates(scores),
+        "pictures": pictures,
+        "machines": _machines(folder, curves),
+    }
+    templates = Environment(loader=PackageLoader("jepa_agent.experiments", "templates"), undefined=StrictUndefined)
+    templates.trim_blocks = templates.lstrip_blocks = True
+    templates.filters["times"] = _times
+    (folder / MARKDOWN).write_text(templates.get_template("report.md.j2").render(content))
+    templates.autoescape = True
+    images = {picture.file: _inline(folder / picture.file) for picture in pictures}
+    (folder / HTML).write_text(templates.get_template("report.html.j2").render(**content, images=images))
+    return summaries
+
+
+# ---------------------------------------------------------------------- numbers
+
+
+class Ratio(NamedTuple):
+    """One of JEPA's modes against the best baseline of an environment, both by the median run."""
+
+    env: str
+    mode: str
+    baseline: str
+    steps: float | None  # how many times fewer steps to the threshold; None where one of the two has no median
+    cpu_seconds: float | None  # the same for CPU seconds
+
+
+def headline(summaries: Sequence[Summary]) -> dict[str, Any]:
+    """Ratios to the best baseline of each environment and, by mode, their geometric means over environments."""
+    ratios = [ratio for env in dict.fromkeys(summary.env for summary in summaries) for ratio in _ratios(env, summaries)]
+    means = {}
+    for mode in dict.fromkeys(ratio.mode for ratio in ratios):
+        own = [ratio for ratio in ratios if ratio.mode == mode]
+        steps, seconds = ([r for r in values if r] for values in ([o.steps for o in own], [o.cpu_seconds for o in own]))
+        means[mode] = {
+            "steps": float(gmean(steps)) if steps else None,
+            "cpu_seconds": float(gmean(seconds)) if seconds else None,
+            "known": len(steps),
+            "tasks": len(own),
+        }
+    return {"ratios": ratios, "means": means}
+
+
+def _ratios(env: str, summaries: Sequence[Summary]) -> list[Ratio]:
+    own = [summary for summary in summaries if summary.env == env]
+    baselines = [summary for summary in own if summary.algorithm != AGENT]
+    if not baselines:
+        return []
+
+    def best(field: str) -> Summary:
+        return min(baselines, key=lambda s: np.inf if getattr(s, field).median is None else getattr(s, field).median)
+
+    def ratio(ours: Summary, field: str) -> float | None:
+        theirs, mine = getattr(best(field), field).median, getattr(ours, field).median
+        return None if theirs is None or mine is None else theirs / mine
+
+    name = best("steps").algorithm
+    modes = [summary for summary in own if summary.algorithm == AGENT]
+    return [Ratio(env, summary.mode, name, ratio(summary, "steps"), ratio(summary, "cpu_seconds")) for summary in modes]
+
+
+def normalised_scores(study: Study, curves: Sequence[Curve]) -> dict[str, list[np.ndarray]]:
+    """By agent, one array of runs per task: the last evaluation, 0 being a random policy and 1 the threshold.
+
+    Agents that ran on every task come by name. Baselines that did not are joined: ``best baseline`` is, task by task, the
+    one whose runs ended best.
+    """
+    found: dict[str, dict[str, np.ndarray]] = {}
+    for (env, algorithm, mode), own in group(curves).items():
+        task = study.tasks[env]
+        low = random_return(env, task.env_kwargs) if task.random is None else task.random
+        finals = np.array([curve.means[-1] for curve in own])
+        found.setdefault(name_of(algorithm, mode), {})[env] = (finals - low) / (task.threshold - low)
+    envs = list(dict.fromkeys(curve.spec.env for curve in curves))
+    complete = {name: [tasks[env] for env in envs] for name, tasks in found.items() if set(tasks) == set(envs)}
+    baselines = {name: tasks for name, tasks in found.items() if not name.startswith(f"{AGENT} (")}
+    if len(envs) > 1 and all(any(env in tasks for tasks in baselines.values()) for env in envs):
+        best = [max((tasks[env] for tasks in baselines.values() if env in tasks), key=np.mean) for env in envs]
+        complete["best baseline"] = best
+    return complete
+
+
+def random_return(env_id: str, env_kwargs: dict[str, Any], episodes: int = 20, longest: int = 1_000) -> float:
+    """Mean return of uniformly random actions over seeded episodes, each cut after ``longest`` steps."""
+    env = gym.make(env_id, **env_kwargs)
+    env.action_space.seed(EVALUATION_SEED)
+    total = 0.0
+    for episode in range(episodes):
+        env.reset(seed=EVALUATION_SEED + episode)
+        for _ in range(longest):
+            _, reward, terminated, truncated, _ = env.step(env.action_space.sample())
+            total += float(reward)
+            if terminated or truncated:
+                break
+    env.close()
+    return total / episodes
+
+
+def aggregates(scores: dict[str, list[np.ndarray]]) -> dict[str, Any]:
+    """Interquartile mean, median and optimality gap of every agent, with intervals, as rows of text."""
+    rows = []
+    for name, own in scores.items():
+        found = [estimate(statistic, own) for statistic in (iqm, median, optimality_gap)]
+        rows.append([name, str(found[0].n), *(_text(one) for one in found)])
+    return {"columns": ["agent", "runs", "IQM", "median", "optimality gap"], "rows": rows}
+
+
+# ---------------------------------------------------------------------- pictures
+
+
+def draw(
+    summaries: Sequence[Summary], curves: Sequence[Curve], scores: dict[str, list[np.ndarray]], folder: Path
+) -> list[Picture]:
+    """All figures, written below ``folder``."""
+    pictures = []
+    for env in dict.fromkeys(summary.env for summary in summaries):
+        own = [curve for curve in curves if curve.spec.env == env]
+        file = f"{FIGURES}/{own[0].spec.folder(folder).parent.name}.png"
+        threshold = next(summary.threshold for summary in summaries if summary.env == env)
+        plot_curves(own, threshold, folder / file)
+        pictures.append(Picture(file, f"{env}: mean return while learning, against environment steps and CPU seconds."))
+    plot_needed(summaries, folder / FIGURES / "needed.png")
+    pictures.append(Picture(f"{FIGURES}/needed.png", "Environment steps until an evaluation first reached the threshold."))
+    plot_cost_of_acting(summaries, folder / FIGURES / "acting.png")
+    pictures.append(Picture(f"{FIGURES}/acting.png", "What an action costs and what it brings; JEPA in each of its modes."))
+    plot_profiles(scores, folder / FIGURES / "profile.png")
+    pictures.append(Picture(f"{FIGURES}/profile.png", "Performance profile: the share of runs that end above a score."))
+    ours = {name: own for name, own in scores.items() if name.startswith(f"{AGENT} (")}
+    theirs = {name: own for name, own in scores.items() if name not in ours}
+    chances = {
+        f"{name} > {other}": estimate(probability_of_improvement, own, against)
+        for name, own in ours.items()
+        for other, against in theirs.items()
+    }
+    if chances:
+        label = "probability that a run of the one ends better than one of the other"
+        plot_estimates(chances, label, 0.5, folder / FIGURES / "improvement.png")
+        pictures.append(Picture(f"{FIGURES}/improvement.png", "Probability of improvement, 95% interval."))
+    return pictures
+
+
+def _inline(path: Path) -> str:
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+
+
+# ---------------------------------------------------------------------- words
+
+
+def _row(summary: Summary) -> list[str]:
+    return [f"{summary.env}, {summary.threshold:g}", *cells(summary)]
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:.1f} times fewer" if ratio >= 1.0 else f"{1 / ratio:.1f} times as many"
+
+
+def _text(found: Estimate) -> str:
+    interval = "(-)" if found.interval is None else f"({found.interval[0]:.2f}..{found.interval[1]:.2f})"
+    return f"{found.value:.2f} {interval}"
+
+
+def _machines(folder: Path, curves: Sequence[Curve]) -> list[str]:
+    """Processors and versions behind the runs, each combination once."""
+    found: dict[str, None] = {}
+    for curve in curves:
+        result = json.loads((curve.spec.folder(folder) / RESULT).read_text())
+        versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
+        found[f"{result['cpu']}; {versions}"] = None
+    return list(found)

@@ -1,0 +1,215 @@
+"""What came out, as pictures: readable in black and white and with any kind of colour vision."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
+
+from jepa_agent.experiments.records import Curve
+from jepa_agent.experiments.statistics import (
+    Estimate,
+    Scores,
+    Summary,
+    bootstrap_interval,
+    group,
+    performance_profile,
+)
+
+# Okabe and Ito's colours, told apart with any kind of colour vision; line and marker tell them apart without colour.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+LINES = ("-", "--", "-.", (0, (1, 1.5)), (0, (6, 1.5, 1, 1.5, 1, 1.5)))
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+HATCHES = ("", "//", "..", "xx", "--", "oo", "**")
+
+
+class Band(NamedTuple):
+    """A mean over seeds and what is known of it."""
+
+    x: np.ndarray  # (E,)
+    mean: np.ndarray  # (E,)
+    interval: tuple[np.ndarray, np.ndarray] | None  # low and high, each (E,); None for a single seed
+    held: bool  # whether some run ended before others and holds its last value from there on
+
+
+def plot_curves(curves: Sequence[Curve], threshold: float, path: Path) -> None:
+    """Draw mean return against environment steps and against CPU seconds of training, with 95% bootstrap bands.
+
+    The format follows the suffix of ``path``. Raises ValueError unless all curves are of one environment.
+    """
+    envs = sorted({curve.spec.env for curve in curves})
+    if len(envs) != 1:
+        raise ValueError(f"a figure shows the curves of one environment, got {', '.join(envs) or 'no curves'}")
+    figure = Figure(figsize=(9.6, 4.2), layout="constrained")
+    by_steps, by_seconds = figure.subplots(1, 2, sharey=True)
+    held = _draw(by_steps, curves, lambda curve: curve.steps)
+    held |= _draw(by_seconds, curves, lambda curve: curve.cpu_seconds)
+    for axes, label in ((by_steps, "environment steps"), (by_seconds, "CPU seconds of training, log scale")):
+        axes.axhline(threshold, color="0.4", linewidth=0.8, linestyle=(0, (4, 4)), zorder=1)
+        axes.set_xlabel(label)
+        axes.spines[["top", "right"]].set_visible(False)
+    by_steps.set_xlim(left=0)
+    by_steps.set_ylabel("mean return")
+    _plain_log(by_seconds)
+    figure.suptitle(f"{envs[0]}, threshold {threshold:g}: mean over n seeds with 95% bootstrap interval", fontsize=11)
+    labels = by_steps.get_legend_handles_labels()
+    note = "Runs that ended before others of their kind hold their last value." if held else None
+    figure.legend(*labels, loc="outside lower center", ncols=4, frameon=False, handlelength=4, title=note)
+    _save(figure, path)
+
+
+def plot_series(runs: Mapping[str, Sequence[tuple[np.ndarray, np.ndarray]]], path: Path) -> None:
+    """Draw return against environment steps, a line per label with a 95% bootstrap band over its runs (steps, returns)."""
+    figure = Figure(figsize=(7.2, 4.4), layout="constrained")
+    axes = figure.subplots()
+    for index, (label, own) in enumerate(runs.items()):
+        band = average([steps for steps, _ in own], [returns for _, returns in own])
+        axes.plot(band.x, band.mean, label=f"{label}, n={len(own)}", **_style(index, band.x))
+        if band.interval is not None:
+            axes.fill_between(band.x, *band.interval, color=COLOURS[index % len(COLOURS)], alpha=0.18, linewidth=0)
+    axes.set_xlabel("environment steps")
+    axes.set_ylabel("mean return")
+    _finish(figure, axes, path)
+
+
+def average(x: Sequence[np.ndarray], y: Sequence[np.ndarray]) -> Band:
+    """Mean over seeds of curves y(x), each ``(E_i,)``, read at the x of the curve that goes furthest.
+
+    Between their own points curves are interpolated, after their last one held; none is read before its first.
+    """
+    start = max(own[0] for own in x)
+    furthest = max(x, key=lambda own: own[-1])
+    grid = np.union1d(start, furthest[furthest > start])
+    values = np.stack([np.interp(grid, own, of) for own, of in zip(x, y, strict=True)])
+    intervals = [bootstrap_interval(column) for column in values.T]
+    known = [interval for interval in intervals if interval is not None]
+    low_high = (np.array([low for low, _ in known]), np.array([high for _, high in known])) if known else None
+    return Band(grid, values.mean(axis=0), low_high, any(own[-1] < grid[-1] for own in x))
+
+
+def _draw(axes: Axes, curves: Sequence[Curve], x_of: Callable[[Curve], np.ndarray]) -> bool:
+    held = False
+    for index, ((_, algorithm, mode), own) in enumerate(group(curves).items()):
+        band = average([x_of(curve) for curve in own], [curve.means for curve in own])
+        axes.plot(band.x, band.mean, label=f"{name_of(algorithm, mode)}, n={len(own)}", **_style(index, band.x))
+        if band.interval is not None:
+            axes.fill_between(band.x, *band.interval, color=COLOURS[index % len(COLOURS)], alpha=0.18, linewidth=0)
+        held |= band.held
+    return held
+
+
+def name_of(algorithm: str, mode: str) -> str:
+    """An algorithm and who acts, as tables and figures have it."""
+    return algorithm if mode == "policy" else f"{algorithm} ({mode})"
+
+
+def plot_profiles(scores: Mapping[str, Scores], path: Path) -> None:
+    """Share of runs above each normalised score, a line per agent."""
+    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+    axes = figure.subplots()
+    levels = np.linspace(0, 1.2, 121)
+    for index, (name, own) in enumerate(scores.items()):
+        axes.plot(levels, performance_profile(own, levels), drawstyle="steps-post", label=name, **_style(index, levels))
+    axes.set_xlabel("normalised score of the last evaluation (0 random, 1 threshold)")
+    axes.set_ylabel("share of runs above it")
+    axes.set_ylim(-0.02, 1.02)
+    _finish(figure, axes, path)
+
+
+def plot_estimates(estimates: Mapping[str, Estimate], label: str, reference: float, path: Path) -> None:
+    """A row per estimate with its 95% interval and the number of runs behind it; a dashed line at ``reference``."""
+    figure = Figure(figsize=(6.4, 1.2 + 0.36 * len(estimates)), layout="constrained")
+    axes = figure.subplots()
+    for row, (value, interval, n) in enumerate(estimates.values()):
+        if interval is not None:
+            axes.plot(interval, (row, row), color="0.45", linewidth=5, solid_capstyle="butt", alpha=0.5)
+        axes.plot(value, row, marker="o", color="black", linestyle="none")
+        axes.annotate(f"n={n}", (1.01, row), xycoords=("axes fraction", "data"), va="center", fontsize=8)
+    axes.axvline(reference, color="0.4", linewidth=0.8, linestyle=(0, (4, 4)))
+    axes.set_yticks(range(len(estimates)), list(estimates))
+    axes.set_ylim(len(estimates) - 0.5, -0.5)
+    axes.set_xlabel(label)
+    axes.spines[["top", "right"]].set_visible(False)
+    _save(figure, path)
+
+
+def plot_needed(summaries: Sequence[Summary], path: Path) -> None:
+    """Environment steps to the threshold: median and range of the runs that got there, a panel per environment."""
+    envs = list(dict.fromkeys(summary.env for summary in summaries))
+    figure = Figure(figsize=(9.6, 1.0 + 1.5 * len(envs)), layout="constrained")
+    for axes, env in zip(np.atleast_1d(figure.subplots(len(envs), 1)), envs, strict=True):
+        own = [summary for summary in summaries if summary.env == env]
+        for row, summary in enumerate(own):
+            median, low, high = summary.steps
+            if median is not None:
+                axes.barh(row, median, color=COLOURS[row % len(COLOURS)], hatch=HATCHES[row % len(HATCHES)], alpha=0.75)
+            if low is not None and high is not None:
+                axes.plot((low, high), (row, row), color="black", marker="|", linewidth=1.2)
+            note = f"{summary.n_reached}/{summary.n_seeds}"
+            axes.annotate(note, (1.01, row), xycoords=("axes fraction", "data"), va="center", fontsize=8)
+        axes.set_yticks(range(len(own)), [name_of(summary.algorithm, summary.mode) for summary in own])
+        axes.invert_yaxis()
+        axes.set_xlim(left=0)
+        axes.set_title(f"{env}, threshold {own[0].threshold:g}", fontsize=10, loc="left")
+        axes.spines[["top", "right"]].set_visible(False)
+    axes.set_xlabel("environment steps to the threshold: median, range, and how many runs got there")
+    _save(figure, path)
+
+
+def plot_cost_of_acting(summaries: Sequence[Summary], path: Path) -> None:
+    """Return of the last evaluation against milliseconds per action, a panel per environment."""
+    envs = list(dict.fromkeys(summary.env for summary in summaries))
+    figure = Figure(figsize=(4.8 * min(len(envs), 3), 3.8 * -(-len(envs) // 3)), layout="constrained")
+    panels = np.atleast_1d(figure.subplots(-(-len(envs) // 3), min(len(envs), 3))).ravel()
+    for axes, env in zip(panels, envs, strict=False):
+        own = [summary for summary in summaries if summary.env == env]
+        for index, summary in enumerate(own):
+            label = f"{name_of(summary.algorithm, summary.mode)}, n={summary.n_seeds}"
+            colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
+            x, y = summary.ms_per_step, summary.final_return
+            axes.plot(x, y, color=colour, marker=marker, markersize=8, linestyle="none", label=label)
+            if summary.final_interval is not None:
+                axes.plot((x, x), summary.final_interval, color=colour, linewidth=1.2)
+        _plain_log(axes)
+        axes.set_title(env, fontsize=10)
+        axes.set_xlabel("CPU ms per action while evaluating, log scale")
+        axes.set_ylabel("mean return of the last evaluation")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False, fontsize=8)
+    for axes in panels[len(envs) :]:
+        axes.set_visible(False)
+    _save(figure, path)
+
+
+def _plain_log(axes: Axes) -> None:
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _style(index: int, x: np.ndarray) -> dict[str, Any]:
+    return {
+        "color": COLOURS[index % len(COLOURS)],
+        "linestyle": LINES[index % len(LINES)],
+        "marker": MARKERS[index % len(MARKERS)],
+        "markersize": 4.5,
+        "markevery": max(1, len(x) // 10),
+        "linewidth": 1.6,
+    }
+
+
+def _finish(figure: Figure, axes: Axes, path: Path) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, handlelength=4)
+    _save(figure, path)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)

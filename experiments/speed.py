@@ -1,0 +1,284 @@
+"""How fast the agent is here, beside SB3's SAC and beside what the processor can do. One thread, CPU time, one run."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from statistics import median
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import psutil
+import torch
+from stable_baselines3 import SAC
+from stable_baselines3.common.type_aliases import TrainFreq
+from torch.utils.flop_counter import FlopCounterMode
+
+from jepa_agent.algorithm import JEPA
+from jepa_agent.config import PlannerConfig, as_kwargs
+from jepa_agent.experiments.machine import cpu_model, versions
+from jepa_agent.replay_buffer import SequenceReplayBuffer
+
+BOX, DISCRETE = "Pendulum-v1", "CartPole-v1"
+STORED = 2_000  # transitions in the replay buffers that updates are timed on
+# What TD-MPC2 plans with at its 1M size (2310.16828): H 3, 512 samples, 64 elites, 6 iterations, latents of 128,
+# perceptrons of 2 x 384, two cost-to-go networks. Its own code multiplies 13.0 GFLOP for one plan.
+TDMPC2 = PlannerConfig(horizon=3, num_samples=512, num_elites=64, num_iterations=6)
+TDMPC2_SIZES = {"latent_dim": 128, "net_arch": (384, 384), "head_arch": (384, 384), "ensemble_size": 2}
+Report = Callable[[str], None]
+
+
+def measure(report: Report = lambda _: None) -> dict[str, Any]:
+    """Everything, as plain numbers for JSON. ``report`` is told what is being measured."""
+    with one_thread():
+        result: dict[str, Any] = {"cpu": cpu_model(), "versions": versions()}
+        sections: dict[str, Callable[[], Any]] = {
+            "buffer": buffer_speed,  # first, while no freed memory lies about for it to reuse unseen
+            "matmul_gflops": matmul_gflops,
+            "update": update_speed,
+            "plan": plan_speed,
+            "predict": predict_speed,
+            "training": training_speed,
+            "growth": growth,
+        }
+        for name, section in sections.items():
+            report(name)
+            result[name] = section()
+        # Again at the end: a machine that was busy at one end says so here.
+        result["matmul_gflops"] = [result["matmul_gflops"], matmul_gflops()]
+        unit = 1 if sys.platform == "darwin" else 1024
+        result["peak_memory_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+        for row in result["update"]:
+            row["roofline_fraction"] = row["gflop"] / row["ms"] * 1e3 / max(result["matmul_gflops"])
+    return result
+
+
+# ---------------------------------------------------------------------- the sections
+
+
+def matmul_gflops(size: int = 512) -> float:
+    """Rate of float32 matrix products: the roofline."""
+    a, b = torch.randn(size, size), torch.randn(size, size)
+    return 2 * size**3 / milliseconds(lambda: a @ b, repeats=15, inner=20) / 1e6
+
+
+def update_speed() -> list[dict[str, Any]]:
+    """One update and its parts, beside SAC's, timed in turns so that both meet the same machine."""
+    sac = SAC("MlpPolicy", BOX, seed=0, learning_starts=10**9, buffer_size=STORED, device="cpu")
+    sac.learn(STORED)
+    rows: list[dict[str, Any]] = []
+    for env in (BOX, DISCRETE):
+        agent = _agent(env)
+        for batch_size in sorted({agent.batch_size, 256}):
+            own, theirs = [], []
+            for _ in range(9):
+                own.append(milliseconds(lambda: agent.train(1, batch_size), 1, 8))  # noqa: B023
+                theirs.append(milliseconds(lambda: sac.train(1, 256), 1, 8))
+            assert isinstance(agent.train_freq, TrainFreq)
+            per_step = agent.gradient_steps / agent.train_freq.frequency
+            rows.append(
+                {
+                    "env": env,
+                    "batch_size": batch_size,
+                    "default": batch_size == agent.batch_size,
+                    "ms": median(own),
+                    "ms_per_env_step": median(own) * per_step,
+                    "sac_ms": median(theirs),
+                    "ratio_per_env_step": median(a / b for a, b in zip(own, theirs, strict=True)) * per_step,
+                    "gflop": update_gflop(agent, batch_size),
+                    "parts_ms": update_parts(agent, batch_size),
+                }
+            )
+    return rows
+
+
+def update_gflop(agent: JEPA, batch_size: int) -> float:
+    """Floating-point operations of the matrix products of one update, forwards and backwards."""
+    with FlopCounterMode(display=False) as counter:
+        agent.train(1, batch_size)
+    return counter.get_total_flops() / 1e9
+
+
+def update_parts(agent: JEPA, batch_size: int, updates: int = 40) -> dict[str, float]:
+    """Milliseconds of each part of an update; what is left over is losses' bookkeeping and logging."""
+    parts = {
+        "sample": (agent.replay_buffer, "sample_sequences"),
+        "representation": (agent, "_learn_representation"),
+        "value": (agent, "_learn_value"),
+        "actor": (agent, "_learn_actor"),
+        "optimiser": (agent.policy.optimizer, "step"),
+        "targets": (agent, "_update_targets"),
+    }
+    spent: dict[str, float] = {}
+    originals = {name: getattr(owner, method) for name, (owner, method) in parts.items()}
+    for name, (owner, method) in parts.items():
+        setattr(owner, method, _timed(originals[name], name, spent))
+    try:
+        total = milliseconds(lambda: agent.train(1, batch_size), 1, updates)
+    finally:
+        for owner, method in parts.values():
+            delattr(owner, method)
+    each = {name: 1e3 * seconds / updates for name, seconds in spent.items()}
+    return {**each, "rest": total - sum(each.values())}
+
+
+def plan_speed() -> list[dict[str, Any]]:
+    """A step in Mode-2 for each planner and number of environments, encoding and remembering included."""
+    kinds = [(BOX, PlannerConfig()), (BOX, PlannerConfig("gradient")), (DISCRETE, PlannerConfig())]
+    rows = []
+    for env, planner in kinds:
+        agent = JEPA("MlpPolicy", env, seed=0, mode="planner", planner=planner, device="cpu")
+        for n_envs in (1, 8, 64):
+            ms = _predict_ms(agent, n_envs, repeats=max(60 // n_envs, 7))
+            name = type(agent.policy.planner).__name__
+            rows.append({"env": env, "planner": name, "n_envs": n_envs, "ms": ms, "ms_per_env": ms / n_envs})
+    agent = JEPA("MlpPolicy", BOX, seed=0, mode="planner", planner=TDMPC2, policy_kwargs=TDMPC2_SIZES)
+    ms = _predict_ms(agent, 1, repeats=9)
+    with FlopCounterMode(display=False) as counter:
+        agent.predict(_observations(agent, 1), deterministic=True)
+    own = {"env": BOX, "n_envs": 1, "gflop": counter.get_total_flops() / 1e9}
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        low = _predict_ms(agent, 1, repeats=9)
+    for name, cost in (("MPPI at TD-MPC2's setting", ms), ("the same in bfloat16", low)):
+        rows.append({**own, "planner": name, "ms": cost, "ms_per_env": cost})
+    return rows
+
+
+def predict_speed() -> list[dict[str, Any]]:
+    """Mode-1 at batch 1, beside SAC's actor on the same observation."""
+    sac = SAC("MlpPolicy", BOX, seed=0, buffer_size=1, device="cpu")
+    agent = JEPA("MlpPolicy", BOX, seed=0, mode="actor", device="cpu")
+    obs = _observations(agent, 1)[0]
+    rows: dict[str, list[float]] = {"JEPA (actor)": [], "SAC": []}
+    for _ in range(9):
+        for name, model in zip(rows, (agent, sac), strict=True):
+            rows[name].append(milliseconds(lambda: model.predict(obs, deterministic=True), 1, 200))  # noqa: B023
+    return [{"agent": name, "us": 1e3 * median(times)} for name, times in rows.items()]
+
+
+def training_speed(steps: int = 300) -> list[dict[str, Any]]:
+    """Environment steps per CPU second once learning has begun, all included."""
+    rows = []
+    for env in (BOX, DISCRETE):
+        agent = JEPA("MlpPolicy", env, seed=0, learning_starts=100, buffer_size=STORED, device="cpu").learn(150)
+        began = time.process_time()
+        agent.learn(steps, reset_num_timesteps=False)
+        rows.append({"env": env, "steps_per_cpu_second": steps / (time.process_time() - began)})
+    return rows
+
+
+def buffer_speed(size: int = 1_000_000) -> dict[str, Any]:
+    """Sampling 256 windows of 6 from a full buffer, and what the buffer takes of memory beside what is stored in it."""
+    process = psutil.Process()
+    before = process.memory_info().rss
+    buffer = _full_buffer(size)
+    taken = process.memory_info().rss - before
+    stored = sum(array.nbytes for array in vars(buffer).values() if isinstance(array, np.ndarray))
+    return {
+        "size": size,
+        "sample_ms": milliseconds(lambda: buffer.sample_sequences(256, 6), 50, 2),
+        "bytes_stored": stored,
+        "memory_ratio": taken / stored,
+    }
+
+
+def growth() -> list[dict[str, Any]]:
+    """How cost grows with each size, the others being the defaults."""
+    rows = []
+
+    def row(what: str, quantity: str, value: Any, ms: float) -> None:
+        rows.append({"what": what, "quantity": quantity, "value": value, "ms": ms})
+
+    agent = _agent(BOX)
+    for batch_size in (64, 128, 256, 512):
+        row("update", "batch_size", batch_size, milliseconds(lambda: agent.train(1, batch_size), 5, 5))  # noqa: B023
+    for width in (64, 128, 256, 512):
+        wide = _agent(BOX, policy_kwargs={"net_arch": (width, width), "head_arch": (width, width)})
+        row("update", "width", width, milliseconds(lambda: wide.train(1, wide.batch_size), 5, 3))  # noqa: B023
+    for horizon in (2, 3, 5, 10):
+        long = _agent(BOX, train_horizon=horizon)
+        row("update", "train_horizon", horizon, milliseconds(lambda: long.train(1, long.batch_size), 5, 3))  # noqa: B023
+    for name, values in {"horizon": (1, 3, 5, 10), "num_samples": (32, 64, 128, 256, 512)}.items():
+        for value in values:
+            planner = PlannerConfig(**{**as_kwargs(PlannerConfig()), name: value})
+            planning = JEPA("MlpPolicy", BOX, seed=0, mode="planner", planner=planner, device="cpu")
+            row("plan", name, value, _predict_ms(planning, 1, repeats=15))
+    for n_envs in (1, 4, 16, 64):
+        row("plan", "n_envs", n_envs, _predict_ms(_agent(BOX), n_envs, repeats=max(30 // n_envs, 5)))
+    for size in (10_000, 100_000, 1_000_000):
+        buffer = _full_buffer(size)
+        row("sample", "buffer_size", size, milliseconds(lambda: buffer.sample_sequences(256, 6), 30, 2))  # noqa: B023
+    return rows
+
+
+# ---------------------------------------------------------------------- tools
+
+
+def milliseconds(call: Callable[[], Any], repeats: int, inner: int) -> float:
+    """Median over ``repeats`` of the CPU milliseconds of a call, each the mean of ``inner`` calls; the first one is free."""
+    call()
+    times = []
+    for _ in range(repeats):
+        began = time.process_time()
+        for _ in range(inner):
+            call()
+        times.append((time.process_time() - began) / inner)
+    return 1e3 * median(times)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """One torch thread inside, as many as before after."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _timed(call: Callable[..., Any], name: str, spent: dict[str, float]) -> Callable[..., Any]:
+    def timed(*args: Any, **kwargs: Any) -> Any:
+        began = time.process_time()
+        result = call(*args, **kwargs)
+        spent[name] = spent.get(name, 0.0) + time.process_time() - began
+        return result
+
+    return timed
+
+
+def _agent(env: str, **settings: Any) -> JEPA:
+    """An agent with experience that has learned nothing from it yet."""
+    agent = JEPA("MlpPolicy", env, seed=0, learning_starts=10**9, buffer_size=STORED, device="cpu", **settings)
+    agent.learn(STORED)
+    agent.set_mode("planner")
+    return agent
+
+
+def _observations(agent: JEPA, n_envs: int) -> np.ndarray:
+    env = agent.get_env()
+    assert env is not None
+    obs = env.reset()
+    assert isinstance(obs, np.ndarray)
+    return np.repeat(obs, n_envs, axis=0)
+
+
+def _predict_ms(agent: JEPA, n_envs: int, repeats: int) -> float:
+    obs = _observations(agent, n_envs)
+    return milliseconds(lambda: agent.predict(obs, deterministic=True), repeats, 2)
+
+
+def _full_buffer(size: int) -> SequenceReplayBuffer:
+    """A ring that has gone round, its episodes 200 steps long."""
+    env = gym.make(BOX)
+    buffer = SequenceReplayBuffer(size, env.observation_space, env.action_space, device="cpu")
+    for array in vars(buffer).values():
+        if isinstance(array, np.ndarray):
+            array.fill(0)
+    buffer.dones[199::200] = 1
+    buffer.full, buffer.pos = True, size // 3
+    return buffer

@@ -1,0 +1,125 @@
+"""A study as a file: which algorithms meet in which environments, for how long, and what counts as solved."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import ArgumentError, ArgumentParser
+
+from jepa_agent.experiments.records import AGENT, RunSpec
+
+
+@dataclass(frozen=True)
+class Task:
+    """How an environment is used in a study.
+
+    Args:
+        threshold: Mean return of an evaluation that counts as solved.
+        n_timesteps: Environment steps of JEPA's runs.
+        random: Mean return of a random policy; normalised scores are 0 there and 1 at the threshold.
+        baselines: What JEPA is compared with.
+        baseline_timesteps: Environment steps of a baseline's runs; as many as JEPA's by default.
+        seeds: Runs of each algorithm, seeds 0, 1, ...
+        eval_freq: Environment steps between evaluations of JEPA.
+        baseline_eval_freq: The same for baselines; as JEPA's by default.
+        env_kwargs: Arguments of the environment.
+    """
+
+    threshold: float
+    n_timesteps: int
+    random: float | None = None
+    baselines: tuple[str, ...] = ()
+    baseline_timesteps: int | None = None
+    seeds: int = 5
+    eval_freq: int = 500
+    baseline_eval_freq: int | None = None
+    env_kwargs: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "baselines", tuple(self.baselines))
+        if self.seeds < 1:
+            raise ValueError(f"seeds must be at least 1, got {self.seeds}")
+        if self.random is not None and self.random >= self.threshold:
+            raise ValueError(f"random {self.random:g} must lie below the threshold {self.threshold:g}")
+
+
+@dataclass(frozen=True)
+class Study:
+    """Everything that decides what is run.
+
+    Args:
+        tasks: By Gymnasium id, or module:EnvId.
+        modes: Who acts when JEPA is evaluated.
+        n_eval_episodes: Episodes per evaluation and mode, the same for all.
+        stop_early: A run ends once every mode has reached the threshold; the same rule for all.
+        overrides: Constructor arguments by algorithm, in place of defaults and tuned settings.
+    """
+
+    tasks: dict[str, Task]
+    modes: tuple[str, ...] = ("actor", "planner")
+    n_eval_episodes: int = 10
+    stop_early: bool = False
+    overrides: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "modes", tuple(self.modes))
+        used = {AGENT, *(name for task in self.tasks.values() for name in task.baselines)}
+        idle = sorted(set(self.overrides) - used)
+        if idle:
+            raise ValueError(f"overrides for {', '.join(idle)}, which no task uses")
+
+    def specs(self) -> list[RunSpec]:
+        """Its runs, seed by seed, so that a study stopped half-way has something to say on every algorithm."""
+        return [
+            self._spec(env, task, algorithm, seed)
+            for env, task in self.tasks.items()
+            for seed in range(task.seeds)
+            for algorithm in (AGENT, *task.baselines)
+        ]
+
+    def thresholds(self) -> dict[str, float]:
+        """The return that counts as solved, by environment."""
+        return {env: task.threshold for env, task in self.tasks.items()}
+
+    def _spec(self, env: str, task: Task, algorithm: str, seed: int) -> RunSpec:
+        own = algorithm == AGENT
+        return RunSpec(
+            algorithm=algorithm,
+            env=env,
+            seed=seed,
+            n_timesteps=task.n_timesteps if own else task.baseline_timesteps or task.n_timesteps,
+            eval_freq=task.eval_freq if own else task.baseline_eval_freq or task.eval_freq,
+            n_eval_episodes=self.n_eval_episodes,
+            modes=self.modes,
+            env_kwargs=task.env_kwargs,
+            overrides=self.overrides.get(algorithm, {}),
+            stop_at=task.threshold if self.stop_early else None,
+        )
+
+
+def read_study(path: Path) -> Study:
+    """A study from its YAML file, whose keys are the fields of `Study` and `Task`. ValueError names what does not fit."""
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: {getattr(error, 'strerror', None) or 'is no text'}") from error
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict) or not content.get("tasks"):
+        raise ValueError(f"{path} is no study: expected a mapping with tasks, each an environment's id and its settings")
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(Study)
+    try:
+        study = Study(**parser.instantiate(parser.parse_object(content)))
+        study.specs()
+        return study
+    except (ArgumentError, ValueError) as error:
+        keys = re.findall(r'Parser key "([^"]+)"', str(error))
+        told = [
+            line.strip() for line in str(error).splitlines() if not re.search("Parser key|class.path|Subclass types", line)
+        ]
+        raise ValueError(": ".join([str(path), *keys, "; ".join(told)])) from error

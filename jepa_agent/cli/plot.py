@@ -1,0 +1,38 @@
+"""``jepa-agent plot``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from jsonargparse.typing import PositiveInt
+
+from jepa_agent.cli.common import Parser, UsageError, say
+from jepa_agent.experiments.figures import plot_series
+from jepa_agent.experiments.series import by_label, read_series
+
+
+def build_parser() -> Parser:
+    """The verb's flags."""
+    parser = Parser(
+        "plot",
+        "Draw learning curves from any mix of run folders: ours, comparisons, monitor files, rl_zoo3's evaluations.npz.",
+        "jepa-agent plot runs/pendulum logs/sac/Pendulum-v1_1 --output curves.png",
+    )
+    parser.add_argument("runs", type=str, nargs="+", help="folders, or evaluations.npz; runs below one folder are averaged")
+    parser.add_argument("--output", type=str, default="curves.png", help="the picture; its suffix decides the format")
+    parser.add_argument("--window", type=PositiveInt, default=10, help="episodes to average in monitor files")
+    return parser
+
+
+def run(argv: Sequence[str]) -> int:
+    """Read, draw, say where."""
+    options = build_parser().parse(argv)
+    output = Path(options.output)
+    try:
+        series = [one for name in options.runs for one in read_series(Path(name), options.window)]
+        plot_series({name: [(s.steps, s.returns) for s in own] for name, own in by_label(series).items()}, output)
+    except (ValueError, OSError) as error:
+        raise UsageError(str(error)) from error
+    say(f"saved to {output}: {len(series)} runs")
+    return 0

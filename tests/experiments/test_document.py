@@ -1,0 +1,135 @@
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jepa_agent.experiments.document import HTML, MARKDOWN, _times, headline, normalised_scores, random_return, write_report
+from jepa_agent.experiments.records import RESULT, Curve, RunSpec, spec_as_dict, write_json
+from jepa_agent.experiments.statistics import summarise
+from jepa_agent.experiments.study import Study, Task
+
+STUDY = Study({"CartPole-v1": Task(475, 400, random=25.0), "Pendulum-v1": Task(-200, 400, random=-1200.0)})
+
+
+def curve(algorithm: str, mode: str, seed: int, means: list[float], env: str = "CartPole-v1") -> Curve:
+    steps = 100 * np.arange(1, len(means) + 1)
+    spec = RunSpec(algorithm, env, seed, 400, 100, 1)
+    return Curve(spec, mode, steps, np.array(means)[:, None], 0.01 * steps * (1 + seed), np.ones(len(means)))
+
+
+CURVES = [
+    *(curve("JEPA", mode, seed, [480.0, 475.0]) for mode in ("actor", "planner") for seed in range(2)),
+    *(curve("PPO", "policy", seed, [5.0, 5.0, 5.0, 500.0]) for seed in range(2)),
+    *(curve("DQN", "policy", seed, [5.0, 5.0, 25.0]) for seed in range(2)),
+    *(curve("JEPA", mode, seed, [-200.0, -150.0], "Pendulum-v1") for mode in ("actor", "planner") for seed in range(2)),
+    *(curve("SAC", "policy", seed, [-900.0, -200.0], "Pendulum-v1") for seed in range(2)),
+]
+
+
+def summaries():
+    thresholds = STUDY.thresholds()
+    return [s for env in thresholds for s in summarise([c for c in CURVES if c.spec.env == env], thresholds[env])]
+
+
+def test_ratios_are_to_the_best_baseline_and_averaged_geometrically() -> None:
+    found = headline(summaries())
+    assert [(r.env, r.mode, r.baseline, r.steps) for r in found["ratios"]] == [
+        ("CartPole-v1", "actor", "PPO", 4.0),
+        ("CartPole-v1", "planner", "PPO", 4.0),
+        ("Pendulum-v1", "actor", "SAC", 2.0),
+        ("Pendulum-v1", "planner", "SAC", 2.0),
+    ]
+    assert found["means"]["actor"]["steps"] == pytest.approx(8**0.5)
+    assert (found["means"]["actor"]["known"], found["means"]["actor"]["tasks"]) == (2, 2)
+
+
+def test_what_costs_more_is_said_to_cost_more() -> None:
+    assert (_times(2.0), _times(0.25)) == ("2.0 times fewer", "4.0 times as many")
+
+
+def test_there_is_no_ratio_where_one_of_the_two_never_got_there() -> None:
+    only = summarise([curve("JEPA", "actor", 0, [1.0]), curve("PPO", "policy", 0, [500.0])], 475)
+    found = headline(only)
+    assert found["ratios"][0].steps is None
+    assert found["means"]["actor"]["steps"] is None
+
+
+def test_scores_are_nought_for_a_random_policy_and_one_at_the_threshold() -> None:
+    scores = normalised_scores(STUDY, CURVES)
+    assert set(scores) == {"JEPA (actor)", "JEPA (planner)", "best baseline"}
+    assert [task.tolist() for task in scores["JEPA (actor)"]] == [[1.0, 1.0], [1.05, 1.05]]
+    assert scores["best baseline"][0].tolist() == [(500 - 25) / 450] * 2  # PPO's, not DQN's
+    assert scores["best baseline"][1].tolist() == [1.0, 1.0]
+
+
+def test_a_random_policy_is_measured_where_the_study_does_not_say() -> None:
+    first = random_return("CartPole-v1", {})
+    assert 15 < first < 35
+    assert random_return("CartPole-v1", {}) == first
+    assert random_return("CartPole-v1", {}, longest=3) == 3.0
+
+
+class Tags(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.sources: list[str] = []
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag, attrs) -> None:
+        self.sources += [value for name, value in attrs if name in ("src", "href")]
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag) -> None:
+        assert self.open.pop() == tag
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("study")
+    for one in CURVES:
+        result = {"spec": spec_as_dict(one.spec), "cpu": "Some <CPU>", "versions": {"torch": "2"}}
+        write_json(one.spec.folder(root) / RESULT, result)
+    write_report(STUDY, CURVES, root, "jepa-agent compare study.yaml")
+    return root
+
+
+def test_the_html_stands_alone_and_is_well_formed(folder: Path) -> None:
+    text = (folder / HTML).read_text()
+    tags = Tags()
+    tags.feed(text)
+    assert tags.open == []
+    assert len(tags.sources) == 6
+    assert all(source.startswith("data:image/png;base64,") for source in tags.sources)
+    assert "Some &lt;CPU&gt;; torch 2" in text
+    assert "2.8 times fewer steps" in text
+
+
+def test_the_markdown_holds_the_same_numbers_and_names_pictures_that_are_there(folder: Path) -> None:
+    text = (folder / MARKDOWN).read_text()
+    assert "**2.8 times fewer steps**" in text
+    assert "| CartPole-v1, 475 | PPO | 2 | 2/2 | 400 (400..400) |" in text
+    assert "`jepa-agent compare study.yaml`" in text
+    pictures = re.findall(r"!\[.*?\]\((.*?)\)", text)
+    assert len(pictures) == 6
+    assert all((folder / name).stat().st_size > 5_000 for name in pictures)
+    rows = [line for line in text.splitlines() if line.startswith("| ")]
+    assert all(row.endswith("|") for row in rows)
+
+
+def test_the_summary_is_written_too(folder: Path) -> None:
+    content = json.loads((folder / "summary.json").read_text())
+    assert len(content["summaries"]) == 7
+    assert content["command"] == "jepa-agent compare study.yaml"
+
+
+def test_a_study_of_one_seed_gives_no_interval(tmp_path: Path) -> None:
+    curves = [one for one in CURVES if one.spec.seed == 0]
+    for one in curves:
+        write_json(one.spec.folder(tmp_path) / RESULT, {"cpu": "c", "versions": {}})
+    write_report(STUDY, curves, tmp_path, "x")
+    aggregated = (tmp_path / MARKDOWN).read_text().split("Over all environments")[1].split("## Pictures")[0]
+    assert aggregated.count("(-)") == 3 * 3

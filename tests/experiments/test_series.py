@@ -1,0 +1,69 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jepa_agent.experiments.records import EVALUATIONS, RESULT, RunSpec, spec_as_dict, write_json
+from jepa_agent.experiments.series import by_label, read_series
+
+ROW = '{"step": 20, "mode": "policy", "returns": [1.0, 3.0], "cpu_seconds": 1.0, "ms_per_step": 0.1}\n'
+
+
+def monitor(path: Path, start: float, episodes: list[tuple[float, int, float]]) -> Path:
+    rows = "".join(f"{reward},{length},{time}\n" for reward, length, time in episodes)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f'#{{"t_start": {start}, "env_id": "x"}}\nr,l,t\n{rows}')
+    return path
+
+
+def test_evaluations_of_sb3_and_the_zoo_are_read_and_seeds_share_their_folders_name(tmp_path: Path) -> None:
+    for seed in (1, 2):
+        folder = tmp_path / "sac" / f"Pendulum-v1_{seed}"
+        folder.mkdir(parents=True)
+        np.savez(folder / "evaluations.npz", timesteps=np.array([10, 20]), results=np.array([[1.0, 3.0], [seed, seed]]))
+    both = read_series(tmp_path / "sac")
+    assert list(by_label(both)) == ["sac"]
+    assert [one.returns.tolist() for one in both] == [[2.0, 1.0], [2.0, 2.0]]
+    [single] = read_series(tmp_path / "sac" / "Pendulum-v1_1")
+    assert (single.label, single.steps.tolist()) == ("Pendulum-v1_1", [10, 20])
+
+
+def test_monitor_files_of_one_run_are_joined_by_the_time_episodes_ended(tmp_path: Path) -> None:
+    monitor(tmp_path / "run" / "0.monitor.csv", 100.0, [(1.0, 5, 1.0), (3.0, 5, 9.0)])
+    monitor(tmp_path / "run" / "1.monitor.csv", 102.0, [(2.0, 10, 1.0)])
+    [series] = read_series(tmp_path / "run", window=1)
+    assert series.returns.tolist() == [1.0, 2.0, 3.0]
+    assert series.steps.tolist() == [5.0, 15.0, 20.0]
+    [smooth] = read_series(tmp_path / "run", window=2)
+    assert smooth.returns.tolist() == [1.5, 2.5]
+    assert smooth.steps.tolist() == [15.0, 20.0]
+    [alone] = read_series(tmp_path / "run" / "1.monitor.csv")
+    assert alone.returns.tolist() == [2.0]
+
+
+def test_comparisons_come_by_algorithm_and_mode(tmp_path: Path) -> None:
+    spec = RunSpec("PPO", "CartPole-v1", 0, 20, 20, 2)
+    write_json(spec.folder(tmp_path) / RESULT, {"spec": spec_as_dict(spec)})
+    (spec.folder(tmp_path) / EVALUATIONS).write_text(ROW)
+    [series] = read_series(tmp_path)
+    assert (series.label, series.steps.tolist(), series.returns.tolist()) == ("CartPole-v1 PPO", [20], [2.0])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("evaluations.npz", "no archive", "not what EvalCallback writes"),
+        ("0.monitor.csv", "r,l,t\n1,2,3\n", "not what SB3's Monitor writes"),
+        ("0.monitor.csv", '#{"t_start": 1.0}\nr,l,t\n', "no episode yet"),
+        ("other.txt", "", r"holds no result\.json"),
+    ],
+)
+def test_what_cannot_be_read_is_named(tmp_path: Path, name: str, content: str, says: str) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ValueError, match=says):
+        read_series(tmp_path)
+
+
+def test_what_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="nowhere does not exist"):
+        read_series(tmp_path / "nowhere")
