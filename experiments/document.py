@@ -26,13 +26,17 @@ from jepa_agent.experiments.figures import (
 from jepa_agent.experiments.records import AGENT, RESULT, Curve
 from jepa_agent.experiments.report import HEADINGS, cells, write_summary
 from jepa_agent.experiments.statistics import (
+    Censored,
     Estimate,
     Summary,
+    censored_median,
     estimate,
+    first_reaching,
     group,
     iqm,
     median,
     optimality_gap,
+    paired_difference,
     probability_of_improvement,
     summarise,
 )
@@ -70,6 +74,8 @@ def write_report(study: Study, curves: Sequence[Curve], folder: Path, command: s
         "episodes": study.n_eval_episodes,
         "headline": headline(summaries),
         "table": {"columns": ["environment", "agent", *HEADINGS], "rows": [_row(summary) for summary in summaries]},
+        "needed": needed(study, curves),
+        "paired": paired(curves),
         "aggregates": aggregates(scores),
         "pictures": pictures,
         "machines": _machines(folder, curves),
@@ -177,6 +183,37 @@ def aggregates(scores: dict[str, list[np.ndarray]]) -> dict[str, Any]:
     return {"columns": ["agent", "runs", "IQM", "median", "optimality gap"], "rows": rows}
 
 
+def needed(study: Study, curves: Sequence[Curve]) -> dict[str, Any]:
+    """What it took to the threshold, runs that never got there counted as given up at their end, as rows of text."""
+    rows = []
+    for (env, algorithm, mode), own in group(curves).items():
+        threshold = study.tasks[env].threshold
+        found = [
+            censored_median(
+                [first_reaching(x, curve.means, threshold) for x, curve in zip(axis, own, strict=True)],
+                [float(x[-1]) for x in axis],
+            )
+            for axis in ([curve.steps for curve in own], [curve.cpu_seconds for curve in own])
+        ]
+        reached = f"{found[0].n_reached}/{found[0].n}"
+        rows.append([env, name_of(algorithm, mode), reached, _needed(found[0], ",.0f"), _needed(found[1], ",.1f")])
+    return {"columns": ["environment", "agent", "reached", "steps", "CPU s"], "rows": rows}
+
+
+def paired(curves: Sequence[Curve]) -> dict[str, Any]:
+    """How much better than Mode-1 every other mode of the same runs ends, as rows of text."""
+    groups = group(curves)
+    rows = []
+    for (env, algorithm, mode), own in groups.items():
+        actor = groups.get((env, algorithm, "actor"))
+        if algorithm != AGENT or mode == "actor" or actor is None:
+            continue
+        by_seed = {curve.spec.seed: curve.means[-1] for curve in actor}
+        found = paired_difference([c.means[-1] for c in own], [by_seed[c.spec.seed] for c in own])
+        rows.append([env, f"{mode} - actor", str(found.n), _text(found)])
+    return {"columns": ["environment", "difference", "n", "final return"], "rows": rows}
+
+
 # ---------------------------------------------------------------------- pictures
 
 
@@ -220,6 +257,14 @@ def _inline(path: Path) -> str:
 
 def _row(summary: Summary) -> list[str]:
     return [f"{summary.env}, {summary.threshold:g}", *cells(summary)]
+
+
+def _needed(found: Censored, style: str) -> str:
+    median = "-" if found.median is None else format(found.median, style)
+    if found.interval is None:
+        return f"{median} (-)"
+    low, high = ("inf" if end == np.inf else format(end, style) for end in found.interval)
+    return f"{median} ({low}..{high})"
 
 
 def _times(ratio: float) -> str:

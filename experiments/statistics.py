@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -194,8 +195,13 @@ def censored_median(reached: Sequence[float | None], given_up: Sequence[float]) 
     interval = None
     if len(events) > 1:
         # Greenwood's interval on the log-log scale, read where it crosses one half (Brookmeyer and Crowley).
-        bounds = survival.confidence_interval(0.95, method="log-log")
-        ends = (_first_at_or_below(band.quantiles, band.probabilities, 0.5) for band in (bounds.low, bounds.high))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # where survival is 0 or 1 there is no interval, as told
+            bounds = survival.confidence_interval(0.95, method="log-log")
+        # Once all runs got there nothing is left to doubt; the formula has no number there.
+        over = survival.probabilities == 0.0
+        bands = (np.where(over, 0.0, band.probabilities) for band in (bounds.low, bounds.high))
+        ends = (_first_at_or_below(survival.quantiles, band, 0.5) for band in bands)
         low, high = (np.inf if end is None else end for end in ends)
         interval = (float(low), float(high))
     return Censored(middle, interval, len(events), n_reached)

@@ -1,16 +1,31 @@
 import json
+import os
 import re
+import shutil
+import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.image import imread
 
-from jepa_agent.experiments.document import HTML, MARKDOWN, _times, headline, normalised_scores, random_return, write_report
+from jepa_agent.experiments.document import (
+    HTML,
+    MARKDOWN,
+    _times,
+    headline,
+    needed,
+    normalised_scores,
+    paired,
+    random_return,
+    write_report,
+)
 from jepa_agent.experiments.records import RESULT, Curve, RunSpec, spec_as_dict, write_json
 from jepa_agent.experiments.statistics import summarise
 from jepa_agent.experiments.study import Study, Task
 
+CHROMIUM = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
 STUDY = Study({"CartPole-v1": Task(475, 400, random=25.0), "Pendulum-v1": Task(-200, 400, random=-1200.0)})
 
 
@@ -108,6 +123,20 @@ def test_the_html_stands_alone_and_is_well_formed(folder: Path) -> None:
     assert "2.8 times fewer steps" in text
 
 
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")
+def test_a_browser_shows_it_without_a_network(folder: Path, tmp_path: Path) -> None:
+    assert CHROMIUM is not None
+    shot = tmp_path / "shot.png"
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size=1000,4000"]
+    command = [CHROMIUM, *flags, f"--screenshot={shot}", "--proxy-server=127.0.0.1:9", f"file://{folder / HTML}"]
+    subprocess.run(command, capture_output=True, timeout=120, check=True, env={**os.environ, "HOME": str(tmp_path)})
+    picture = imread(shot)[..., :3]
+    assert picture.shape[:2] == (4000, 1000)
+    # Words above, figures in colour below.
+    assert picture[:600].std() > 0.05
+    assert (picture[1500:].max(-1) - picture[1500:].min(-1)).max() > 0.5
+
+
 def test_the_markdown_holds_the_same_numbers_and_names_pictures_that_are_there(folder: Path) -> None:
     text = (folder / MARKDOWN).read_text()
     assert "**2.8 times fewer steps**" in text
@@ -118,6 +147,22 @@ def test_the_markdown_holds_the_same_numbers_and_names_pictures_that_are_there(f
     assert all((folder / name).stat().st_size > 5_000 for name in pictures)
     rows = [line for line in text.splitlines() if line.startswith("| ")]
     assert all(row.endswith("|") for row in rows)
+
+
+def test_modes_of_the_same_runs_are_compared_seed_by_seed() -> None:
+    better = [curve("JEPA", "actor", seed, [100.0 * seed]) for seed in range(3)]
+    better += [curve("JEPA", "planner", seed, [100.0 * seed + 5.0 + seed]) for seed in range(3)]
+    [row] = paired(better)["rows"]
+    assert row[:3] == ["CartPole-v1", "planner - actor", "3"]
+    assert row[3].startswith("6.00 (5.")  # of 5, 6 and 7, whatever the seeds do to both
+
+
+def test_runs_that_never_got_there_count_as_given_up() -> None:
+    runs = [curve("PPO", "policy", seed, means) for seed, means in enumerate(([1.0, 500.0], [500.0], [1.0, 1.0]))]
+    [row] = needed(STUDY, runs)["rows"]
+    assert row[:3] == ["CartPole-v1", "PPO", "2/3"]
+    assert row[3].startswith("200 (")
+    assert row[3].endswith("..inf)")
 
 
 def test_the_summary_is_written_too(folder: Path) -> None:
@@ -132,4 +177,4 @@ def test_a_study_of_one_seed_gives_no_interval(tmp_path: Path) -> None:
         write_json(one.spec.folder(tmp_path) / RESULT, {"cpu": "c", "versions": {}})
     write_report(STUDY, curves, tmp_path, "x")
     aggregated = (tmp_path / MARKDOWN).read_text().split("Over all environments")[1].split("## Pictures")[0]
-    assert aggregated.count("(-)") == 3 * 3
+    assert aggregated.count("(-)") == 3 * 3  # three agents, three statistics

@@ -179,3 +179,10 @@ def test_the_interval_of_a_median_is_open_where_runs_never_got_there() -> None:
     assert found.interval is not None
     assert found.interval[1] == np.inf
     assert censored_median([7.0], [9]) == (7.0, None, 1, 1)
+
+
+def test_the_interval_ends_with_the_last_run_where_all_got_there() -> None:
+    found = censored_median([1.0, 2.0, 3.0, 4.0, 9.0], [10] * 5)
+    assert found.median == 3.0
+    assert found.interval is not None
+    assert found.interval[0] < 3.0 < found.interval[1] <= 9.0
