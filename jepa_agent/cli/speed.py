@@ -77,7 +77,8 @@ def _cell(name: str, spec: str = "") -> Callable[[Row], str]:
 def _table(title: str, rows: Sequence[Row], columns: dict[str, Callable[[Row], str]]) -> None:
     table = Table(title=title, title_justify="left")
     for name in columns:
-        table.add_column(name, justify="right" if name not in ("environment", "env", "planner", "agent", "what") else "left")
+        words = name in ("environment", "env", "planner", "agent", "what")
+        table.add_column(name, justify="left" if words else "right", overflow="fold")
     for row in rows:
         table.add_row(*(cell(row) for cell in columns.values()))
     console.print(table)
