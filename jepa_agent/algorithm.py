@@ -13,6 +13,7 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Rollout
 from torch import Tensor
 
 from jepa_agent.config import AgentConfig, PlannerConfig, as_kwargs
+from jepa_agent.diagnostics import check_finite, decision_measures
 from jepa_agent.losses.actor import distillation_loss, value_gradient_loss
 from jepa_agent.losses.energy import energy_loss
 from jepa_agent.losses.prediction import cost_loss, prediction_loss, termination_loss
@@ -294,17 +295,10 @@ class JEPA(SavableAlgorithm):
             noise = torch.as_tensor(action_noise(), dtype=torch.float32, device=self.device).reshape(n_envs, -1)
         self.last_decision, memory = policy.act(obs, before.clear(starts), deterministic=False, noise=noise)
         self._state = memory.pack()
-        self._record_decision(self.last_decision)
+        for name, value in decision_measures(self.last_decision, policy.mode_switch.watchful).items():
+            self.logger.record_mean(name, value)
         action = policy.to_env(self.last_decision.action)
         return action, policy.scale_action(action) if policy.squash_output else action
-
-    def _record_decision(self, decision: Decision) -> None:
-        self.logger.record_mean("mode/planner_fraction", float(decision.planned.float().mean()))
-        if self.policy.mode_switch.watchful:
-            self.logger.record_mean("latent/surprise", float(decision.surprise.mean()))
-        if decision.searched.any():
-            self.logger.record_mean("plan/gain", float(decision.gain[decision.searched].mean()))
-            self.logger.record_mean("plan/disagreement", float(decision.disagreement[decision.searched].mean()))
 
     def _store_transition(
         self,
@@ -317,11 +311,8 @@ class JEPA(SavableAlgorithm):
     ) -> None:
         assert isinstance(replay_buffer, SequenceReplayBuffer)
         assert isinstance(self._last_obs, np.ndarray)
-        for name, values in (("reward", reward), ("observation", np.asarray(new_obs))):
-            bad = [i for i, row in enumerate(values) if not np.isfinite(row).all()]
-            if bad:
-                where = f"environment {bad[0]}, step {self.num_timesteps}"
-                raise ValueError(f"{where}: the {name} is not finite: {values[bad[0]]}; nothing can be learned from it")
+        check_finite("reward", reward, self.num_timesteps)
+        check_finite("observation", np.asarray(new_obs), self.num_timesteps)
         if self.last_decision is not None:
             mean, std = self.last_decision.plan_mean, self.last_decision.plan_std
             replay_buffer.stage_plan(mean.cpu().numpy(), std.cpu().numpy())

@@ -1,12 +1,13 @@
-"""Measures of what the world model knows; pure functions of a model and a batch."""
+"""Measures of what the world model knows and of what was decided; pure functions."""
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from jepa_agent.losses.prediction import prediction_loss
 from jepa_agent.tensor_ops import effective_rank, masked_mean
-from jepa_agent.types import SequenceBatch
+from jepa_agent.types import Decision, SequenceBatch
 from jepa_agent.world_model import WorldModel
 
 
@@ -26,3 +27,23 @@ def latent_health(model: WorldModel, batch: SequenceBatch) -> dict[str, float]:
         "error_first": float(masked_mean(error[:, :1], batch.mask[:, :1]) / variance),
         "error_last": float(masked_mean(error[:, -1:], batch.mask[:, -1:]) / variance),
     }
+
+
+def decision_measures(decision: Decision, watchful: bool) -> dict[str, float]:
+    """Who acted, and why, by log key; surprise only where the mode switch is ``watchful``, gains only where one searched."""
+    measures = {"mode/planner_fraction": float(decision.planned.float().mean())}
+    if watchful:
+        measures["latent/surprise"] = float(decision.surprise.mean())
+    if decision.searched.any():
+        measures["plan/gain"] = float(decision.gain[decision.searched].mean())
+        measures["plan/disagreement"] = float(decision.disagreement[decision.searched].mean())
+    return measures
+
+
+def check_finite(name: str, values: np.ndarray, step: int) -> None:
+    """``ValueError`` that says which environment gave a value ``(n_envs, ...)`` that is not finite, and when."""
+    if np.isfinite(values).all():
+        return
+    bad = next(i for i, row in enumerate(values) if not np.isfinite(row).all())
+    where = f"environment {bad}, step {step}"
+    raise ValueError(f"{where}: the {name} is not finite: {values[bad]}; nothing can be learned from it")
