@@ -104,10 +104,20 @@ def make_baseline(
     if "noise_type" in chosen:
         chosen["action_noise"] = _noise(chosen.pop("noise_type"), chosen.pop("noise_std"), env.action_space)
     policy = chosen.pop("policy", "MlpPolicy")
-    arguments = {name: _schedule(value) for name, value in chosen.items()}
-    if isinstance(arguments.get("policy_kwargs", {}).get("activation_fn"), str):
-        arguments["policy_kwargs"]["activation_fn"] = getattr(nn, arguments["policy_kwargs"]["activation_fn"])
+    arguments = {name: _schedule(value) for name, value in with_classes(chosen).items()}
     return algorithm_class(algorithm)(policy, env, seed=seed, device="cpu", **arguments)
+
+
+def with_classes(arguments: dict[str, Any]) -> dict[str, Any]:
+    """A copy of constructor arguments as a file has them, the name of an activation turned into torch's class."""
+    given = copy.deepcopy(arguments)
+    chosen = given.get("policy_kwargs", {})
+    if isinstance(chosen.get("activation_fn"), str):
+        name = chosen["activation_fn"]
+        if not isinstance(getattr(nn, name, None), type):
+            raise ValueError(f"activation_fn must be the name of a class of torch.nn, such as ReLU, got {name!r}")
+        chosen["activation_fn"] = getattr(nn, name)
+    return given
 
 
 @functools.cache

@@ -140,16 +140,18 @@ def _ratios(env: str, summaries: Sequence[Summary]) -> list[Ratio]:
 def normalised_scores(study: Study, curves: Sequence[Curve]) -> dict[str, list[np.ndarray]]:
     """By agent, one array of runs per task: the last evaluation, 0 being a random policy and 1 the threshold.
 
-    Agents that ran on every task come by name. Baselines that did not are joined: ``best baseline`` is, task by task, the
-    one whose runs ended best.
+    Tasks that a random policy solves are left out. Agents that ran on every task come by name. Baselines that did not are
+    joined: ``best baseline`` is, task by task, the one whose runs ended best.
     """
     found: dict[str, dict[str, np.ndarray]] = {}
     for (env, algorithm, mode), own in group(curves).items():
         task = study.tasks[env]
         low = random_return(env, task.env_kwargs) if task.random is None else task.random
+        if low >= task.threshold:  # nothing to normalise by: acting at random solves it
+            continue
         finals = np.array([curve.means[-1] for curve in own])
         found.setdefault(name_of(algorithm, mode), {})[env] = (finals - low) / (task.threshold - low)
-    envs = list(dict.fromkeys(curve.spec.env for curve in curves))
+    envs = list(dict.fromkeys(env for tasks in found.values() for env in tasks))
     complete = {name: [tasks[env] for env in envs] for name, tasks in found.items() if set(tasks) == set(envs)}
     baselines = {name: tasks for name, tasks in found.items() if not name.startswith(f"{AGENT} (")}
     if len(envs) > 1 and all(any(env in tasks for tasks in baselines.values()) for env in envs):
@@ -232,8 +234,9 @@ def draw(
     pictures.append(Picture(f"{FIGURES}/needed.png", "Environment steps until an evaluation first reached the threshold."))
     plot_cost_of_acting(summaries, folder / FIGURES / "acting.png")
     pictures.append(Picture(f"{FIGURES}/acting.png", "What an action costs and what it brings; JEPA in each of its modes."))
-    plot_profiles(scores, folder / FIGURES / "profile.png")
-    pictures.append(Picture(f"{FIGURES}/profile.png", "Performance profile: the share of runs that end above a score."))
+    if scores:
+        plot_profiles(scores, folder / FIGURES / "profile.png")
+        pictures.append(Picture(f"{FIGURES}/profile.png", "Performance profile: the share of runs that end above a score."))
     ours = {name: own for name, own in scores.items() if name.startswith(f"{AGENT} (")}
     theirs = {name: own for name, own in scores.items() if name not in ours}
     chances = {

@@ -64,11 +64,15 @@ def cost_per_step(specs: Sequence[RunSpec], root: Path) -> dict[RunKey, float]:
     }
 
 
-def remaining_seconds(todo: Sequence[RunSpec], specs: Sequence[RunSpec], root: Path, jobs: int) -> float:
-    """Seconds until all of ``todo`` is done with ``jobs`` at a time, if every run goes to its last step."""
+def remaining_seconds(
+    waiting: Sequence[RunSpec], running: Sequence[RunSpec], specs: Sequence[RunSpec], root: Path, jobs: int
+) -> float:
+    """Seconds until all runs are done with ``jobs`` at a time, if each goes to its last step. What lies about of a run
+    that is still waiting does not count: it starts afresh."""
     rates = cost_per_step(specs, root)
-    total = sum((spec.n_timesteps - read_progress(spec, root).step) * rates[key(spec)] for spec in todo)
-    return total / max(min(jobs, len(todo)), 1)
+    total = sum(spec.n_timesteps * rates[key(spec)] for spec in waiting)
+    total += sum((spec.n_timesteps - read_progress(spec, root).step) * rates[key(spec)] for spec in running)
+    return total / max(min(jobs, len(waiting) + len(running)), 1)
 
 
 class RunKey(NamedTuple):

@@ -49,8 +49,9 @@ class RayJob:
             return 1
 
     def stop(self) -> None:
-        """Cancel it."""
+        """Cancel it, and wait until the cluster says so."""
         ray.cancel(self.reference, force=True)
+        ray.wait([self.reference], timeout=30)
 
 
 def _do(name: str) -> int:

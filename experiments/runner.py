@@ -9,14 +9,14 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.env_util import make_vec_env
 
 from jepa_agent.config import PlannerConfig
-from jepa_agent.experiments.baselines import make_baseline
+from jepa_agent.experiments.baselines import make_baseline, with_classes
 from jepa_agent.experiments.evaluation import Evaluator
 from jepa_agent.experiments.machine import cpu_model, versions
 from jepa_agent.experiments.records import (
@@ -157,6 +157,7 @@ def run_all(
                 spec = waiting.pop(0)
                 folder = spec.folder(root)
                 write_json(folder / SPEC, spec_as_dict(spec))
+                (folder / EVALUATIONS).unlink(missing_ok=True)  # an interrupted run's; it starts afresh
                 running.append((launcher.start(spec, folder), spec))
                 on_event(Event("started", spec, folder))
             time.sleep(0.05)
@@ -200,7 +201,7 @@ def _build(spec: RunSpec) -> BaseAlgorithm:
         return make_baseline(spec.algorithm, spec.env, spec.seed, spec.env_kwargs, spec.overrides)
     from jepa_agent.algorithm import JEPA
 
-    chosen: dict[str, Any] = dict(spec.overrides)
+    chosen = with_classes(spec.overrides)
     if "planner" in chosen:
         chosen["planner"] = PlannerConfig(**chosen["planner"])
     env = make_vec_env(spec.env, chosen.pop("n_envs", 1), seed=spec.seed, env_kwargs=spec.env_kwargs)
@@ -208,7 +209,7 @@ def _build(spec: RunSpec) -> BaseAlgorithm:
 
 
 def _last_line(log: Path) -> str:
-    lines = log.read_text(errors="replace").strip().splitlines()
+    lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
     return lines[-1] if lines else ""
 
 

@@ -117,7 +117,7 @@ def read_study(path: Path) -> Study:
         study = Study(**parser.instantiate(parser.parse_object(content)))
         study.specs()
         return study
-    except (ArgumentError, ValueError) as error:
+    except (ArgumentError, ValueError, TypeError) as error:
         keys = re.findall(r'Parser key "([^"]+)"', str(error))
         told = [
             line.strip() for line in str(error).splitlines() if not re.search("Parser key|class.path|Subclass types", line)

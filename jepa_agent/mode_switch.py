@@ -16,7 +16,7 @@ from jepa_agent.working_memory import WorkingMemory
 class ModeSwitch(ABC):
     """Decides twice: before the search whether it is worth making, after it whether its plan is worth executing.
 
-    ``watchful``: surprise and cost of every step are worth computing; a switch that never looks spares the time.
+    ``watchful`` is false only for a switch that never plans: it spares the time to keep track of costs and surprises.
     """
 
     watchful: ClassVar[bool] = True

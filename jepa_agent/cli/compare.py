@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import timedelta
@@ -194,7 +195,7 @@ def dry_run(specs: Sequence[RunSpec], folder: Path, jobs: int) -> None:
         own = [spec for spec in todo if (spec.env, spec.algorithm) == (env, algorithm)]
         table.add_row(env, algorithm, ", ".join(str(spec.seed) for spec in own), f"{own[0].n_timesteps:,}")
     console.print(table)
-    seconds = remaining_seconds(todo, specs, folder, jobs)
+    seconds = remaining_seconds(todo, [], specs, folder, jobs)
     say(f"about {_duration(seconds)}, less where runs stop early; nothing has been started")
 
 
@@ -215,15 +216,14 @@ def launcher_of(address: str | None) -> Launcher:
 def watch(specs: Sequence[RunSpec], folder: Path, jobs: int, launcher: Launcher) -> list[Failure]:
     """Do the runs, showing how they get on."""
     running: dict[str, RunSpec] = {}
-    done = {"skipped": 0, "finished": 0, "failed": 0}
+    over: dict[str, str] = {}  # how each run that is over came out
     shown = 0.0
 
     def table() -> Table:
-        over = sum(done.values())
-        todo = [spec for spec in specs if spec in running.values()] + list(specs[over + len(running) :])
-        left = _duration(remaining_seconds(todo, specs, folder, jobs))
-        counts = ", ".join(f"{count} {kind}" for kind, count in done.items() if count)
-        lines = Table(title=f"{over} of {len(specs)} runs over ({counts or 'none yet'}); about {left} to go")
+        waiting = [spec for spec in specs if str(spec.folder(folder)) not in {*over, *running}]
+        left = _duration(remaining_seconds(waiting, list(running.values()), specs, folder, jobs))
+        counts = ", ".join(f"{count} {kind}" for kind, count in Counter(over.values()).items())
+        lines = Table(title=f"{len(over)} of {len(specs)} runs over ({counts or 'none yet'}); about {left} to go")
         for column in ("environment", "algorithm", "seed", "steps", "latest returns"):
             lines.add_column(column)
         for spec in running.values():
@@ -240,7 +240,7 @@ def watch(specs: Sequence[RunSpec], folder: Path, jobs: int, launcher: Launcher)
                 running[name] = event.spec
             else:
                 running.pop(name, None)
-                done[event.kind] += 1
+                over[name] = event.kind
             what = f"{event.spec.env}  {event.spec.algorithm} seed {event.spec.seed}"
             live.console.print(f"{event.kind:>9}  {what}", highlight=False)
 

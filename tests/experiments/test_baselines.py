@@ -4,6 +4,7 @@ from gymnasium import spaces
 from stable_baselines3 import DQN, PPO, TD3
 from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.vec_env import VecNormalize
+from torch import nn
 
 from jepa_agent.experiments.baselines import BASELINES, algorithm_class, fits, make_baseline, settings
 
@@ -122,3 +123,12 @@ def test_what_is_no_algorithm_is_refused(name: str, says: str) -> None:
 
 def test_names_are_taken_as_papers_spell_them() -> None:
     assert algorithm_class("QR-DQN") is algorithm_class("QRDQN")
+
+
+def test_activations_are_named_and_the_callers_settings_stay_as_they_are() -> None:
+    overrides = {"policy_kwargs": {"activation_fn": "ELU"}}
+    model = make_baseline("PPO", "CartPole-v1", 0, overrides=overrides)
+    assert model.policy.activation_fn is nn.ELU
+    assert overrides == {"policy_kwargs": {"activation_fn": "ELU"}}
+    with pytest.raises(ValueError, match="such as ReLU, got 'Relu'"):
+        make_baseline("PPO", "CartPole-v1", 0, overrides={"policy_kwargs": {"activation_fn": "Relu"}})

@@ -80,6 +80,16 @@ def test_scores_are_nought_for_a_random_policy_and_one_at_the_threshold() -> Non
     assert scores["best baseline"][1].tolist() == [1.0, 1.0]
 
 
+def test_a_task_that_a_random_policy_solves_is_left_out(tmp_path: Path) -> None:
+    easy = Study({"CartPole-v1": Task(10, 400)})
+    runs = [curve("PPO", "policy", seed, [500.0]) for seed in range(2)]
+    assert normalised_scores(easy, runs) == {}
+    write_json(runs[0].spec.folder(tmp_path) / RESULT, {"cpu": "c", "versions": {}})
+    write_json(runs[1].spec.folder(tmp_path) / RESULT, {"cpu": "c", "versions": {}})
+    write_report(easy, runs, tmp_path, "x")
+    assert "profile.png" not in (tmp_path / MARKDOWN).read_text()
+
+
 def test_a_random_policy_is_measured_where_the_study_does_not_say() -> None:
     first = random_return("CartPole-v1", {})
     assert 15 < first < 35

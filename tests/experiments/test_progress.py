@@ -29,7 +29,8 @@ def test_what_is_left_is_reckoned_from_what_finished_runs_took(tmp_path: Path) -
     write_json(SPECS[2].folder(tmp_path) / RESULT, done)
     assert cost_per_step(SPECS, tmp_path)[key(SPECS[3])] == 0.05
     evaluated(SPECS[3], tmp_path, {"step": 600, "mode": "policy", "mean": 1.0})
-    assert remaining_seconds([SPECS[3]], SPECS, tmp_path, jobs=4) == pytest.approx(400 * 0.05)
+    assert remaining_seconds([], [SPECS[3]], SPECS, tmp_path, jobs=4) == pytest.approx(400 * 0.05)
+    assert remaining_seconds([SPECS[3]], [], SPECS, tmp_path, jobs=4) == pytest.approx(1000 * 0.05)  # it starts afresh
     typical = cost_per_step(SPECS, tmp_path)[key(SPECS[0])]
-    assert remaining_seconds(SPECS[:2], SPECS, tmp_path, jobs=2) == pytest.approx(1000 * typical)
-    assert remaining_seconds([], SPECS, tmp_path, jobs=2) == 0.0
+    assert remaining_seconds(SPECS[:2], [], SPECS, tmp_path, jobs=2) == pytest.approx(1000 * typical)
+    assert remaining_seconds([], [], SPECS, tmp_path, jobs=2) == 0.0

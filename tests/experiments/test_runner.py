@@ -19,7 +19,7 @@ from jepa_agent.experiments.runner import Event, run, run_all
 PPO = RunSpec("PPO", "CartPole-v1", 1, 200, 100, 2, overrides={"n_envs": 2, "n_steps": 32})
 DQN = RunSpec("DQN", "CartPole-v1", 1, 200, 80, 2, overrides={"learning_starts": 20, "buffer_size": 200})
 SMALL_JEPA = {"learning_starts": 20, "batch_size": 8, "planner": {"horizon": 2}}
-SMALL_JEPA["policy_kwargs"] = {"latent_dim": 8, "net_arch": [8]}
+SMALL_JEPA["policy_kwargs"] = {"latent_dim": 8, "net_arch": [8], "activation_fn": "SiLU"}
 JEPA = RunSpec("JEPA", "CartPole-v1", 1, 40, 20, 2, overrides=SMALL_JEPA)
 
 
