@@ -150,7 +150,8 @@ class JEPAPolicy(BasePolicy):
     ) -> tuple[np.ndarray, PackedMemory]:
         """Actions for observations ``(*obs_shape)`` or ``(n_envs, *obs_shape)``, and the state to hand to the next call.
 
-        ``state=None`` starts afresh; ``episode_start[i]`` forgets row i. Deterministic calls draw from a generator seeded
+        ``state=None`` starts afresh; ``episode_start[i]`` forgets row i; Mode-1 alone neither reads a state nor leaves more
+        than an empty one. Deterministic calls draw from a generator seeded
         anew, so that equal input gives equal output and nothing else changes.
         """
         if isinstance(observation, tuple):

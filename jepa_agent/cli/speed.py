@@ -19,7 +19,7 @@ def build_parser() -> Parser:
     """The verb's flags."""
     parser = Parser(
         "speed",
-        "Time updates, plans and actions on this machine beside SB3's SAC; two minutes, one thread.",
+        "Time updates, plans and actions on this machine beside SB3's SAC; a minute, one thread.",
         "jepa-agent speed --output runs/speed.json",
     )
     parser.add_argument("--output", type=str, default="runs/speed.json", help="where the numbers go, as JSON")
