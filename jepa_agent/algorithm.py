@@ -14,6 +14,7 @@ from torch import Tensor
 
 from jepa_agent.config import AgentConfig, PlannerConfig, as_kwargs
 from jepa_agent.diagnostics import check_finite, decision_measures
+from jepa_agent.exploration import RandomActions
 from jepa_agent.losses.actor import distillation_loss, value_gradient_loss
 from jepa_agent.losses.energy import energy_loss
 from jepa_agent.losses.prediction import cost_loss, prediction_loss, termination_loss
@@ -29,6 +30,7 @@ from jepa_agent.types import Decision, SequenceBatch
 from jepa_agent.working_memory import PackedMemory
 
 _DEFAULT = AgentConfig()
+_PATIENCE = 4
 
 
 class JEPA(SavableAlgorithm):
@@ -162,6 +164,7 @@ class JEPA(SavableAlgorithm):
         self.world_model = self.policy.world_model
         self.world_model_target = self.policy.world_model_target
         self.value_spread = torch.ones((), device=self.device)
+        self._random_actions = RandomActions(self.action_space, self.n_envs)
         # Listed once: walking all modules costs more than the arithmetic on their parameters.
         self._parameters: list[Tensor] = list(self.world_model.parameters())
         self._target_parameters: list[Tensor] = list(self.world_model_target.parameters())
@@ -261,7 +264,8 @@ class JEPA(SavableAlgorithm):
             self.value_spread.lerp_(spread(cost_to_go).clamp(min=1e-3), 0.01)
             plan_cost = heads.cost_to_go.dealt(z, batch.plan_mean, judges=1)[0]
         planned = (batch.plan_std[:, 0] >= 0) & (at[1] == 0)
-        pull = distillation_loss(actor.imitation(output, batch.plan_mean), cost_to_go, plan_cost, planned)
+        promise = (cost_to_go - plan_cost) / self.value_spread
+        pull = distillation_loss(actor.imitation(output, batch.plan_mean), promise, planned)
         terms = {
             "actor": masked_mean(value_gradient_loss(cost_to_go, self.value_spread), weight),
             "distillation": self.distillation_coef * pull.mean(),
@@ -281,8 +285,9 @@ class JEPA(SavableAlgorithm):
     ) -> tuple[np.ndarray, np.ndarray]:
         """As SB3's, with working memory threaded from step to step and what was decided kept for storing."""
         self.last_decision = None
-        if self.num_timesteps < learning_starts:
-            return super()._sample_action(learning_starts, action_noise, n_envs)
+        if self._knows_nothing(learning_starts):
+            action = self._random_actions()
+            return action, self.policy.scale_action(action) if self.policy.squash_output else action
         policy = self.policy
         assert self._last_obs is not None
         assert self._last_episode_starts is not None
@@ -299,6 +304,13 @@ class JEPA(SavableAlgorithm):
             self.logger.record_mean(name, value)
         action = policy.to_env(self.last_decision.action)
         return action, policy.scale_action(action) if policy.squash_output else action
+
+    def _knows_nothing(self, learning_starts: int) -> bool:
+        """Whether to act at random still: for ``learning_starts`` steps, and on to the end of a first episode unless that is
+        far off; how it ends may be all there is to learn."""
+        return self.num_timesteps < learning_starts or (
+            self._episode_num == 0 and self.num_timesteps < _PATIENCE * learning_starts
+        )
 
     def _store_transition(
         self,

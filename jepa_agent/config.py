@@ -124,11 +124,11 @@ class AgentConfig:
     buffer_size: int = 1_000_000
     learning_starts: int = 300
     batch_size: int = 192
-    tau: float = 0.1
+    tau: float = 0.2
     gamma: float = 0.99
     train_freq: int = 2
     gradient_steps: int = 1
-    n_steps: int = 10
+    n_steps: int = 5
     train_horizon: int = 3
     exploration_std: float = 0.2
     target_noise: float = 0.2

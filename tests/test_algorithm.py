@@ -83,16 +83,19 @@ def test_the_mode_changes_without_retraining(small):
 
 
 def test_executed_plans_reach_the_buffer_and_actor_steps_do_not(small):
-    planned, acted = (small("Pendulum-v1", mode=mode).learn(60).replay_buffer for mode in ("planner", "actor"))
+    planned, acted = (
+        small("Pendulum-v1", mode=mode, learning_starts=5).learn(60).replay_buffer for mode in ("planner", "actor")
+    )
     assert (planned.plan_std[20:60] >= 0).all()
-    assert (planned.plan_std[:20] < 0).all()  # warm-up
+    assert (planned.plan_std[:20] < 0).all()  # still at random: no episode has ended
     assert (acted.plan_std[:60] < 0).all()
     assert np.abs(planned.plan_mean[20:60]).max() <= 1.0
 
 
 def test_memory_records_the_executed_action_with_the_noise_added_after_planning(small):
     noise = NormalActionNoise(np.full(1, 5.0), np.zeros(1))  # pushes every action to the upper bound
-    model = small("Pendulum-v1", action_noise=noise, exploration_std=0.0, gradient_steps=0).learn(40)
+    settings = {"exploration_std": 0.0, "gradient_steps": 0, "learning_starts": 5}
+    model = small("Pendulum-v1", action_noise=noise, **settings).learn(40)
     assert model._state is not None
     memory = model.policy.recall(model._state, 1)
     assert memory.actions[0, 0, 0] == 1.0

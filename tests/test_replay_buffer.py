@@ -67,6 +67,12 @@ def test_environments_are_kept_apart():
     assert batch.obs[0, :, 0].tolist() == [2002, 2003, 2004, 2005, 2006]
 
 
+def test_windows_start_more_often_the_newer_the_step():
+    starts = filled(145, size=100).sample_sequences(20_000, 3).obs[:, 0, 0] - 45
+    share = np.histogram(starts, bins=[0, 50, 100])[0] / 20_000
+    np.testing.assert_allclose(share, [0.25, 0.75], atol=0.02)
+
+
 def test_every_stored_transition_can_start_a_window():
     np.random.seed(0)
     starts = filled(25, size=10).sample_sequences(500, 3).obs[:, 0, 0]

@@ -10,10 +10,11 @@ def value_gradient_loss(cost_to_go: Tensor, spread: Tensor) -> Tensor:
     return cost_to_go / spread
 
 
-def distillation_loss(imitation: Tensor, actor_cost: Tensor, plan_cost: Tensor, planned: Tensor) -> Tensor:
-    """Pull towards a stored plan only where Mode-2 acted and its action still looks cheaper than the actor's own.
+def distillation_loss(imitation: Tensor, promise: Tensor, planned: Tensor) -> Tensor:
+    """Pull towards a stored plan where Mode-2 acted, as strongly as its action still promises to be cheaper than the
+    actor's own, up to 1.
 
-    All ``(B,)``; the two costs gate and carry no gradient (the filter of Nair et al., 1709.10089), so a stale plan is
-    forgotten as soon as the actor does better.
+    All ``(B,)``, ``promise`` in units of the costs-to-go's spread over states. It weighs and carries no gradient (compare
+    the filter of Nair et al., 1709.10089), so a stale plan is forgotten as the actor catches up.
     """
-    return imitation * ((plan_cost < actor_cost) & planned).float().detach()
+    return imitation * (promise.clamp(0.0, 1.0) * planned).detach()

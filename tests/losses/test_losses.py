@@ -66,10 +66,16 @@ def test_termination_loss_is_the_cross_entropy():
     assert loss.item() == pytest.approx(math.log(2.0))
 
 
-@pytest.mark.parametrize(("plan_cost", "planned", "pulls"), [(0.0, True, True), (0.0, False, False), (2.0, True, False)])
-def test_only_plans_that_still_look_better_are_imitated(plan_cost, planned, pulls):
-    loss = distillation_loss(torch.tensor([3.0]), torch.tensor([1.0]), torch.tensor([plan_cost]), torch.tensor([planned]))
-    assert loss.item() == (3.0 if pulls else 0.0)
+@pytest.mark.parametrize(
+    ("promise", "planned", "pull"), [(9.0, True, 3.0), (0.5, True, 1.5), (-2.0, True, 0.0), (9.0, False, 0.0)]
+)
+def test_a_plan_pulls_as_strongly_as_it_promises_to_be_better(promise, planned, pull):
+    imitation = torch.tensor([3.0], requires_grad=True)
+    weight = torch.tensor([promise], requires_grad=True)
+    loss = distillation_loss(imitation, weight, torch.tensor([planned]))
+    assert loss.item() == pull
+    loss.sum().backward()
+    assert weight.grad is None
 
 
 def test_energy_is_satisfied_once_the_margin_is_kept():
