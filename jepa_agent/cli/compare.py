@@ -39,12 +39,13 @@ def build_parser() -> Parser:
     )
     parser.add_argument("--config", action="config", help="YAML file with any of these settings")
     parser.add_argument(
-        "study", type=str, nargs="?", help="YAML file of a study; flags other than the next four are its own"
+        "study", type=str, nargs="?", help="YAML file of a study; flags other than the next five are its own"
     )
     parser.add_argument("--output", type=str, required=True, help="folder of the study; run again to go on where it stopped")
     parser.add_argument("--jobs", type=PositiveInt, default=os.cpu_count() or 1, help="runs at the same time")
     parser.add_argument("--ray", type=str, help="address of a Ray cluster to run on, or auto; needs the extra ray")
     parser.add_argument("--dry-run", action="store_true", help="say what would be run and how long it should take")
+    parser.add_argument("--report-only", action="store_true", help="run nothing, report on what has finished so far")
     parser.add_argument("--env", type=str, help="Gymnasium id, or module:EnvId")
     parser.add_argument("--env-kwargs", type=dict[str, Any], default={}, help="arguments of the environment, key:value ...")
     names = f"of {', '.join(BASELINES)}, or module:Class; PPO, DQN, SAC and TD3 where they fit by default"
@@ -73,9 +74,12 @@ def run(argv: Sequence[str]) -> int:
     study = study_of(options, parser)
     check(study)
     specs = study.specs()
+    command = f"jepa-agent compare {shlex.join(arg for arg in argv if arg != '--report-only')}"
     if options.dry_run:
         dry_run(specs, folder, options.jobs)
         return 0
+    if options.report_only:
+        return report(study, specs, folder, command)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         failures = watch(specs, folder, options.jobs, launcher_of(options.ray))
@@ -84,7 +88,7 @@ def run(argv: Sequence[str]) -> int:
     for failure in failures:
         what = f"{failure.spec.algorithm} seed {failure.spec.seed} in {failure.spec.env}"
         say(f"failed: {what}: {failure.reason} ({failure.log})")
-    return report(study, specs, folder, f"jepa-agent compare {shlex.join(argv)}") or int(bool(failures))
+    return report(study, specs, folder, command) or int(bool(failures))
 
 
 def report(study: Study, specs: Sequence[RunSpec], folder: Path, command: str) -> int:
@@ -110,7 +114,7 @@ def study_of(options: Namespace, parser: Parser) -> Study:
     try:
         if options.study is None:
             return quick_study(options)
-        own = {"study", "output", "jobs", "dry_run", "config", "ray"}
+        own = {"study", "output", "jobs", "dry_run", "report_only", "config", "ray"}
         defaults = parser.get_defaults()
         surplus = [name for name in vars(options) if name not in own and options[name] != defaults.get(name)]
         surplus = [name for name in surplus if name not in ("agent", "model", "planner") or not _is_default(options[name])]

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -109,6 +110,21 @@ def test_compare_reads_a_study_and_says_first_what_it_would_do(tmp_path, capsys)
     assert "| best baseline | 2 |" in report
     assert main([*call, "--dry-run"]) == 0
     assert "0 of 5 runs to do" in capsys.readouterr().out
+
+
+def test_compare_reports_on_what_has_finished_without_running_the_rest(tmp_path, capsys):
+    (tmp_path / "study.yaml").write_text(STUDY)
+    folder = tmp_path / "out"
+    call = ["compare", str(tmp_path / "study.yaml"), "--output", str(folder)]
+    assert main([*call, "--report-only"]) == 1
+    assert "no run finished" in capsys.readouterr().out
+    assert main(call) == 0
+    shutil.rmtree(folder / "JEPA-ActionMatters-v0" / "PPO-seed0")
+    assert main([*call, "--report-only"]) == 0
+    report = (folder / "report.md").read_text()
+    assert "| PPO |" in report.split("ConstantReward-v0", 1)[1]
+    assert not (folder / "JEPA-ActionMatters-v0" / "PPO-seed0").exists()
+    assert "--report-only" not in report  # the command that does it all
 
 
 def test_a_failing_run_is_reported_and_does_not_stop_the_others(tmp_path, capsys):
