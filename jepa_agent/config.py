@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
-PlannerKind = Literal["auto", "mppi", "gradient", "exhaustive"]
+PlannerKind = Literal["auto", "mppi", "cem", "icem", "gradient", "hybrid", "random", "exhaustive"]
 
 
 def as_kwargs(config: Any) -> dict[str, Any]:
@@ -52,19 +52,25 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class PlannerConfig:
-    """Mode-2's search; a planner takes the settings it knows.
+    """Mode-2's search. What is left as it is here is the chosen planner's own default; a setting it does not know is
+    refused.
 
     Args:
-        kind: Which planner; auto is mppi for Box actions and exhaustive for Discrete ones.
-        horizon: Imagined steps H; shortened for discrete actions until max_sequences holds.
-        num_samples: Sequences drawn per iteration (mppi).
-        num_elites: Best sequences kept per iteration (mppi).
-        num_iterations: Refinements: Gaussian refits (mppi) or gradient steps (gradient); 0 takes the planner's own default.
+        kind: Which planner; auto is mppi for Box actions and exhaustive for Discrete ones, which also know cem.
+        horizon: Imagined steps H; exhaustive shortens it until max_sequences holds.
+        num_samples: Sequences drawn per iteration (mppi, cem, icem, random), or before gradients refine the best (hybrid).
+        num_elites: Best sequences kept per iteration (mppi, cem, icem).
+        num_iterations: Refinements: refits of the distribution (mppi, cem, icem) or gradient steps (gradient, hybrid); 0 is
+            the planner's own default.
         temperature: Softness of the weighting by cost, in units of the costs' spread (mppi, exhaustive).
-        init_std: Spread of the first draw around the actor's sequence, actions lying in [-1, 1].
-        num_starts: Sequences optimised side by side (gradient).
-        step_size: Adam's step on the actions (gradient).
+        init_std: Spread of the first draw around the actor's sequence, actions lying in [-1, 1]; for Discrete actions, the
+            chance of any other (cem).
+        noise_beta: How slowly the noise changes over time: 0 is white, 2 holds an action for long (icem).
+        num_starts: Sequences optimised side by side (gradient, hybrid).
+        step_size: Step on the actions (gradient, hybrid).
+        descent: Adam, or plain steps along the gradient (gradient, hybrid).
         max_sequences: Most sequences to enumerate (exhaustive).
+        budget_ms: Milliseconds after which no further iteration begins and the best so far is returned; 0 is no budget.
     """
 
     kind: PlannerKind = "auto"
@@ -74,9 +80,12 @@ class PlannerConfig:
     num_iterations: int = 0
     temperature: float = 0.5
     init_std: float = 0.5
+    noise_beta: float = 1.0
     num_starts: int = 4
     step_size: float = 0.1
+    descent: Literal["adam", "plain"] = "adam"
     max_sequences: int = 512
+    budget_ms: float = 0.0
 
     def __post_init__(self) -> None:
         _check(
@@ -90,6 +99,8 @@ class PlannerConfig:
             num_starts=(1, 1e6),
             step_size=(1e-6, 10),
             max_sequences=(1, 1e7),
+            noise_beta=(0, 10),
+            budget_ms=(0, MANY),
         )
 
 
@@ -128,7 +139,7 @@ class AgentConfig:
     gamma: float = 0.99
     train_freq: int = 2
     gradient_steps: int = 1
-    n_steps: int = 5
+    n_steps: int = 10
     train_horizon: int = 3
     exploration_std: float = 0.2
     target_noise: float = 0.2

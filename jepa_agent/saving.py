@@ -25,7 +25,7 @@ from jepa_agent.replay_buffer import SequenceReplayBuffer
 
 _OPTIMIZERS = ("optimizer",)
 _COUNTERS = ("num_timesteps", "_total_timesteps", "_n_updates", "_episode_num", "_num_timesteps_at_start")
-_SETTINGS: tuple[type, ...] = (PlannerConfig, *PLANNERS.values(), ActorMode, PlannerMode, EveryK, AutoMode)
+_SETTINGS: tuple[type, ...] = (PlannerConfig, *PLANNERS, ActorMode, PlannerMode, EveryK, AutoMode)
 
 
 class SavableAlgorithm(OffPolicyAlgorithm):

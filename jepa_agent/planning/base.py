@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -19,6 +21,17 @@ class Planner(ABC):
     @abstractmethod
     def plan(self, cost_fn: CostFn, init: PlanInit) -> Plan:
         """Improve on ``init.sequences`` ``(B, M, H, A)``; NaN costs rank last."""
+
+
+def within(budget_ms: float, rounds: int) -> Iterator[int]:
+    """Count ``rounds``, but begin none that would end after ``budget_ms`` if it takes as long as those before did; the first
+    is always made. 0 is no budget."""
+    began = time.perf_counter()
+    for done in range(rounds):
+        spent = 1000.0 * (time.perf_counter() - began)
+        if budget_ms and done and spent * (done + 1) / done > budget_ms:
+            return
+        yield done
 
 
 def take(sequences: Tensor, index: Tensor) -> Tensor:

@@ -1,29 +1,36 @@
-"""Planning over discrete actions."""
+"""Planning over choices: actions are one-hot vectors, or several of them side by side (MultiDiscrete)."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
-from jepa_agent.planning.base import Planner, keep_best, soft_weights
+from jepa_agent.planning.base import Planner, keep_best, soft_weights, take, within
 from jepa_agent.tensor_ops import one_hot, rank_last
 from jepa_agent.types import CostFn, Plan, PlanInit
 
 
 @dataclass(frozen=True)
 class ExhaustivePlanner(Planner):
-    """Scores every sequence of one-hot actions; exact on the model it is given. ``num_actions ** horizon`` sequences."""
+    """Scores every sequence of actions; exact on the model it is given. ``num_choices`` of several choices
+    side by side count as all their combinations."""
 
-    num_actions: int
+    num_choices: tuple[int, ...]
     horizon: int = 3
     temperature: float = 0.5
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "num_choices", tuple(self.num_choices))  # a list where it comes from a file
+
     def plan(self, cost_fn: CostFn, init: PlanInit) -> Plan:
         batch, device = init.sequences.shape[0], init.sequences.device
-        digits = torch.arange(self.num_actions**self.horizon, device=device).unsqueeze(-1)
-        place = self.num_actions ** torch.arange(self.horizon, device=device)
-        every = one_hot(digits // place % self.num_actions, self.num_actions)  # (N, H, A)
+        actions = all_actions(self.num_choices).to(device)
+        digits = torch.arange(len(actions) ** self.horizon, device=device).unsqueeze(-1)
+        place = len(actions) ** torch.arange(self.horizon, device=device)
+        every = actions[digits // place % len(actions)]  # (N, H, A)
         own = init.sequences[:, :1].to(every.dtype)
         candidates = torch.cat([own, every.unsqueeze(0).expand(batch, *every.shape)], dim=1)
         cost = rank_last(cost_fn(candidates))
@@ -32,8 +39,65 @@ class ExhaustivePlanner(Planner):
         return keep_best(init, cost[:, 0], candidates[:, 1:], cost[:, 1:], probability, spread)
 
 
-def affordable_horizon(num_actions: int, horizon: int, max_sequences: int) -> int:
+@dataclass(frozen=True)
+class CategoricalCEM(Planner):
+    """The cross-entropy method over choices: a probability for each at each step, refitted to the elites; several choices
+    a step are drawn independently of one another.
+
+    It starts between the actor's own sequence and anything at all: ``init_std`` is the chance of anything.
+    """
+
+    num_choices: tuple[int, ...]
+    horizon: int = 3
+    num_samples: int = 40
+    num_elites: int = 8
+    num_iterations: int = 3
+    init_std: float = 0.5
+    min_std: float = 0.05
+    budget_ms: float = 0.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "num_choices", tuple(self.num_choices))
+
+    def plan(self, cost_fn: CostFn, init: PlanInit) -> Plan:
+        anything = torch.cat([torch.full((n,), 1.0 / n) for n in self.num_choices]).to(init.sequences)
+        probability = torch.lerp(init.sequences[:, 0], anything, self.init_std)
+        init_cost = best = best_cost = None
+        for _ in within(self.budget_ms, self.num_iterations):
+            candidates = torch.cat([init.sequences, self._draw(probability, init)], dim=1)
+            if best is not None:
+                candidates = torch.cat([candidates, best], dim=1)
+            cost = rank_last(cost_fn(candidates))
+            init_cost = cost[:, 0] if init_cost is None else init_cost
+            elite_cost, elite = cost.topk(min(self.num_elites, cost.shape[1]), dim=1, largest=False)
+            elites = take(candidates, elite)
+            best, best_cost = elites[:, :1], elite_cost[:, :1]
+            probability = torch.lerp(elites.mean(1), anything, self.min_std)
+        assert init_cost is not None
+        assert best is not None
+        assert best_cost is not None
+        return keep_best(init, init_cost, best, best_cost, probability, (probability * (1.0 - probability)).sqrt())
+
+    def _draw(self, probability: Tensor, init: PlanInit) -> Tensor:
+        """Sequences ``(B, N, H, A)`` with the probabilities ``(B, H, A)``, from one draw for all rows."""
+        blocks = []
+        for block in probability.split(self.num_choices, dim=-1):
+            # The Gumbel-max trick; its draws are made of normal ones, which come from the planner's own generator.
+            uniform = torch.special.ndtr(init.draw(self.num_samples, *block.shape[1:])).clamp(1e-6, 1.0 - 1e-6)
+            score = block.unsqueeze(1).log() - (-uniform.log()).log().to(block)
+            blocks.append(one_hot(score.argmax(-1), block.shape[-1]))
+        return torch.cat(blocks, dim=-1)
+
+
+def all_actions(num_choices: tuple[int, ...]) -> Tensor:
+    """Every combination of choices as vectors ``(N, A)``."""
+    blocks = [torch.eye(n) for n in num_choices]
+    index = torch.cartesian_prod(*(torch.arange(n) for n in num_choices)).reshape(-1, len(num_choices))
+    return torch.cat([block[index[:, i]] for i, block in enumerate(blocks)], dim=-1)
+
+
+def affordable_horizon(num_choices: tuple[int, ...], horizon: int, max_sequences: int) -> int:
     """The longest horizon up to ``horizon`` whose sequences number at most ``max_sequences``; at least 1."""
-    while horizon > 1 and num_actions**horizon > max_sequences:
+    while horizon > 1 and math.prod(num_choices) ** horizon > max_sequences:
         horizon -= 1
     return horizon
