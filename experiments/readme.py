@@ -6,18 +6,47 @@ import json
 from pathlib import Path
 from typing import Any
 
-from jepa_agent.experiments.records import read_curves
-from jepa_agent.experiments.report import markdown_table
-from jepa_agent.experiments.statistics import summarise
+from jepa_agent.experiments.document import headline
+from jepa_agent.experiments.records import AGENT, read_curves
+from jepa_agent.experiments.statistics import Summary, summarise
+from jepa_agent.experiments.study import read_study
 
-STUDIES = {"cartpole": 475.0, "pendulum": -200.0}
+CLASSIC = "classic"
 SPEED = "speed.json"
+MODE = "auto"
 
 
 def results_table(results: Path) -> str:
-    """The table of all published studies below ``results``."""
-    summaries = [s for name, threshold in STUDIES.items() for s in summarise(read_curves(results / name), threshold)]
-    return markdown_table(summaries)
+    """A row per environment of the classic study: what JEPA in its default mode and the baselines needed."""
+    study = read_study(Path(__file__).parent / "studies" / f"{CLASSIC}.yaml")
+    curves = read_curves(results / CLASSIC)
+    rows: list[tuple[str, ...]] = [
+        ("environment, threshold", "JEPA", "baselines", "times fewer steps", "times fewer CPU s"),
+        ("---",) * 5,
+    ]
+    everything = []
+    for env, threshold in study.thresholds().items():
+        summaries = summarise([curve for curve in curves if curve.spec.env == env], threshold)
+        summaries = [summary for summary in summaries if summary.mode in (MODE, "policy")]
+        own = [_needed(summary) for summary in summaries if summary.algorithm == AGENT]
+        others = [f"{summary.algorithm}: {_needed(summary)}" for summary in summaries if summary.algorithm != AGENT]
+        if own and others:
+            [ratio] = headline(summaries)["ratios"]
+            rows.append((f"{env}, {threshold:g}", *own, "<br>".join(others), _times(ratio.steps), _times(ratio.cpu_seconds)))
+            everything += summaries
+    mean = headline(everything)["means"][MODE]
+    rows.append(("geometric mean", "", "", _times(mean["steps"]), _times(mean["cpu_seconds"])))
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _needed(summary: Summary) -> str:
+    steps, seconds = summary.steps.median, summary.cpu_seconds.median
+    reached = f"{summary.n_reached}/{summary.n_seeds}"
+    return f"- ({reached})" if steps is None or seconds is None else f"{steps:,.0f} steps, {seconds:.1f} s ({reached})"
+
+
+def _times(ratio: float | None) -> str:
+    return "-" if ratio is None else f"{ratio:.2g}" if ratio < 10 else f"{ratio:.0f}"
 
 
 def speed_table(measured: dict[str, Any]) -> str:

@@ -35,14 +35,6 @@ def print_table(summaries: Sequence[Summary], console: Console | None = None) ->
         console.print(table)
 
 
-def markdown_table(summaries: Sequence[Summary]) -> str:
-    """The same table in Markdown, for all environments together."""
-    headings = ("environment", "agent", *HEADINGS)
-    lines = ["| " + " | ".join(headings) + " |", "|---|---|" + "---:|" * len(HEADINGS)]
-    lines += ["| " + " | ".join((f"{s.env}, {s.threshold:g}", *cells(s))) + " |" for s in summaries]
-    return "\n".join(lines)
-
-
 def write_summary(summaries: Sequence[Summary], command: str, path: Path) -> None:
     """Write the summaries as JSON, with the command that reproduces them; null stands for what was not reached."""
     rows = [

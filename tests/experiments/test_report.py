@@ -9,7 +9,7 @@ from rich.console import Console
 
 from jepa_agent.experiments.figures import average, plot_curves
 from jepa_agent.experiments.records import Curve, RunSpec
-from jepa_agent.experiments.report import markdown_table, print_table, write_summary
+from jepa_agent.experiments.report import print_table, write_summary
 from jepa_agent.experiments.statistics import summarise
 
 
@@ -64,13 +64,6 @@ def test_the_table_says_so_where_nobody_reached_the_threshold() -> None:
     out = io.StringIO()
     print_table(summarise(CURVES[2:], 1000), Console(file=out, width=160))
     assert "PPO 2 0/2 - - 253.0" in " ".join(out.getvalue().split())
-
-
-def test_the_markdown_table_holds_the_same_cells() -> None:
-    rows = markdown_table(summarise(CURVES, 475)).splitlines()
-    assert len(rows) == 2 + 3
-    assert rows[2].startswith("| CartPole-v1, 475 | JEPA (actor) | 1 | 1/1 | 200 (200..200) | 2.0 (2.0..2.0) | 480.0 (-) |")
-    assert len({row.count("|") for row in rows}) == 1
 
 
 def test_a_narrow_table_loses_no_digit() -> None:
