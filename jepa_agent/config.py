@@ -52,8 +52,7 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class PlannerConfig:
-    """Mode-2's search. What is left as it is here is the chosen planner's own default; a setting it does not know is
-    refused.
+    """Mode-2's search. A setting that the chosen planner does not know is refused.
 
     Args:
         kind: Which planner; auto is mppi for Box actions and exhaustive for Discrete ones, which also know cem.

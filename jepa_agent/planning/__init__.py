@@ -39,7 +39,9 @@ def make_planner(config: PlannerConfig, action_space: spaces.Space) -> Planner:
     idle = sorted(set(chosen) - read)
     if idle:
         raise ValueError(f"planner {kind} has no {', '.join(idle)}: it takes {', '.join(sorted(known - {'num_choices'}))}")
-    settings: dict[str, Any] = {name: value for name, value in chosen.items() if name in known}
+    settings: dict[str, Any] = {name: value for name, value in as_kwargs(config).items() if name in known}
+    if not config.num_iterations:
+        settings.pop("num_iterations", None)
     if isinstance(action_space, spaces.Discrete):
         settings["num_choices"] = choices = (int(action_space.n),)
         if kind == "exhaustive":

@@ -50,7 +50,7 @@ class CategoricalCEM(Planner):
     num_choices: tuple[int, ...]
     horizon: int = 3
     num_samples: int = 40
-    num_elites: int = 8
+    num_elites: int = 16
     num_iterations: int = 3
     init_std: float = 0.5
     min_std: float = 0.05

@@ -86,7 +86,7 @@ class HybridPlanner(GradientPlanner):
     Few candidates and gradients on the best: the idea of Dream-MPC (2605.04568).
     """
 
-    num_samples: int = 16
+    num_samples: int = 40
     num_starts: int = 4
     num_iterations: int = 3
 

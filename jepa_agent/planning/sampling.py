@@ -88,7 +88,6 @@ class MPPI(GaussianSearch):
 class CEM(GaussianSearch):
     """The cross-entropy method: the elites count alike. Source: Rubinstein, 1999; de Boer et al., 2005."""
 
-    num_elites: int = 8
     num_iterations: int = 3
 
 
@@ -118,7 +117,7 @@ class RandomShooting(Planner):
     """The best of ``num_samples`` sequences drawn uniformly: the yardstick that any search has to beat."""
 
     horizon: int = 3
-    num_samples: int = 80
+    num_samples: int = 40
 
     def plan(self, cost_fn: CostFn, init: PlanInit) -> Plan:
         drawn = torch.special.ndtr(init.draw(self.num_samples, *init.sequences.shape[2:])).to(init.sequences) * 2.0 - 1.0

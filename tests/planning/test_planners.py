@@ -1,16 +1,18 @@
 """Planners on a cost whose optimum is known: ``|a_t - target_t|^2`` summed over time."""
 
 import time
+from dataclasses import fields
 
 import pytest
 import torch
 from gymnasium import spaces
 
-from jepa_agent.config import PlannerConfig
+from jepa_agent.config import PlannerConfig, as_kwargs
 from jepa_agent.planning import (
     CEM,
     ICEM,
     MPPI,
+    PLANNERS,
     CategoricalCEM,
     ExhaustivePlanner,
     GradientPlanner,
@@ -234,3 +236,11 @@ def test_a_budget_of_time_is_kept_and_the_best_so_far_returned(planner):
 def test_a_budget_too_small_for_anything_still_buys_one_round():
     assert list(within(1e-9, 5)) == [0]
     assert list(within(0.0, 3)) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("planner", PLANNERS)
+def test_a_setting_means_the_same_whether_it_is_given_or_left(planner):
+    """Only the number of iterations has a default of its own for each planner."""
+    shared = {field.name: field.default for field in fields(planner) if field.name in as_kwargs(PlannerConfig())}
+    shared.pop("num_iterations", None)
+    assert shared == {name: getattr(PlannerConfig(), name) for name in shared}
