@@ -175,6 +175,12 @@ class JEPA(SavableAlgorithm):
         self.policy.mode_switch = make_mode_switch(mode)
         self.mode = mode
 
+    def set_planner(self, planner: PlannerConfig | Planner | None) -> None:
+        """Choose how Mode-2 searches from now on: a `PlannerConfig`, a `Planner`, or ``None`` for the default. Nothing is
+        retrained; a state of `predict` from before may not fit, so episodes are to be begun anew."""
+        self.policy.set_planner(planner)
+        self.planner, self._state = planner, None
+
     # ------------------------------------------------------------------ learning, one page
 
     def train(self, gradient_steps: int, batch_size: int = 64) -> None:

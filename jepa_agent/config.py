@@ -59,8 +59,8 @@ class PlannerConfig:
         horizon: Imagined steps H; exhaustive shortens it until max_sequences holds.
         num_samples: Sequences drawn per iteration (mppi, cem, icem, random), or before gradients refine the best (hybrid).
         num_elites: Best sequences kept per iteration (mppi, cem, icem).
-        num_iterations: Refinements: refits of the distribution (mppi, cem, icem) or gradient steps (gradient, hybrid); 0 is
-            the planner's own default.
+        num_iterations: Refinements: refits of the distribution (mppi, cem, icem), gradient steps (gradient, hybrid) or
+            further draws (random); 0 is the planner's own default.
         temperature: Softness of the weighting by cost, in units of the costs' spread (mppi, exhaustive).
         init_std: Spread of the first draw around the actor's sequence, actions lying in [-1, 1]; for Discrete actions, the
             chance of any other (cem).
@@ -69,6 +69,7 @@ class PlannerConfig:
         step_size: Step on the actions (gradient, hybrid).
         descent: Adam, or plain steps along the gradient (gradient, hybrid).
         max_sequences: Most sequences to enumerate (exhaustive).
+        replan_every: Actions of a plan executed before the next search, at most horizon.
         budget_ms: Milliseconds after which no further iteration begins and the best so far is returned; 0 is no budget.
     """
 
@@ -84,6 +85,7 @@ class PlannerConfig:
     step_size: float = 0.1
     descent: Literal["adam", "plain"] = "adam"
     max_sequences: int = 512
+    replan_every: int = 1
     budget_ms: float = 0.0
 
     def __post_init__(self) -> None:
@@ -99,6 +101,7 @@ class PlannerConfig:
             step_size=(1e-6, 10),
             max_sequences=(1, 1e7),
             noise_beta=(0, 10),
+            replan_every=(1, self.horizon),
             budget_ms=(0, MANY),
         )
 

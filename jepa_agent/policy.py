@@ -102,7 +102,7 @@ class JEPAPolicy(BasePolicy):
         self.activation_fn = activation_fn
         self.gamma, self.exploration_std, self.plan_pessimism = gamma, exploration_std, plan_pessimism
         self.energy_weight = energy_weight
-        self.planner = planner if isinstance(planner, Planner) else make_planner(planner or PlannerConfig(), action_space)
+        self.set_planner(planner)
         self.mode_switch = make_mode_switch(mode)
         # Draws of acting and planning come from here, so that an evaluation in mid-training disturbs nothing.
         self.generator = torch.Generator().manual_seed(int(torch.randint(2**31, (1,))))
@@ -138,6 +138,11 @@ class JEPAPolicy(BasePolicy):
             gamma=self.gamma,
             energy_weight=self.energy_weight,
         )
+
+    def set_planner(self, planner: Planner | PlannerConfig | None) -> None:
+        """Who searches in Mode-2; ``None`` is the default for the action space. ``ValueError`` if it does not fit that."""
+        wanted = planner or PlannerConfig()
+        self.planner = wanted if isinstance(wanted, Planner) else make_planner(wanted, self.action_space)
 
     # ------------------------------------------------------------------ SB3's face
 
@@ -208,24 +213,34 @@ class JEPAPolicy(BasePolicy):
             if watchful:
                 surprise = memory.surprise(z, model.predict(memory.latents[:, 0], memory.actions[:, 0]))
             decision = self._react(z, surprise)
-            plans = memory.warm_start()
-            rows = self.mode_switch.wants_plan(memory).nonzero().squeeze(-1)
+            plans, wanted, ahead = memory.warm_start(), self.mode_switch.wants_plan(memory), memory.ahead
+            if watchful and self.planner.replan_every > 1:
+                decision, wanted = self._follow(decision, plans, ahead > 0, wanted)
+            rows = wanted.nonzero().squeeze(-1)
             if rows.numel():
                 generator = torch.Generator().manual_seed(0) if deterministic else self.generator
                 decision, plans = self._deliberate(z, rows, plans, decision, generator)
+            if watchful and self.planner.replan_every > 1:
+                renewed = decision.planned & decision.searched
+                ahead = torch.where(renewed, self.planner.replan_every - 1, (ahead - 1).clamp(min=0))
             if not deterministic and self.exploration_std:
                 spread = torch.full_like(surprise, self.exploration_std).unsqueeze(-1)
                 decision = decision._replace(action=model.actor.explore(decision.action, spread, self.generator))
             if noise is not None:
                 decision = decision._replace(action=(decision.action + noise).clamp(-1.0, 1.0))
             cost = model.cost(z, decision.action).cost if watchful else torch.zeros_like(surprise)
-            return decision, memory.remember(z, decision.action, cost, surprise, plans)
+            return decision, memory.remember(z, decision.action, cost, surprise, plans, ahead)
 
     def _react(self, z: Tensor, surprise: Tensor) -> Decision:
         """Mode-1 on every row."""
         action = self.world_model.actor(z)
         none, zero = torch.zeros_like(surprise, dtype=torch.bool), torch.zeros_like(surprise)
         return Decision(action, none, none, zero, zero, surprise, torch.zeros_like(action), -torch.ones_like(action))
+
+    def _follow(self, decision: Decision, plans: Tensor, following: Tensor, wanted: Tensor) -> tuple[Decision, Tensor]:
+        """Plans ``(B, H, A)`` go on where they are ``following`` ``(B,)``: the decision, and where to search."""
+        action = torch.where(following.unsqueeze(-1), plans[:, 0], decision.action)
+        return decision._replace(action=action, planned=following), wanted & ~following
 
     def _deliberate(
         self, z: Tensor, rows: Tensor, plans: Tensor, decision: Decision, generator: torch.Generator
@@ -261,6 +276,7 @@ class JEPAPolicy(BasePolicy):
         """
         model = self.world_model
         own = model.actor_sequence(z, self.planner.horizon)
+        rounding = 1e-6 * float(model.value_scale)
 
         def relative(actions: Tensor) -> Tensor:
             # The actor's own sequence goes along as one more candidate: one row more costs less than one call more.
@@ -268,7 +284,7 @@ class JEPAPolicy(BasePolicy):
             return costs[..., 1:] - costs[..., :1]
 
         def cost_fn(actions: Tensor) -> Tensor:
-            return pessimistic(relative(actions), self.plan_pessimism)
+            return pessimistic(relative(actions), self.plan_pessimism, rounding)
 
         plan = self.planner.plan(cost_fn, PlanInit(torch.stack([own, warm_start], dim=1), generator))
         gains = -relative(plan.actions.unsqueeze(1)).squeeze(-1)

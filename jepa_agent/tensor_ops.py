@@ -38,14 +38,17 @@ def one_hot(index: Tensor, n: int) -> Tensor:
     return F.one_hot(index.long(), n).float()
 
 
-def pessimistic(cost: Tensor, pessimism: float) -> Tensor:
+def pessimistic(cost: Tensor, pessimism: float, rounding: float = 0.0) -> Tensor:
     """Ensemble costs ``(E, ...)`` to ``(...)``: the mean plus ``pessimism`` standard deviations; a higher cost is worse.
 
-    Of two members 0.71 gives the larger one, the usual clipped double estimate.
+    Of two members 0.71 gives the larger one, the usual clipped double estimate. A standard deviation of at most
+    ``rounding`` counts, but has no slope: that of rounding errors would point anywhere.
     """
     if cost.shape[0] == 1:
         return cost[0]
     std, mean = torch.std_mean(cost, dim=0)
+    if std.requires_grad:
+        std = torch.where(std > rounding, std, std.detach())
     return mean + pessimism * std
 
 

@@ -59,10 +59,10 @@ class Decision(NamedTuple):
     """What was decided at one step and why; readable by callbacks, never read by the policy itself."""
 
     action: Tensor  # (B, A) executed action in the policy's own coordinates
-    planned: Tensor  # (B,) bool: Mode-2 acted
+    planned: Tensor  # (B,) bool: Mode-2 acted, by a plan of this step or of one before
     searched: Tensor  # (B,) bool: a plan was made, executed or not
     gain: Tensor  # (B,) predicted gain of the plan over the actor's own sequence, units of cost; 0 where not searched
     disagreement: Tensor  # (B,) spread of that gain over the ensemble
     surprise: Tensor  # (B,) distance between predicted and observed latent; 0 at episode starts
     plan_mean: Tensor  # (B, A)
-    plan_std: Tensor  # (B, A) negative where Mode-2 did not act
+    plan_std: Tensor  # (B, A) negative where this step's search was not what acted

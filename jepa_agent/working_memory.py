@@ -20,6 +20,7 @@ class WorkingMemory(NamedTuple):
 
     trace: Tensor  # (B, K, D + A + 2) latent, action, cost and surprise of each step
     plan: Tensor  # (B, H, A) last plan, its first action still to be dropped
+    ahead: Tensor  # (B,) how many more of the plan's actions are to be executed before the next search
     steps: Tensor  # (B,) steps since the episode began
 
     @classmethod
@@ -28,6 +29,7 @@ class WorkingMemory(NamedTuple):
         return cls(
             torch.zeros(batch, size, latent_dim + action_dim + 2),
             torch.zeros(batch, horizon, action_dim),
+            torch.zeros(batch, dtype=torch.int64),
             torch.zeros(batch, dtype=torch.int64),
         )
 
@@ -83,7 +85,10 @@ class WorkingMemory(NamedTuple):
         """The last plan without its executed action, its last action held: ``(B, H, A)``."""
         return torch.cat([self.plan[:, 1:], self.plan[:, -1:]], dim=1)
 
-    def remember(self, z: Tensor, action: Tensor, cost: Tensor, surprise: Tensor, plan: Tensor) -> WorkingMemory:
-        """Take in one step: latent, executed action, its cost, the surprise, the plan made."""
+    def remember(
+        self, z: Tensor, action: Tensor, cost: Tensor, surprise: Tensor, plan: Tensor, ahead: Tensor
+    ) -> WorkingMemory:
+        """Take in one step: latent, executed action, its cost, the surprise, the plan made, and how many more of its actions
+        to execute."""
         newest = torch.cat([z, action, cost.unsqueeze(-1), surprise.unsqueeze(-1)], dim=-1).unsqueeze(1)
-        return WorkingMemory(torch.cat([newest, self.trace[:, :-1]], dim=1), plan, self.steps + 1)
+        return WorkingMemory(torch.cat([newest, self.trace[:, :-1]], dim=1), plan, ahead, self.steps + 1)

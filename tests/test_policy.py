@@ -7,7 +7,9 @@ import torch
 from gymnasium import spaces
 from stable_baselines3.common.env_util import make_vec_env
 
-from jepa_agent.mode_switch import ModeSwitch
+from jepa_agent.config import PlannerConfig
+from jepa_agent.mode_switch import AutoMode, ModeSwitch
+from jepa_agent.planning import GradientPlanner, make_planner
 from jepa_agent.policy import JEPAPolicy, check_spaces
 
 MODES = ("actor", "planner", "auto", "every_2")
@@ -213,3 +215,79 @@ def test_several_environments_side_by_side(small):
     model = small(make_vec_env("Pendulum-v1", 3), mode="planner").learn(90)
     assert model.num_timesteps == 90
     assert model.predict(model.get_env().reset())[0].shape == (3, 1)
+
+
+def test_a_plan_is_followed_for_replan_every_steps_and_an_episodes_start_ends_it(model):
+    horizon = model.policy.planner.horizon
+    model.set_planner(PlannerConfig(replan_every=3))
+    model.set_mode("planner")
+    obs, _ = model.policy.obs_to_tensor(observations(model))
+    memory, searched, plans = model.policy.recall(None, 3), [], []
+    for t in range(5):
+        if t == 2:
+            memory = memory.clear(torch.tensor([False, True, False]))
+        decision, memory = model.policy.act(obs, memory, deterministic=True)
+        searched.append(decision.searched.tolist())
+        plans.append(memory.plan)
+        assert decision.planned.all()
+        torch.testing.assert_close(decision.action, memory.plan[:, 0])
+    assert searched == [[True] * 3, [False] * 3, [False, True, False], [True, False, True], [False] * 3]
+    torch.testing.assert_close(plans[1][:, : horizon - 1], plans[0][:, 1:])
+    assert (decision.plan_std < 0).all()  # nothing new was found that the actor could imitate
+
+
+def test_where_the_switch_refused_the_plan_nothing_is_followed(model):
+    model.set_planner(PlannerConfig(replan_every=2))
+    model.set_mode(AutoMode(confidence=1e9))
+    obs, _ = model.policy.obs_to_tensor(observations(model))
+    memory = model.policy.recall(None, 3)
+    for _ in range(2):
+        decision, memory = model.policy.act(obs, memory, deterministic=True)
+        assert decision.searched.all()
+        assert not decision.planned.any()
+
+
+def test_another_planner_takes_over_without_retraining(model):
+    model.set_mode("planner")
+    obs = observations(model)
+    model.set_planner(PlannerConfig(kind="cem", horizon=5, num_samples=8))
+    assert model.policy.planner.horizon == 5
+    _, state = model.predict(obs, deterministic=True)
+    assert model.predict(obs, state)[0].shape[0] == 3
+    with pytest.raises(ValueError, match="does not fit"):
+        model.set_planner(PlannerConfig(kind="exhaustive" if model.policy.squash_output else "mppi"))
+    assert model.policy.planner.horizon == 5
+    model.set_planner(None)
+    assert model.policy.planner == make_planner(PlannerConfig(), model.action_space)
+
+
+@pytest.mark.parametrize("kind", ["gradient", "hybrid"])
+def test_descent_works_inside_inference_mode(small, kind):
+    model = small("Pendulum-v1", mode="planner", planner=PlannerConfig(kind=kind))
+    obs = observations(model)
+    outside, state = model.predict(obs, deterministic=True)
+    with torch.inference_mode():
+        inside, _ = model.predict(obs, deterministic=True)
+        model.predict(obs, state, deterministic=True)
+    np.testing.assert_array_equal(outside, inside)
+
+
+def test_descent_from_the_actors_own_sequence_starts_down_the_mean(small):
+    """There all members agree but for rounding, whose slope points anywhere; it takes networks of some size to have any."""
+    sizes = {"latent_dim": 64, "net_arch": [128, 128], "ensemble_size": 4}
+    policy = small("Pendulum-v1", plan_pessimism=4.0, policy_kwargs=sizes).policy
+    slopes = []
+
+    class Slope(GradientPlanner):
+        def plan(self, cost_fn, init):
+            actions = init.sequences[:, :1].detach().requires_grad_(True)
+            slopes.append(torch.autograd.grad(cost_fn(actions).sum(), actions)[0])
+            return super().plan(cost_fn, init)
+
+    policy.set_planner(Slope())
+    for z in policy.world_model.encode(torch.linspace(-2, 2, 24).view(8, 1, 3)).detach():
+        own = policy.world_model.actor_sequence(z, 3).detach()
+        policy.deliberate(z, own, policy.generator)
+        actions = own.unsqueeze(1).requires_grad_(True)
+        (mean,) = torch.autograd.grad(policy.world_model.trajectory_cost(z, actions).sum(), actions)
+        torch.testing.assert_close(slopes[-1], mean, rtol=0.05, atol=1e-3)  # without it: off by 1

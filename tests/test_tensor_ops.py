@@ -66,3 +66,12 @@ def test_effective_rank_counts_directions():
     line = torch.randn(200, 1) @ torch.randn(1, 8)
     assert effective_rank(line) == pytest.approx(1.0, abs=0.01)
     assert effective_rank(torch.randn(2000, 8)) > 7.5
+
+
+def test_a_spread_of_rounding_errors_counts_but_has_no_slope():
+    cost = torch.tensor([[1e-7, 1.0], [-1e-7, 3.0]], requires_grad=True)
+    value = pessimistic(cost, 2.0, rounding=1e-5)
+    torch.testing.assert_close(value.detach(), pessimistic(cost.detach(), 2.0), rtol=0, atol=0)
+    (slope,) = torch.autograd.grad(value.sum(), cost)
+    assert slope[:, 0].tolist() == [0.5, 0.5]
+    torch.testing.assert_close(slope[:, 1], 0.5 + 2.0 * torch.tensor([-1.0, 1.0]) / 2.0**0.5)

@@ -17,6 +17,7 @@ def step(memory, value):
         torch.full((batch,), value),
         torch.full((batch,), -value),
         torch.arange(3.0).view(1, 3, 1).expand(batch, 3, 2) + value,
+        torch.zeros(batch, dtype=torch.int64),
     )
 
 

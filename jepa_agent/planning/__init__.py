@@ -46,7 +46,13 @@ def make_planner(config: PlannerConfig, action_space: spaces.Space) -> Planner:
         settings["num_choices"] = choices = (int(action_space.n),)
         if kind == "exhaustive":
             settings["horizon"] = affordable_horizon(choices, config.horizon, config.max_sequences)
-    return fitting[kind](**settings)
+    planner = fitting[kind](**settings)
+    if planner.replan_every > planner.horizon:
+        raise ValueError(
+            f"replan_every {planner.replan_every} exceeds the {planner.horizon} actions of a plan that max_sequences "
+            f"{config.max_sequences} affords: raise max_sequences, or choose cem"
+        )
+    return planner
 
 
 __all__ = [

@@ -14,9 +14,12 @@ from jepa_agent.types import CostFn, Plan, PlanInit
 
 class Planner(ABC):
     """Searches action sequences that cost little. It sees nothing but ``cost_fn``, keeps nothing between calls, treats
-    every row of the batch as if it were alone, and never returns a sequence that costs more than the first proposal."""
+    every row of the batch as if it were alone, and never returns a sequence that costs more than the first proposal.
+
+    ``horizon`` actions are planned; the first ``replan_every`` of them are executed before the next search."""
 
     horizon: int
+    replan_every: int = 1
 
     @abstractmethod
     def plan(self, cost_fn: CostFn, init: PlanInit) -> Plan:

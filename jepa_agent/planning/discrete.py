@@ -12,15 +12,20 @@ from jepa_agent.planning.base import Planner, keep_best, soft_weights, take, wit
 from jepa_agent.tensor_ops import one_hot, rank_last
 from jepa_agent.types import CostFn, Plan, PlanInit
 
+_ROUND = 64  # sequences scored between two looks at the clock
+
 
 @dataclass(frozen=True)
 class ExhaustivePlanner(Planner):
     """Scores every sequence of actions; exact on the model it is given. ``num_choices`` of several choices
-    side by side count as all their combinations."""
+    side by side count as all their combinations. A budget of time ends the count early; what comes last are sequences
+    that differ in their last actions."""
 
     num_choices: tuple[int, ...]
     horizon: int = 3
     temperature: float = 0.5
+    replan_every: int = 1
+    budget_ms: float = 0.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "num_choices", tuple(self.num_choices))  # a list where it comes from a file
@@ -32,11 +37,16 @@ class ExhaustivePlanner(Planner):
         place = len(actions) ** torch.arange(self.horizon, device=device)
         every = actions[digits // place % len(actions)]  # (N, H, A)
         own = init.sequences[:, :1].to(every.dtype)
-        candidates = torch.cat([own, every.unsqueeze(0).expand(batch, *every.shape)], dim=1)
-        cost = rank_last(cost_fn(candidates))
-        probability = torch.einsum("bn,nha->bha", soft_weights(cost[:, 1:], self.temperature), every)
+        rounds = every.split(_ROUND if self.budget_ms else len(every))
+        costs: list[Tensor] = []
+        for done in within(self.budget_ms, len(rounds)):
+            candidates = rounds[done].unsqueeze(0).expand(batch, *rounds[done].shape)
+            costs.append(rank_last(cost_fn(candidates if costs else torch.cat([own, candidates], dim=1))))
+        init_cost, cost = torch.cat(costs, dim=1).tensor_split([1], dim=1)
+        scored = every[: cost.shape[1]]
+        probability = torch.einsum("bn,nha->bha", soft_weights(cost, self.temperature), scored)
         spread = (probability * (1.0 - probability)).sqrt()
-        return keep_best(init, cost[:, 0], candidates[:, 1:], cost[:, 1:], probability, spread)
+        return keep_best(init, init_cost[:, 0], scored.expand(batch, *scored.shape), cost, probability, spread)
 
 
 @dataclass(frozen=True)
@@ -54,6 +64,7 @@ class CategoricalCEM(Planner):
     num_iterations: int = 3
     init_std: float = 0.5
     min_std: float = 0.05
+    replan_every: int = 1
     budget_ms: float = 0.0
 
     def __post_init__(self) -> None:

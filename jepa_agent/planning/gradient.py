@@ -30,6 +30,7 @@ class GradientPlanner(Planner):
     step_size: float = 0.1
     init_std: float = 0.5
     descent: Literal["adam", "plain"] = "adam"
+    replan_every: int = 1
     budget_ms: float = 0.0
 
     def plan(self, cost_fn: CostFn, init: PlanInit) -> Plan:

@@ -26,6 +26,7 @@ class GaussianSearch(Planner):
     num_iterations: int = 2
     init_std: float = 0.5
     min_std: float = 0.05
+    replan_every: int = 1
     budget_ms: float = 0.0
 
     def weights(self, elite_cost: Tensor) -> Tensor:
@@ -114,17 +115,26 @@ class ICEM(CEM):
 
 @dataclass(frozen=True)
 class RandomShooting(Planner):
-    """The best of ``num_samples`` sequences drawn uniformly: the yardstick that any search has to beat."""
+    """The best of ``num_samples`` sequences drawn uniformly, ``num_iterations`` times over: the yardstick that any search
+    has to beat."""
 
     horizon: int = 3
     num_samples: int = 40
+    num_iterations: int = 1
+    replan_every: int = 1
+    budget_ms: float = 0.0
 
     def plan(self, cost_fn: CostFn, init: PlanInit) -> Plan:
-        drawn = torch.special.ndtr(init.draw(self.num_samples, *init.sequences.shape[2:])).to(init.sequences) * 2.0 - 1.0
-        candidates = torch.cat([init.sequences, drawn.expand(len(init.sequences), *drawn.shape)], dim=1)
-        cost = rank_last(cost_fn(candidates))
-        best = take(candidates, cost.argmin(1, keepdim=True)).squeeze(1)
-        return keep_best(init, cost[:, 0], candidates, cost, best, torch.zeros_like(best))
+        best, init_cost = init.sequences, None
+        for _ in within(self.budget_ms, self.num_iterations):
+            drawn = torch.special.ndtr(init.draw(self.num_samples, *init.sequences.shape[2:])).to(init.sequences) * 2.0 - 1.0
+            candidates = torch.cat([best, drawn.expand(len(best), *drawn.shape)], dim=1)
+            cost = rank_last(cost_fn(candidates))
+            init_cost = cost[:, 0] if init_cost is None else init_cost
+            best_cost, index = cost.min(1, keepdim=True)
+            best = take(candidates, index)
+        assert init_cost is not None
+        return keep_best(init, init_cost, best, best_cost, best[:, 0], torch.zeros_like(best[:, 0]))
 
 
 def coloured(init: PlanInit, n: int, beta: float) -> Tensor:

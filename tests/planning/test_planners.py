@@ -36,7 +36,11 @@ EXACT = [
 ]
 CONTINUOUS = [*EXACT, RandomShooting(horizon=HORIZON, num_samples=4000)]
 CHOICES = [ExhaustivePlanner((DIM,), horizon=HORIZON), CategoricalCEM((DIM,), horizon=HORIZON, num_iterations=5)]
-ITERATIVE = [CEM(3, budget_ms=60, num_iterations=50), GradientPlanner(3, budget_ms=60, num_iterations=50)]
+ITERATIVE = [
+    CEM(3, budget_ms=60, num_iterations=50),
+    GradientPlanner(3, budget_ms=60, num_iterations=50),
+    RandomShooting(3, budget_ms=60, num_iterations=50),
+]
 
 
 def quadratic(actions):
@@ -231,6 +235,34 @@ def test_a_budget_of_time_is_kept_and_the_best_so_far_returned(planner):
     plan = planner.plan(slow, start())
     assert 1 <= len(calls) <= 4
     assert plan.cost.item() < quadratic(torch.zeros(HORIZON, DIM)).item()
+
+
+def test_exhaustive_search_ends_in_time_with_the_best_of_what_it_has_counted():
+    planner, asked = ExhaustivePlanner((DIM,), horizon=10, budget_ms=60), []
+
+    def slow(actions):
+        time.sleep(0.015)
+        asked.append(actions)
+        return actions[..., :4, 0].sum(-1)
+
+    own = torch.eye(DIM)[[0] * 10].expand(1, 1, 10, DIM)
+    plan = planner.plan(slow, PlanInit(own, torch.Generator()))
+    assert 1 <= len(asked) <= 4
+    assert plan.cost.item() == 0.0 < plan.init_cost.item()
+    torch.testing.assert_close(plan.mean.sum(-1), torch.ones(1, 10))
+
+
+def test_random_shooting_keeps_the_best_of_all_its_rounds():
+    plans = [RandomShooting(HORIZON, num_samples=20, num_iterations=n).plan(quadratic, start()) for n in (1, 5, 25)]
+    costs = [plan.cost.item() for plan in plans]
+    assert costs[0] > costs[1] > costs[2]
+
+
+def test_a_plan_cannot_be_followed_beyond_its_end():
+    with pytest.raises(ValueError, match="replan_every must lie between 1 and 3, got 4"):
+        PlannerConfig(replan_every=4)
+    with pytest.raises(ValueError, match="exceeds the 2 actions of a plan that max_sequences 20 affords"):
+        make_planner(PlannerConfig(horizon=5, replan_every=5, max_sequences=20), spaces.Discrete(4))
 
 
 def test_a_budget_too_small_for_anything_still_buys_one_round():
