@@ -2,6 +2,15 @@
 
 from gymnasium.envs.registration import register, registry
 
-for _name in ("ConstantReward", "ObservationIsValue", "Discounting", "ActionMatters", "ActionFollowsObservation"):
+_PROBES = (
+    "ConstantReward",
+    "ObservationIsValue",
+    "Discounting",
+    "ActionMatters",
+    "ActionFollowsObservation",
+    "ChoicesTogether",
+    "BitsDiffer",
+)
+for _name in _PROBES:
     if f"JEPA/{_name}-v0" not in registry:
         register(id=f"JEPA/{_name}-v0", entry_point=f"jepa_agent.envs.probes:{_name}")

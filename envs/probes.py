@@ -31,14 +31,16 @@ class Probe(gym.Env[np.ndarray, Any]):
         return self.observation(), {}
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        # In [-1, 1] for either kind of action.
-        signed = float(np.asarray(action).reshape(-1)[0]) if self.continuous else 2.0 * int(action) - 1.0
-        reward = self.reward(signed)
+        reward = self.reward(self.read(action))
         self.steps += 1
         self.value = self.then()
         return self.observation(), reward, self.steps >= self.length, False, {}
 
-    def observation(self) -> np.ndarray:
+    def read(self, action: Any) -> Any:
+        """An action of either kind, in [-1, 1]."""
+        return float(np.asarray(action).reshape(-1)[0]) if self.continuous else 2.0 * int(action) - 1.0
+
+    def observation(self) -> Any:
         """The hidden value, shown."""
         return np.array([self.value], dtype=np.float32)
 
@@ -50,8 +52,8 @@ class Probe(gym.Env[np.ndarray, Any]):
         """Value after a step."""
         return self.value
 
-    def reward(self, action: float) -> float:
-        """Reward of an action in [-1, 1]."""
+    def reward(self, action: Any) -> float:
+        """Reward of an action as it was read."""
         raise NotImplementedError
 
 
@@ -96,3 +98,31 @@ class ActionFollowsObservation(ObservationIsValue):
 
     def reward(self, action: float) -> float:
         return self.value * action
+
+
+class ChoicesTogether(ObservationIsValue):
+    """One step, observation -1 or 1 at random; two choices out of three and four, which count from 1 and 0. Reward 1 for
+    (1, 3) after -1 and for (3, 0) after 1, nothing for one choice alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.action_space = spaces.MultiDiscrete([3, 4], start=[1, 0])
+
+    def read(self, action: Any) -> Any:
+        assert self.action_space.contains(np.asarray(action)), f"{action!r} is not in {self.action_space}"
+        return np.asarray(action)
+
+    def reward(self, action: Any) -> float:
+        return float(action.tolist() == ([3, 0] if self.value > 0 else [1, 3]))
+
+
+class BitsDiffer(ChoicesTogether):
+    """One step, observation -1 or 1 at random; three bits. Reward 1 if the first two differ and the last tells the
+    observation's sign: no bit of the first two is worth anything without the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.action_space = spaces.MultiBinary(3)
+
+    def reward(self, action: Any) -> float:
+        return float(action[0] != action[1] and action[2] == (self.value > 0))

@@ -10,6 +10,7 @@ from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, RolloutReturn, Schedule
+from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
 from jepa_agent.config import AgentConfig, PlannerConfig, as_kwargs
@@ -25,6 +26,7 @@ from jepa_agent.planning import Planner
 from jepa_agent.policy import JEPAPolicy
 from jepa_agent.replay_buffer import SequenceReplayBuffer
 from jepa_agent.saving import SavableAlgorithm
+from jepa_agent.spaces import check_spaces
 from jepa_agent.tensor_ops import masked_mean, pessimistic, polyak_update, spread
 from jepa_agent.types import Decision, SequenceBatch
 from jepa_agent.working_memory import PackedMemory
@@ -126,6 +128,12 @@ class JEPA(SavableAlgorithm):
         self._state: PackedMemory | None = None
         if _init_setup_model:
             self._setup_model()
+
+    @staticmethod
+    def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
+        """As SB3's, but spaces that cannot work are refused before any wrapper trips over them."""
+        check_spaces(env.observation_space, env.action_space)
+        return SavableAlgorithm._wrap_env(env, verbose, monitor_wrapper)
 
     def _check_settings(self) -> None:
         """`ValueError` that names a setting out of range, or a part of the wrong kind."""
@@ -268,7 +276,7 @@ class JEPA(SavableAlgorithm):
         cost_to_go = heads.cost_to_go.dealt(z, actor.relaxed(output, 0.0), judges=1)[0]
         with torch.no_grad():
             self.value_spread.lerp_(spread(cost_to_go).clamp(min=1e-3), 0.01)
-            plan_cost = heads.cost_to_go.dealt(z, batch.plan_mean, judges=1)[0]
+            plan_cost = heads.cost_to_go.dealt(z, actor.settled(batch.plan_mean), judges=1)[0]
         planned = (batch.plan_std[:, 0] >= 0) & (at[1] == 0)
         promise = (cost_to_go - plan_cost) / self.value_spread
         pull = distillation_loss(actor.imitation(output, batch.plan_mean), promise, planned)

@@ -55,15 +55,15 @@ class PlannerConfig:
     """Mode-2's search. A setting that the chosen planner does not know is refused.
 
     Args:
-        kind: Which planner; auto is mppi for Box actions and exhaustive for Discrete ones, which also know cem.
+        kind: Which planner; auto is mppi for Box actions, for choices exhaustive, or cem if one step has over max_sequences.
         horizon: Imagined steps H; exhaustive shortens it until max_sequences holds.
         num_samples: Sequences drawn per iteration (mppi, cem, icem, random), or before gradients refine the best (hybrid).
         num_elites: Best sequences kept per iteration (mppi, cem, icem).
         num_iterations: Refinements: refits of the distribution (mppi, cem, icem), gradient steps (gradient, hybrid) or
             further draws (random); 0 is the planner's own default.
         temperature: Softness of the weighting by cost, in units of the costs' spread (mppi, exhaustive).
-        init_std: Spread of the first draw around the actor's sequence, actions lying in [-1, 1]; for Discrete actions, the
-            chance of any other (cem).
+        init_std: Spread of the first draw around the actor's sequence, actions lying in [-1, 1]; for choices, the chance of
+            any other (cem).
         noise_beta: How slowly the noise changes over time: 0 is white, 2 holds an action for long (icem).
         num_starts: Sequences optimised side by side (gradient, hybrid).
         step_size: Step on the actions (gradient, hybrid).
@@ -121,7 +121,7 @@ class AgentConfig:
         gradient_steps: Updates per round; -1 means as many as steps were collected.
         n_steps: Real steps summed before the cost-to-go bootstraps.
         train_horizon: Imagined steps the world model is trained on.
-        exploration_std: Spread of the noise on collected actions in [-1, 1]; for Discrete, the chance of a random action.
+        exploration_std: Spread of the noise on collected actions in [-1, 1]; for choices, the chance that each is random.
         target_noise: Spread of the noise that smooths the cost-to-go of Box actions.
         pessimism: Ensemble standard deviations added to the targets of the cost-to-go.
         plan_pessimism: Ensemble standard deviations by which a plan must beat the actor's own sequence.

@@ -6,6 +6,8 @@ import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.noise import OrnsteinUhlenbeckActionNoise, VectorizedActionNoise
 
+from jepa_agent.spaces import BoxCode, action_code
+
 _MEMORY = 15.0
 
 
@@ -19,18 +21,17 @@ class RandomActions:
     def __init__(self, action_space: spaces.Space, n_envs: int):
         self.action_space, self.n_envs = action_space, n_envs
         self._drift: VectorizedActionNoise | None = None
-        if isinstance(action_space, spaces.Box):
-            size, theta = spaces.flatdim(action_space), 1.0 / _MEMORY
+        self._code = action_code(action_space)
+        if isinstance(self._code, BoxCode):
+            size, theta = self._code.dim, 1.0 / _MEMORY
             std = np.sqrt(theta * (2.0 - theta))  # of one step; that of the drift as a whole is then 1
             drift = OrnsteinUhlenbeckActionNoise(np.zeros(size), np.full(size, std), theta, dt=1.0)
             self._drift = VectorizedActionNoise(drift, n_envs)
 
     def __call__(self) -> np.ndarray:
         """The next actions, ``(n_envs, *action_shape)``."""
-        space = self.action_space
+        space, code = self.action_space, self._code
         if self._drift is None:
             return np.array([space.sample() for _ in range(self.n_envs)])
-        assert isinstance(space, spaces.Box)
-        share = (self._drift().clip(-1.0, 1.0).reshape(-1, *space.shape) + 1.0) / 2.0
-        action = space.low + share * (space.high - space.low)
-        return np.clip(action, space.low, space.high).astype(space.dtype)
+        assert isinstance(code, BoxCode)
+        return code.within(code.unscale(self._drift().clip(-1.0, 1.0).reshape(-1, *code.space.shape)))

@@ -9,54 +9,31 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 
 from jepa_agent.config import AgentConfig, ModelConfig, PlannerConfig
 from jepa_agent.mode_switch import ModeSwitch, make_mode_switch
 from jepa_agent.networks import (
+    Actor,
     BoundedActor,
     CategoricalActor,
     CostModule,
     Encoder,
+    FactoredActor,
     JointCostToGo,
     PerActionCostToGo,
     Predictor,
     VectorObservation,
 )
 from jepa_agent.planning import Planner, make_planner
-from jepa_agent.tensor_ops import copy_buffers, one_hot, pessimistic
+from jepa_agent.spaces import BoxCode, action_code, check_spaces, num_choices
+from jepa_agent.tensor_ops import copy_buffers, pessimistic
 from jepa_agent.types import Decision, Plan, PlanInit
 from jepa_agent.working_memory import PackedMemory, WorkingMemory
 from jepa_agent.world_model import WorldModel
 
 _SIZES, _AGENT = ModelConfig(), AgentConfig()
-
-
-def check_spaces(observation_space: spaces.Space, action_space: spaces.Space) -> None:
-    """Raise a ``ValueError`` that says what to do about a space this agent cannot handle."""
-    vectors = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
-    if not isinstance(observation_space, vectors):
-        raise ValueError(
-            f"observation space {observation_space} is not supported: JEPA takes vectors (Box, Discrete, MultiDiscrete, "
-            "MultiBinary); wrap the environment in gymnasium.wrappers.FlattenObservation"
-        )
-    if is_image_space(observation_space):
-        raise ValueError(
-            f"observation space {observation_space} holds images, which the vector encoder cannot see: "
-            "wrap the environment so that it returns features"
-        )
-    if isinstance(action_space, spaces.Box):
-        if not np.all(np.isfinite(action_space.low) & np.isfinite(action_space.high)):
-            raise ValueError(
-                f"action space {action_space} is unbounded: planning needs finite bounds; "
-                "wrap the environment in gymnasium.wrappers.TransformAction with a bounded Box"
-            )
-        if not np.all(action_space.low < action_space.high):
-            raise ValueError(f"action space {action_space} has a dimension without extent: leave it out by a wrapper")
-    elif not isinstance(action_space, spaces.Discrete):
-        raise ValueError(f"action space {action_space} is not supported: JEPA takes Box and Discrete actions")
 
 
 class JEPAPolicy(BasePolicy):
@@ -98,6 +75,8 @@ class JEPAPolicy(BasePolicy):
             normalize_images=normalize_images,
             squash_output=isinstance(action_space, spaces.Box),
         )
+        self.action_code = action_code(action_space)
+        self.action_dim = self.action_code.dim
         self.sizes = ModelConfig(latent_dim, tuple(net_arch), tuple(head_arch), ensemble_size, memory_size)
         self.activation_fn = activation_fn
         self.gamma, self.exploration_std, self.plan_pessimism = gamma, exploration_std, plan_pessimism
@@ -115,13 +94,12 @@ class JEPAPolicy(BasePolicy):
         )
 
     def _build_world_model(self) -> WorldModel:
-        sizes, discrete = self.sizes, isinstance(self.action_space, spaces.Discrete)
-        self.action_dim = spaces.flatdim(self.action_space)
+        sizes, choices = self.sizes, num_choices(self.action_space)
         observation = VectorObservation(self.observation_space)
         body: dict[str, Any] = {"net_arch": sizes.net_arch, "activation_fn": self.activation_fn}
         head: dict[str, Any] = {"net_arch": sizes.head_arch, "activation_fn": self.activation_fn}
-        actor_class = CategoricalActor if discrete else BoundedActor
-        cost_to_go_class = PerActionCostToGo if discrete else JointCostToGo
+        # One choice has an answer for each option; of several, one's worth depends on the others.
+        cost_to_go_class = PerActionCostToGo if len(choices) == 1 else JointCostToGo
         return WorldModel(
             observation,
             Encoder(observation.dim, sizes.latent_dim, **body),
@@ -134,10 +112,16 @@ class JEPAPolicy(BasePolicy):
                 energy=self.energy_weight > 0,
                 **head,
             ),
-            actor_class(sizes.latent_dim, self.action_dim, **head),
+            self._build_actor(choices, **head),
             gamma=self.gamma,
             energy_weight=self.energy_weight,
         )
+
+    def _build_actor(self, choices: tuple[int, ...], **head: Any) -> Actor:
+        if len(choices) > 1:
+            return FactoredActor(self.sizes.latent_dim, choices, **head)
+        actor_class = CategoricalActor if choices else BoundedActor
+        return actor_class(self.sizes.latent_dim, self.action_dim, **head)
 
     def set_planner(self, planner: Planner | PlannerConfig | None) -> None:
         """Who searches in Mode-2; ``None`` is the default for the action space. ``ValueError`` if it does not fit that."""
@@ -306,21 +290,21 @@ class JEPAPolicy(BasePolicy):
 
     def to_env(self, action: Tensor) -> np.ndarray:
         """Actions ``(B, A)`` of the networks as the environment takes them."""
-        if isinstance(self.action_space, spaces.Discrete):
-            return action.argmax(-1).cpu().numpy().astype(self.action_space.dtype) + self.action_space.start
-        assert isinstance(self.action_space, spaces.Box)
-        flat = action.cpu().numpy().reshape(-1, *self.action_space.shape)
-        # Rounding may carry an action at its bound one digit past it.
-        low, high = self.action_space.low, self.action_space.high
-        return np.clip(self.unscale_action(flat), low, high).astype(self.action_space.dtype)
+        return self.action_code.to_env(action)
 
     def from_env(self, action: np.ndarray) -> Tensor:
         """The inverse of `to_env`: ``(B, A)``."""
-        if isinstance(self.action_space, spaces.Discrete):
-            index = torch.as_tensor(action.reshape(-1) - self.action_space.start, device=self.device)
-            return one_hot(index, self.action_dim)
-        scaled = self.scale_action(action).reshape(len(action), -1)
-        return torch.as_tensor(scaled, dtype=torch.float32, device=self.device)
+        return self.action_code.from_env(action).to(self.device)
+
+    def scale_action(self, action: np.ndarray) -> np.ndarray:
+        """Box actions ``(B, *action_shape)`` within their bounds to [-1, 1]."""
+        assert isinstance(self.action_code, BoxCode)
+        return self.action_code.scale(action)
+
+    def unscale_action(self, scaled_action: np.ndarray) -> np.ndarray:
+        """The inverse of `scale_action`."""
+        assert isinstance(self.action_code, BoxCode)
+        return self.action_code.unscale(scaled_action)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         data = super()._get_constructor_parameters()

@@ -11,7 +11,7 @@ from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.vec_env import VecNormalize
 from torch import Tensor
 
-from jepa_agent.tensor_ops import one_hot
+from jepa_agent.spaces import ChoiceCode, action_code, stored_actions
 from jepa_agent.types import SequenceBatch
 
 
@@ -21,10 +21,9 @@ class SequenceReplayBuffer(ReplayBuffer):
     executed action."""
 
     def __init__(self, buffer_size: int, observation_space: spaces.Space, action_space: spaces.Space, **kwargs: Any):
-        super().__init__(buffer_size, observation_space, action_space, **kwargs)
-        self.discrete = isinstance(action_space, spaces.Discrete)
-        self.vector_dim = int(action_space.n) if isinstance(action_space, spaces.Discrete) else self.action_dim
-        shape = (self.buffer_size, self.n_envs, self.vector_dim)
+        super().__init__(buffer_size, observation_space, stored_actions(action_space), **kwargs)
+        self.action_space, self._code = action_space, action_code(action_space)
+        shape = (self.buffer_size, self.n_envs, self._code.dim)
         self.plan_mean = np.zeros(shape, dtype=np.float32)
         self.plan_std = np.zeros(shape, dtype=np.float32)
         self._next_plan: tuple[np.ndarray, np.ndarray] | None = None
@@ -86,11 +85,8 @@ class SequenceReplayBuffer(ReplayBuffer):
         )
 
     def _action_vectors(self, actions: np.ndarray) -> Tensor:
-        if self.discrete:
-            assert isinstance(self.action_space, spaces.Discrete)
-            # Slots never written hold 0, which may lie below the space's start; they are masked, but must not break here.
-            index = self._tensor(actions[..., 0]) - int(self.action_space.start)
-            return one_hot(index.clamp(min=0), self.vector_dim)
+        if isinstance(self._code, ChoiceCode):
+            return self._code.vectors(self._tensor(actions))
         return self._tensor(actions).float()
 
     def _tensor(self, array: np.ndarray) -> Tensor:

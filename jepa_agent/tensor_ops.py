@@ -38,6 +38,31 @@ def one_hot(index: Tensor, n: int) -> Tensor:
     return F.one_hot(index.long(), n).float()
 
 
+def one_hot_blocks(index: Tensor, num_choices: tuple[int, ...]) -> Tensor:
+    """Choices ``(..., K)`` as float one-hot vectors side by side: ``(..., A)``."""
+    if len(num_choices) == 1:
+        return one_hot(index[..., 0], num_choices[0])
+    ends = torch.tensor(num_choices, device=index.device).cumsum(0)
+    place = index.long() + torch.cat([ends.new_zeros(1), ends[:-1]])
+    return torch.zeros(*index.shape[:-1], sum(num_choices), device=index.device).scatter_(-1, place, 1.0)
+
+
+def to_blocks(values: Tensor, num_choices: tuple[int, ...], fill: float) -> Tensor:
+    """Blocks side by side ``(..., A)`` as rows ``(..., K, widest)``, the short ones filled up."""
+    if len(set(num_choices)) == 1:
+        return values.unflatten(-1, (len(num_choices), num_choices[0]))
+    widest = max(num_choices)
+    blocks = values.split(num_choices, dim=-1)
+    return torch.stack([F.pad(block, (0, widest - block.shape[-1]), value=fill) for block in blocks], dim=-2)
+
+
+def from_blocks(blocks: Tensor, num_choices: tuple[int, ...]) -> Tensor:
+    """The inverse of `to_blocks`."""
+    if len(set(num_choices)) == 1:
+        return blocks.flatten(-2)
+    return torch.cat([blocks[..., i, :n] for i, n in enumerate(num_choices)], dim=-1)
+
+
 def pessimistic(cost: Tensor, pessimism: float, rounding: float = 0.0) -> Tensor:
     """Ensemble costs ``(E, ...)`` to ``(...)``: the mean plus ``pessimism`` standard deviations; a higher cost is worse.
 

@@ -1,5 +1,6 @@
 """Probe environments with known values, each in both modes; the first that fails tells which part is broken."""
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
@@ -7,10 +8,8 @@ import torch
 CONTINUOUS = pytest.mark.parametrize("continuous", [False, True], ids=["Discrete", "Box"])
 
 
-def train(small, name, continuous, steps=500, **settings):
-    import gymnasium as gym
-
-    env = gym.make(f"JEPA/{name}-v0", continuous=continuous)
+def train(small, name, continuous=None, steps=500, **settings):
+    env = gym.make(f"JEPA/{name}-v0", **({} if continuous is None else {"continuous": continuous}))
     return small(env, learning_starts=100, batch_size=64, learning_rate=3e-3, **settings).learn(steps)
 
 
@@ -69,3 +68,22 @@ def test_the_right_action_depends_on_the_observation(small, continuous, mode):
     model = train(small, "ActionFollowsObservation", continuous, steps=700)
     low, high = action(model, mode, -1.0), action(model, mode, 1.0)
     assert (low, high) == (0.0, 1.0) if not continuous else (low < -0.8 and high > 0.8)
+
+
+def rewards(model, mode, values=(-1.0, 1.0)):
+    """What the actions of a mode bring, given each of the values to see."""
+    model.set_mode(mode)
+    env = model.get_env().envs[0].unwrapped
+    found = []
+    for env.value in values:
+        chosen, _ = model.predict(env.observation(), deterministic=True)
+        found.append(env.reward(env.read(chosen)))
+    return found
+
+
+@pytest.mark.parametrize("name", ["ChoicesTogether", "BitsDiffer"])
+def test_choices_that_are_worth_nothing_alone_are_found_together(small, name):
+    model = train(small, name, steps=600)
+    for mode in ("actor", "planner"):
+        assert rewards(model, mode) == [1.0, 1.0], mode
+    assert cost_to_go(model, 1.0) == pytest.approx(-1.0, abs=0.15)

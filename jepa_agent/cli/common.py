@@ -27,7 +27,7 @@ from jepa_agent.algorithm import JEPA
 from jepa_agent.checkpoint import CheckpointError
 from jepa_agent.experiments.evaluation import SeededEpisodes
 from jepa_agent.mode_switch import make_mode_switch
-from jepa_agent.policy import check_spaces
+from jepa_agent.spaces import check_spaces
 
 CONFIG = "config.yml"
 

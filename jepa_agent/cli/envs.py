@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from jepa_agent.cli.common import Parser, UsageError, console, make_env
-from jepa_agent.policy import check_spaces
+from jepa_agent.spaces import check_spaces
 
 
 def build_parser() -> Parser:

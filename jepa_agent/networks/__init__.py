@@ -1,6 +1,6 @@
 """Modules built from plain numbers."""
 
-from jepa_agent.networks.actor import Actor, BoundedActor, CategoricalActor
+from jepa_agent.networks.actor import Actor, BoundedActor, CategoricalActor, FactoredActor
 from jepa_agent.networks.blocks import EnsembleLinear, EnsembleMLP, RunningNorm, mlp
 from jepa_agent.networks.cost import CostModule, CostToGo, JointCostToGo, PerActionCostToGo
 from jepa_agent.networks.encoders import Encoder, VectorObservation, on_sphere, random_latents
@@ -15,6 +15,7 @@ __all__ = [
     "Encoder",
     "EnsembleLinear",
     "EnsembleMLP",
+    "FactoredActor",
     "JointCostToGo",
     "PerActionCostToGo",
     "Predictor",

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from jepa_agent.networks.blocks import mlp
-from jepa_agent.tensor_ops import one_hot
+from jepa_agent.tensor_ops import from_blocks, one_hot, to_blocks
 
 
 class Actor(nn.Module):
@@ -32,6 +33,10 @@ class Actor(nn.Module):
     @abstractmethod
     def relaxed(self, output: Tensor, noise: float) -> Tensor:
         """An action ``(..., A)``, differentiable in the actor, whose cost-to-go is what the actor may expect."""
+
+    def settled(self, plan_mean: Tensor) -> Tensor:
+        """The action ``(B, A)`` by whose cost-to-go a stored plan is judged."""
+        return plan_mean
 
     @abstractmethod
     def imitation(self, output: Tensor, plan_mean: Tensor) -> Tensor:
@@ -67,7 +72,7 @@ class BoundedActor(Actor):
 
 
 class CategoricalActor(Actor):
-    """Discrete actions as one-hot vectors: a categorical actor whose expectations are exact sums over the actions."""
+    """One choice, as a one-hot vector: a categorical actor whose expectations are exact sums over the actions."""
 
     def forward(self, z: Tensor) -> Tensor:
         return one_hot(self.net(z).argmax(-1), self.action_dim)
@@ -87,3 +92,59 @@ class CategoricalActor(Actor):
     def regularisation(self, output: Tensor) -> Tensor:
         log_prob = output.log_softmax(-1)
         return (log_prob.exp() * log_prob).sum(-1)
+
+
+class FactoredActor(Actor):
+    """Several choices at once, one-hot vectors side by side: a categorical for each, independent given the latent.
+
+    What one choice is worth depends on the others, so the cost-to-go takes all of them in, and an exact expectation would
+    have to name every combination. It is drawn from instead: one Gumbel sample a choice, one-hot as what the cost-to-go
+    was trained on, whose gradient is that of the relaxed sample (straight through: Jang et al., 1611.01144; MR.Q,
+    2501.16142).
+    """
+
+    def __init__(
+        self,
+        latent_dim: int,
+        num_choices: Sequence[int],
+        net_arch: Sequence[int],
+        activation_fn: type[nn.Module] = nn.ReLU,
+    ):
+        super().__init__(latent_dim, sum(num_choices), net_arch, activation_fn)
+        self.num_choices = tuple(num_choices)
+        self.widest = max(num_choices)
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self._likeliest(self._logits(self.net(z)))
+
+    def explore(self, action: Tensor, std: Tensor, generator: torch.Generator) -> Tensor:
+        # As for one choice, each by itself.
+        shape, device = (*action.shape[:-1], len(self.num_choices)), generator.device
+        swap = torch.rand(shape, generator=generator, device=device).to(std.device) < std
+        sizes = torch.tensor(self.num_choices, device=device)
+        other = (torch.rand(shape, generator=generator, device=device) * sizes).long().to(action.device)
+        chosen = to_blocks(action, self.num_choices, fill=0.0)
+        swapped = torch.where(swap.unsqueeze(-1), one_hot(other, self.widest), chosen)
+        return from_blocks(swapped, self.num_choices)
+
+    def relaxed(self, output: Tensor, noise: float) -> Tensor:
+        return from_blocks(F.gumbel_softmax(self._logits(output), hard=True), self.num_choices)
+
+    def settled(self, plan_mean: Tensor) -> Tensor:
+        # Probabilities of single choices are worth nothing where only combinations count, and no joint cost-to-go saw any.
+        return self._likeliest(to_blocks(plan_mean, self.num_choices, fill=-1.0))
+
+    def imitation(self, output: Tensor, plan_mean: Tensor) -> Tensor:
+        plan = to_blocks(self.settled(plan_mean), self.num_choices, fill=0.0)
+        return -(plan * self._logits(output).log_softmax(-1)).sum(-1).mean(-1)
+
+    def regularisation(self, output: Tensor) -> Tensor:
+        log_prob = self._logits(output).log_softmax(-1)
+        return (log_prob.exp() * log_prob).sum(-1).mean(-1)
+
+    def _likeliest(self, blocks: Tensor) -> Tensor:
+        return from_blocks(one_hot(blocks.argmax(-1), self.widest), self.num_choices)
+
+    def _logits(self, output: Tensor) -> Tensor:
+        """One row per choice, ``(..., K, widest)``; what is no option has no chance. Finite, or 0 * log 0 would be NaN."""
+        return to_blocks(output, self.num_choices, fill=-1e9)

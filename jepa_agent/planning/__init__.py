@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import fields
 from typing import Any
 
@@ -12,6 +13,7 @@ from jepa_agent.planning.base import Planner
 from jepa_agent.planning.discrete import CategoricalCEM, ExhaustivePlanner, affordable_horizon
 from jepa_agent.planning.gradient import GradientPlanner, HybridPlanner
 from jepa_agent.planning.sampling import CEM, ICEM, MPPI, RandomShooting
+from jepa_agent.spaces import num_choices
 
 _FOR_BOX: dict[str, type[Planner]] = {
     "mppi": MPPI,
@@ -21,15 +23,22 @@ _FOR_BOX: dict[str, type[Planner]] = {
     "hybrid": HybridPlanner,
     "random": RandomShooting,
 }
-_FOR_DISCRETE: dict[str, type[Planner]] = {"exhaustive": ExhaustivePlanner, "cem": CategoricalCEM}
-PLANNERS = (*_FOR_BOX.values(), *_FOR_DISCRETE.values())
+_FOR_CHOICES: dict[str, type[Planner]] = {"exhaustive": ExhaustivePlanner, "cem": CategoricalCEM}
+PLANNERS = (*_FOR_BOX.values(), *_FOR_CHOICES.values())
 
 
 def make_planner(config: PlannerConfig, action_space: spaces.Space) -> Planner:
     """The planner a configuration asks for; ``ValueError`` where it cannot handle the action space."""
-    discrete = isinstance(action_space, spaces.Discrete)
-    fitting = _FOR_DISCRETE if discrete else _FOR_BOX
+    choices = num_choices(action_space)
+    fitting = _FOR_CHOICES if choices else _FOR_BOX
     kind = next(iter(fitting)) if config.kind == "auto" else config.kind
+    if kind == "exhaustive" and choices and math.prod(choices) > config.max_sequences:
+        if config.kind != "auto":
+            raise ValueError(
+                f"planner exhaustive would score {math.prod(choices):,} actions of {action_space} at each step, but "
+                f"max_sequences is {config.max_sequences:,}: choose cem (or auto), or raise max_sequences"
+            )
+        kind = "cem"
     if kind not in fitting:
         raise ValueError(f"planner {kind!r} does not fit {action_space}: choose {', '.join(fitting)} (or auto)")
     known = {field.name for field in fields(fitting[kind])}  # type: ignore[arg-type]
@@ -42,8 +51,8 @@ def make_planner(config: PlannerConfig, action_space: spaces.Space) -> Planner:
     settings: dict[str, Any] = {name: value for name, value in as_kwargs(config).items() if name in known}
     if not config.num_iterations:
         settings.pop("num_iterations", None)
-    if isinstance(action_space, spaces.Discrete):
-        settings["num_choices"] = choices = (int(action_space.n),)
+    if choices:
+        settings["num_choices"] = choices
         if kind == "exhaustive":
             settings["horizon"] = affordable_horizon(choices, config.horizon, config.max_sequences)
     planner = fitting[kind](**settings)

@@ -9,6 +9,7 @@ from jepa_agent.networks import (
     CostModule,
     Encoder,
     EnsembleMLP,
+    FactoredActor,
     JointCostToGo,
     PerActionCostToGo,
     Predictor,
@@ -143,3 +144,37 @@ def test_imitation_is_least_where_the_actor_agrees(kind):
         optimizer.step()
     assert actor.imitation(actor.net(z), plan).mean() < 0.1 * before
     assert actor(z)[0, 0] > 0.9
+
+
+def test_several_choices_are_each_one_of_their_own_options():
+    torch.manual_seed(0)
+    actor = FactoredActor(4, (2, 4, 3), [8])
+    z = torch.randn(200, 4)
+    explored = actor.explore(actor(z), torch.full((200, 1), 1.0), torch.Generator().manual_seed(0))
+    for action in (actor(z), actor.relaxed(actor.net(z), 0.0), explored):
+        for block in action.split((2, 4, 3), dim=-1):
+            torch.testing.assert_close(block.sum(-1), torch.ones(200))
+            assert set(block.unique().tolist()) == {0.0, 1.0}
+    counts = [block.sum(0) for block in explored.split((2, 4, 3), dim=-1)]
+    assert all((count > 0.6 * 200 / len(count)).all() for count in counts)  # every option is tried
+    assert torch.isfinite(actor.regularisation(actor.net(z))).all()
+
+
+def test_several_choices_are_drawn_with_their_probabilities_and_carry_a_gradient():
+    torch.manual_seed(0)
+    actor = FactoredActor(4, (2, 3), [8])
+    output = actor.net(torch.randn(1, 4)).detach().expand(20_000, 5).requires_grad_(True)
+    drawn = actor.relaxed(output, 0.0)
+    expected = torch.cat([block.softmax(-1) for block in output[:1].split((2, 3), dim=-1)], -1)
+    torch.testing.assert_close(drawn.mean(0, keepdim=True), expected, atol=0.02, rtol=0)
+    drawn[:, 1].sum().backward()
+    assert output.grad[:, 1].mean() > 0 > output.grad[:, 0].mean()
+    assert not output.grad[:, 2:].any()
+
+
+def test_several_choices_imitate_the_likeliest_of_a_plan():
+    actor = FactoredActor(4, (2, 3), [8])
+    plan = torch.tensor([[0.6, 0.4, 0.2, 0.3, 0.5]])
+    assert actor.settled(plan).tolist() == [[1, 0, 0, 0, 1]]
+    agreeing, differing = torch.tensor([[9.0, 0, 0, 0, 9]]), torch.tensor([[9.0, 0, 9, 0, 0]])
+    assert actor.imitation(agreeing, plan) < 0.01 < actor.imitation(differing, plan)

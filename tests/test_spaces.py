@@ -1,0 +1,168 @@
+"""Every space that is taken works from construction to a saved copy; every other is refused with a way out."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+
+from jepa_agent import JEPA
+from jepa_agent.spaces import ChoiceCode, action_code, check_spaces, num_choices
+
+VECTOR = spaces.Box(-1, 1, (2,))
+
+
+class Anything(gym.Env):
+    """Random observations of a space, random rewards, episodes of nine steps; refuses actions from outside its space."""
+
+    def __init__(self, observation_space, action_space):
+        self.observation_space, self.action_space = observation_space, action_space
+        self.left = 0
+        observation_space.seed(0)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.left = 9
+        return self.observation_space.sample(), {}
+
+    def step(self, action):
+        assert self.action_space.contains(action), f"{action!r} is not in {self.action_space}"
+        self.left -= 1
+        return self.observation_space.sample(), float(self.np_random.normal()), self.left == 0, False, {}
+
+
+ACTIONS = {
+    "Box asymmetric": spaces.Box(np.array([-3.0, 10.0], np.float32), np.array([-1.0, 10.5], np.float32)),
+    "Box tiny": spaces.Box(np.float32(1.0), np.float32(1.0 + 2e-7), (1,)),
+    "Box wide": spaces.Box(np.float32(-3e38), np.float32(3e38), (2,)),
+    "Box scalar": spaces.Box(-1.0, 1.0, ()),
+    "Box cube": spaces.Box(-1.0, 1.0, (2, 1, 2), np.float64),
+    "Box float16": spaces.Box(-60000.0, 60000.0, (2,), np.float16),
+    "Box int8": spaces.Box(-128, 127, (2,), np.int8),
+    "Box int64": spaces.Box(np.iinfo(np.int64).min, np.iinfo(np.int64).max, (1,), np.int64),
+    "Box uint8": spaces.Box(3, 5, (2, 2), np.uint8),
+    "Discrete": spaces.Discrete(3, start=-1),
+    "MultiDiscrete": spaces.MultiDiscrete([2, 4, 3]),
+    "MultiDiscrete of one": spaces.MultiDiscrete([3]),
+    "MultiDiscrete table": spaces.MultiDiscrete([[2, 3], [3, 2]], start=[[0, 1], [-5, 2]]),
+    "MultiBinary": spaces.MultiBinary(3),
+    "MultiBinary table": spaces.MultiBinary((2, 2)),
+    "MultiBinary many": spaces.MultiBinary(40),
+}
+
+
+def check_life(small, tmp_path, observation_space, action_space, **settings):
+    """Learn, predict alone and together, save, load, predict the same."""
+    model = small(Anything(observation_space, action_space), **settings).learn(60)
+    assert all(torch.isfinite(p).all() for p in model.policy.parameters())
+    obs = [model.observation_space.sample() for _ in range(3)]
+    together = {key: np.stack([o[key] for o in obs]) for key in obs[0]} if isinstance(obs[0], dict) else np.stack(obs)
+    model.save(tmp_path / "agent")
+    again = JEPA.load(tmp_path / "agent", env=Anything(observation_space, action_space), device="cpu")
+    for mode in ("actor", "planner"):
+        model.set_mode(mode)
+        again.set_mode(mode)
+        alone = [model.predict(o, deterministic=True)[0] for o in obs]
+        assert all(action_space.contains(action) for action in alone), alone
+        batch, _ = model.predict(together, deterministic=True)
+        wide = isinstance(action_space, spaces.Box) and (np.ptp(action_space.high) + 1.0)
+        np.testing.assert_allclose(batch, np.stack(alone), rtol=1e-4, atol=1e-4 * wide)
+        np.testing.assert_array_equal(again.predict(together, deterministic=True)[0], batch)
+    again.learn(10)
+    return model
+
+
+@pytest.mark.parametrize("action_space", ACTIONS.values(), ids=ACTIONS.keys())
+def test_an_action_space_from_construction_to_a_saved_copy(small, tmp_path, action_space):
+    check_life(small, tmp_path, VECTOR, action_space)
+
+
+@pytest.mark.parametrize("action_space", ACTIONS.values(), ids=ACTIONS.keys())
+def test_actions_go_to_the_networks_and_back_unharmed(action_space):
+    code = action_code(action_space)
+    action_space.seed(0)
+    actions = np.stack([action_space.sample() for _ in range(50)])
+    vectors = code.from_env(actions)
+    assert vectors.shape == (50, code.dim)
+    back = code.to_env(vectors)
+    assert back.dtype == action_space.dtype
+    if isinstance(code, ChoiceCode):
+        assert vectors.sum(-1).tolist() == [len(num_choices(action_space))] * 50
+        np.testing.assert_array_equal(back, actions)
+    else:
+        extent = action_space.high.astype(float) - action_space.low.astype(float)
+        assert (np.abs(back.astype(float) - actions.astype(float)) <= 1e-3 * extent).all()
+        ends = np.stack([action_space.low, action_space.high])
+        assert code.from_env(ends).reshape(2, -1).tolist() == [[-1.0] * code.dim, [1.0] * code.dim]
+        assert all(action_space.contains(end) for end in code.to_env(torch.tensor([[-1.0], [1.0]]).expand(2, code.dim)))
+
+
+def test_integers_of_a_box_are_all_within_reach():
+    code = action_code(spaces.Box(3, 5, (1,), np.uint8))
+    assert code.to_env(torch.tensor([[-1.0], [-0.4], [0.4], [0.6], [1.0]])).ravel().tolist() == [3, 4, 4, 5, 5]
+
+
+def test_the_buffer_keeps_choices_as_the_environment_took_them(small):
+    action_space = ACTIONS["MultiDiscrete table"]
+    model = small(Anything(VECTOR, action_space)).learn(30)
+    buffer = model.replay_buffer
+    assert all(action_space.contains(row.reshape(2, 2)) for row in buffer.actions[:30, 0])
+    batch = buffer.window(np.array([4]), np.array([0]), 3)
+    np.testing.assert_array_equal(model.policy.to_env(batch.action[0]), buffer.actions[4:7, 0].reshape(3, 2, 2))
+
+
+def test_integer_boxes_are_stored_as_scaled_floats(small):
+    buffer = small(Anything(VECTOR, ACTIONS["Box int8"])).learn(30).replay_buffer
+    assert buffer.actions.dtype == np.float32
+    assert 0.0 < np.abs(buffer.actions[:30] % 1.0).max() < 1.0
+
+
+@pytest.mark.parametrize(
+    ("action_space", "planner"),
+    [
+        (spaces.MultiBinary(4), "ExhaustivePlanner"),
+        (spaces.MultiDiscrete([4, 5, 2]), "ExhaustivePlanner"),
+        (spaces.MultiBinary(12), "CategoricalCEM"),
+        (spaces.Discrete(1000), "CategoricalCEM"),
+    ],
+    ids=str,
+)
+def test_all_combinations_are_planned_over_where_they_are_few(small, action_space, planner):
+    model = small(Anything(VECTOR, action_space))
+    assert type(model.policy.planner).__name__ == planner
+    assert model.policy.planner.num_choices == num_choices(action_space)
+
+
+REFUSED_ACTIONS = {
+    "unbounded": (spaces.Box(-np.inf, np.inf, (1,)), "unbounded.*TransformAction"),
+    "half bounded": (spaces.Box(0, np.inf, (1,)), "unbounded.*TransformAction"),
+    "no extent": (spaces.Box(np.array([0.0, 1.0]), np.array([1.0, 1.0])), "without extent.*TransformAction"),
+    "too wide": (spaces.Box(-1.7e308, 1.7e308, (1,), np.float64), "RescaleAction"),
+    "empty": (spaces.Box(-1, 1, (0,)), "no number"),
+    "too many": (spaces.Discrete(10**6), "1,000,000 options.*ActionWrapper"),
+    "Tuple": (spaces.Tuple([spaces.Discrete(2), spaces.Discrete(3)]), "ActionWrapper"),
+    "Dict": (spaces.Dict({"a": spaces.Discrete(2)}), "ActionWrapper"),
+    "Text": (spaces.Text(5), "ActionWrapper"),
+    "Graph": (spaces.Graph(spaces.Discrete(2), None), "ActionWrapper"),
+    "Sequence": (spaces.Sequence(spaces.Discrete(2)), "ActionWrapper"),
+}
+
+
+@pytest.mark.parametrize(("action_space", "says"), REFUSED_ACTIONS.values(), ids=REFUSED_ACTIONS.keys())
+def test_other_action_spaces_are_refused_with_a_way_out(action_space, says):
+    with pytest.raises(ValueError, match=f"(?s)action space .* is not supported: .*{says}"):
+        check_spaces(VECTOR, action_space)
+
+
+@pytest.mark.parametrize("kind", ["unbounded", "Tuple"])
+def test_they_are_refused_before_any_wrapper_can_trip_over_them(small, kind):
+    with pytest.raises(ValueError, match="is not supported"):
+        small(Anything(VECTOR, REFUSED_ACTIONS[kind][0]))
+
+
+@pytest.mark.parametrize(
+    ("observation_space", "says"), [(spaces.Dict({"a": spaces.Discrete(2)}), "FlattenObservation")], ids=["Dict"]
+)
+def test_other_observation_spaces_are_refused_with_a_way_out(observation_space, says):
+    with pytest.raises(ValueError, match=f"(?s)observation space .* is not supported: .*{says}"):
+        check_spaces(observation_space, spaces.Discrete(2))
