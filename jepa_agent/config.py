@@ -137,11 +137,11 @@ class AgentConfig:
     buffer_size: int = 1_000_000
     learning_starts: int = 300
     batch_size: int = 192
-    tau: float = 0.2
+    tau: float = 0.1
     gamma: float = 0.99
-    train_freq: int = 2
+    train_freq: int = 1
     gradient_steps: int = 1
-    n_steps: int = 10
+    n_steps: int = 3
     train_horizon: int = 3
     exploration_std: float = 0.2
     target_noise: float = 0.2
