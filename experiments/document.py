@@ -8,12 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import gymnasium as gym
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from scipy.stats import gmean
 
-from jepa_agent.experiments.evaluation import EVALUATION_SEED
 from jepa_agent.experiments.events import write_events
 from jepa_agent.experiments.figures import (
     name_of,
@@ -25,6 +23,7 @@ from jepa_agent.experiments.figures import (
 )
 from jepa_agent.experiments.records import AGENT, RESULT, Curve
 from jepa_agent.experiments.report import HEADINGS, cells, write_summary
+from jepa_agent.experiments.scores import is_ours, normalised_scores, quickness
 from jepa_agent.experiments.statistics import (
     Censored,
     Estimate,
@@ -58,6 +57,7 @@ def write_report(study: Study, curves: Sequence[Curve], folder: Path, command: s
 
     ``curves`` are those of the study's finished runs, at least one.
     """
+    curves = _in_order(study, curves)
     summaries = [
         summary
         for env, threshold in study.thresholds().items()
@@ -66,12 +66,17 @@ def write_report(study: Study, curves: Sequence[Curve], folder: Path, command: s
     write_summary(summaries, command, folder / "summary.json")
     write_events(curves, study.thresholds(), folder)
     scores = normalised_scores(study, curves)
-    pictures = draw(summaries, curves, scores, folder)
+    pictures = draw(study, summaries, curves, scores, folder)
+    finished = {curve.spec.folder(folder) for curve in curves}
     content: dict[str, Any] = {
         "title": ", ".join(dict.fromkeys(summary.env for summary in summaries)),
         "command": command,
         "rule": "a run ends once every mode has reached the threshold" if study.stop_early else "every run goes to its end",
+        "stop_early": study.stop_early,
         "episodes": study.n_eval_episodes,
+        "finished": len(finished),
+        "planned": len(study.specs()),
+        "apart": _apart(folder, curves),
         "headline": headline(summaries),
         "table": {"columns": ["environment", "agent", *HEADINGS], "rows": [_row(summary) for summary in summaries]},
         "needed": needed(study, curves),
@@ -82,7 +87,7 @@ def write_report(study: Study, curves: Sequence[Curve], folder: Path, command: s
     }
     templates = Environment(loader=PackageLoader("jepa_agent.experiments", "templates"), undefined=StrictUndefined)
     templates.trim_blocks = templates.lstrip_blocks = True
-    templates.filters["times"] = _times
+    templates.filters["times"], templates.filters["times_fewer"] = _times, times_fewer
     (folder / MARKDOWN).write_text(templates.get_template("report.md.j2").render(content))
     templates.autoescape = True
     images = {picture.file: _inline(folder / picture.file) for picture in pictures}
@@ -98,14 +103,17 @@ class Ratio(NamedTuple):
 
     env: str
     mode: str
-    baseline: str
+    n: int  # JEPA's runs
     steps: float | None  # how many times fewer steps to the threshold; None where one of the two has no median
-    cpu_seconds: float | None  # the same for CPU seconds
+    fewest: str  # the baseline that needs the fewest steps, and its runs
+    cpu_seconds: float | None  # as `steps`, for CPU seconds
+    quickest: str  # the baseline that needs the least CPU seconds, and its runs
 
 
 def headline(summaries: Sequence[Summary]) -> dict[str, Any]:
     """Ratios to the best baseline of each environment and, by mode, their geometric means over environments."""
-    ratios = [ratio for env in dict.fromkeys(summary.env for summary in summaries) for ratio in _ratios(env, summaries)]
+    envs = list(dict.fromkeys(summary.env for summary in summaries))
+    ratios = [ratio for env in envs for ratio in _ratios(env, summaries)]
     means = {}
     for mode in dict.fromkeys(ratio.mode for ratio in ratios):
         own = [ratio for ratio in ratios if ratio.mode == mode]
@@ -114,7 +122,7 @@ def headline(summaries: Sequence[Summary]) -> dict[str, Any]:
             "steps": float(gmean(steps)) if steps else None,
             "cpu_seconds": float(gmean(seconds)) if seconds else None,
             "known": len(steps),
-            "tasks": len(own),
+            "tasks": len(envs),
         }
     return {"ratios": ratios, "means": means}
 
@@ -132,48 +140,15 @@ def _ratios(env: str, summaries: Sequence[Summary]) -> list[Ratio]:
         theirs, mine = getattr(best(field), field).median, getattr(ours, field).median
         return None if theirs is None or mine is None else theirs / mine
 
-    name = best("steps").algorithm
-    modes = [summary for summary in own if summary.algorithm == AGENT]
-    return [Ratio(env, summary.mode, name, ratio(summary, "steps"), ratio(summary, "cpu_seconds")) for summary in modes]
+    def name(field: str) -> str:
+        found = best(field)
+        return "-" if getattr(found, field).median is None else f"{found.algorithm}, n={found.n_seeds}"
 
-
-def normalised_scores(study: Study, curves: Sequence[Curve]) -> dict[str, list[np.ndarray]]:
-    """By agent, one array of runs per task: the last evaluation, 0 being a random policy and 1 the threshold.
-
-    Tasks that a random policy solves are left out. Agents that ran on every task come by name. Baselines that did not are
-    joined: ``best baseline`` is, task by task, the one whose runs ended best.
-    """
-    found: dict[str, dict[str, np.ndarray]] = {}
-    for (env, algorithm, mode), own in group(curves).items():
-        task = study.tasks[env]
-        low = random_return(env, task.env_kwargs) if task.random is None else task.random
-        if low >= task.threshold:  # nothing to normalise by: acting at random solves it
-            continue
-        finals = np.array([curve.means[-1] for curve in own])
-        found.setdefault(name_of(algorithm, mode), {})[env] = (finals - low) / (task.threshold - low)
-    envs = list(dict.fromkeys(env for tasks in found.values() for env in tasks))
-    complete = {name: [tasks[env] for env in envs] for name, tasks in found.items() if set(tasks) == set(envs)}
-    baselines = {name: tasks for name, tasks in found.items() if not name.startswith(f"{AGENT} (")}
-    if len(envs) > 1 and all(any(env in tasks for tasks in baselines.values()) for env in envs):
-        best = [max((tasks[env] for tasks in baselines.values() if env in tasks), key=np.mean) for env in envs]
-        complete["best baseline"] = best
-    return complete
-
-
-def random_return(env_id: str, env_kwargs: dict[str, Any], episodes: int = 20, longest: int = 1_000) -> float:
-    """Mean return of uniformly random actions over seeded episodes, each cut after ``longest`` steps."""
-    env = gym.make(env_id, **env_kwargs)
-    env.action_space.seed(EVALUATION_SEED)
-    total = 0.0
-    for episode in range(episodes):
-        env.reset(seed=EVALUATION_SEED + episode)
-        for _ in range(longest):
-            _, reward, terminated, truncated, _ = env.step(env.action_space.sample())
-            total += float(reward)
-            if terminated or truncated:
-                break
-    env.close()
-    return total / episodes
+    return [
+        Ratio(env, s.mode, s.n_seeds, ratio(s, "steps"), name("steps"), ratio(s, "cpu_seconds"), name("cpu_seconds"))
+        for s in own
+        if s.algorithm == AGENT
+    ]
 
 
 def aggregates(scores: dict[str, list[np.ndarray]]) -> dict[str, Any]:
@@ -220,7 +195,11 @@ def paired(curves: Sequence[Curve]) -> dict[str, Any]:
 
 
 def draw(
-    summaries: Sequence[Summary], curves: Sequence[Curve], scores: dict[str, list[np.ndarray]], folder: Path
+    study: Study,
+    summaries: Sequence[Summary],
+    curves: Sequence[Curve],
+    scores: dict[str, list[np.ndarray]],
+    folder: Path,
 ) -> list[Picture]:
     """All figures, written below ``folder``."""
     pictures = []
@@ -237,18 +216,22 @@ def draw(
     if scores:
         plot_profiles(scores, folder / FIGURES / "profile.png")
         pictures.append(Picture(f"{FIGURES}/profile.png", "Performance profile: the share of runs that end above a score."))
-    ours = {name: own for name, own in scores.items() if name.startswith(f"{AGENT} (")}
-    theirs = {name: own for name, own in scores.items() if name not in ours}
-    chances = {
-        f"{name} > {other}": estimate(probability_of_improvement, own, against)
-        for name, own in ours.items()
-        for other, against in theirs.items()
-    }
+    chances = {**improvement(quickness(study, curves), "needs fewer steps than"), **improvement(scores, "ends better than")}
     if chances:
-        label = "probability that a run of the one ends better than one of the other"
+        label = "probability that a run of the one beats one of the other, ties counting half"
         plot_estimates(chances, label, 0.5, folder / FIGURES / "improvement.png")
         pictures.append(Picture(f"{FIGURES}/improvement.png", "Probability of improvement, 95% interval."))
     return pictures
+
+
+def improvement(scores: dict[str, list[np.ndarray]], beats: str) -> dict[str, Estimate]:
+    """Chances that a run of JEPA's beats one of each other agent, more being better."""
+    return {
+        f"{name} {beats} {other}": estimate(probability_of_improvement, own, against)
+        for name, own in scores.items()
+        for other, against in scores.items()
+        if is_ours(name) and not is_ours(other)
+    }
 
 
 def _inline(path: Path) -> str:
@@ -271,7 +254,14 @@ def _needed(found: Censored, style: str) -> str:
 
 
 def _times(ratio: float) -> str:
-    return f"{ratio:.1f} times fewer" if ratio >= 1.0 else f"{1 / ratio:.1f} times as many"
+    if f"{max(ratio, 1 / ratio):.1f}" == "1.0":
+        return "as many"
+    return f"{ratio:.1f} times fewer" if ratio > 1.0 else f"{1 / ratio:.1f} times as many"
+
+
+def times_fewer(ratio: float | None) -> str:
+    """A ratio in two digits; "-" where there is none."""
+    return "-" if ratio is None else f"{ratio:.2g}" if ratio < 10 else f"{ratio:.0f}"
 
 
 def _text(found: Estimate) -> str:
@@ -280,10 +270,28 @@ def _text(found: Estimate) -> str:
 
 
 def _machines(folder: Path, curves: Sequence[Curve]) -> list[str]:
-    """Processors and versions behind the runs, each combination once."""
-    found: dict[str, None] = {}
+    """Processors and versions behind the runs, each combination once, with the runs it did."""
+    found: dict[str, dict[str, set[Path]]] = {}
+    for curve in curves:
+        run = curve.spec.folder(folder)
+        result = json.loads((run / RESULT).read_text())
+        versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
+        agent = f"{curve.spec.algorithm} in {curve.spec.env}"
+        found.setdefault(f"{result['cpu']}; {versions}", {}).setdefault(agent, set()).add(run)
+    told = {machine: (f"{agent}, n={len(runs)}" for agent, runs in done.items()) for machine, done in found.items()}
+    return [f"{machine}: {'; '.join(runs)}" for machine, runs in told.items()]
+
+
+def _apart(folder: Path, curves: Sequence[Curve]) -> list[str]:
+    """Environments whose runs were not all done on the same kind of processor."""
+    found: dict[str, set[str]] = {}
     for curve in curves:
         result = json.loads((curve.spec.folder(folder) / RESULT).read_text())
-        versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
-        found[f"{result['cpu']}; {versions}"] = None
-    return list(found)
+        found.setdefault(curve.spec.env, set()).add(result["cpu"])
+    return [env for env, processors in found.items() if len(processors) > 1]
+
+
+def _in_order(study: Study, curves: Sequence[Curve]) -> list[Curve]:
+    """As the study has them: JEPA before its baselines, so that it looks the same in all figures."""
+    places = {agent: place for place, agent in enumerate(dict.fromkeys((s.env, s.algorithm) for s in study.specs()))}
+    return sorted(curves, key=lambda curve: places.get((curve.spec.env, curve.spec.algorithm), len(places)))

@@ -59,7 +59,7 @@ def plot_curves(curves: Sequence[Curve], threshold: float, path: Path) -> None:
     figure.suptitle(f"{envs[0]}, threshold {threshold:g}: mean over n seeds with 95% bootstrap interval", fontsize=11)
     labels = by_steps.get_legend_handles_labels()
     note = "Runs that ended before others of their kind hold their last value." if held else None
-    figure.legend(*labels, loc="outside lower center", ncols=4, frameon=False, handlelength=4, title=note)
+    figure.legend(*labels, loc="outside lower center", ncols=3, frameon=False, handlelength=4, title=note)
     _save(figure, path)
 
 
@@ -69,9 +69,7 @@ def plot_series(runs: Mapping[str, Sequence[tuple[np.ndarray, np.ndarray]]], pat
     axes = figure.subplots()
     for index, (label, own) in enumerate(runs.items()):
         band = average([steps for steps, _ in own], [returns for _, returns in own])
-        axes.plot(band.x, band.mean, label=f"{label}, n={len(own)}", **_style(index, band.x))
-        if band.interval is not None:
-            axes.fill_between(band.x, *band.interval, color=COLOURS[index % len(COLOURS)], alpha=0.18, linewidth=0)
+        _draw_band(axes, index, f"{label}, n={len(own)}", band)
     axes.set_xlabel("environment steps")
     axes.set_ylabel("mean return")
     _finish(figure, axes, path)
@@ -96,11 +94,20 @@ def _draw(axes: Axes, curves: Sequence[Curve], x_of: Callable[[Curve], np.ndarra
     held = False
     for index, ((_, algorithm, mode), own) in enumerate(group(curves).items()):
         band = average([x_of(curve) for curve in own], [curve.means for curve in own])
-        axes.plot(band.x, band.mean, label=f"{name_of(algorithm, mode)}, n={len(own)}", **_style(index, band.x))
-        if band.interval is not None:
-            axes.fill_between(band.x, *band.interval, color=COLOURS[index % len(COLOURS)], alpha=0.18, linewidth=0)
+        _draw_band(axes, index, f"{name_of(algorithm, mode)}, n={len(own)}", band)
         held |= band.held
     return held
+
+
+def _draw_band(axes: Axes, index: int, label: str, band: Band) -> None:
+    axes.plot(band.x, band.mean, label=label, **_style(index, band.x))
+    if band.interval is None:
+        return
+    colour = COLOURS[index % len(COLOURS)]
+    if len(band.x) == 1:  # an area of one point is not seen
+        axes.vlines(band.x, *band.interval, color=colour, linewidth=1.2)
+    else:
+        axes.fill_between(band.x, *band.interval, color=colour, alpha=0.18, linewidth=0)
 
 
 def name_of(algorithm: str, mode: str) -> str:
@@ -114,7 +121,8 @@ def plot_profiles(scores: Mapping[str, Scores], path: Path) -> None:
     axes = figure.subplots()
     levels = np.linspace(0, 1.2, 121)
     for index, (name, own) in enumerate(scores.items()):
-        axes.plot(levels, performance_profile(own, levels), drawstyle="steps-post", label=name, **_style(index, levels))
+        label = f"{name}, n={sum(np.size(task) for task in own)}"
+        axes.plot(levels, performance_profile(own, levels), drawstyle="steps-post", label=label, **_style(index, levels))
     axes.set_xlabel("normalised score of the last evaluation (0 random, 1 threshold)")
     axes.set_ylabel("share of runs above it")
     axes.set_ylim(-0.02, 1.02)
@@ -141,8 +149,10 @@ def plot_estimates(estimates: Mapping[str, Estimate], label: str, reference: flo
 def plot_needed(summaries: Sequence[Summary], path: Path) -> None:
     """Environment steps to the threshold: median and range of the runs that got there, a panel per environment."""
     envs = list(dict.fromkeys(summary.env for summary in summaries))
-    figure = Figure(figsize=(9.6, 1.0 + 1.5 * len(envs)), layout="constrained")
-    for axes, env in zip(np.atleast_1d(figure.subplots(len(envs), 1)), envs, strict=True):
+    rows = [sum(summary.env == env for summary in summaries) for env in envs]
+    figure = Figure(figsize=(9.6, 0.6 + 0.7 * len(envs) + 0.24 * sum(rows)), layout="constrained")
+    panels = figure.subplots(len(envs), 1, squeeze=False, height_ratios=rows)[:, 0]
+    for axes, env in zip(panels, envs, strict=True):
         own = [summary for summary in summaries if summary.env == env]
         for row, summary in enumerate(own):
             median, low, high = summary.steps
@@ -153,7 +163,7 @@ def plot_needed(summaries: Sequence[Summary], path: Path) -> None:
             note = f"{summary.n_reached}/{summary.n_seeds}"
             axes.annotate(note, (1.01, row), xycoords=("axes fraction", "data"), va="center", fontsize=8)
         axes.set_yticks(range(len(own)), [name_of(summary.algorithm, summary.mode) for summary in own])
-        axes.invert_yaxis()
+        axes.set_ylim(len(own) - 0.5, -0.5)
         axes.set_xlim(left=0)
         axes.set_title(f"{env}, threshold {own[0].threshold:g}", fontsize=10, loc="left")
         axes.spines[["top", "right"]].set_visible(False)
@@ -165,7 +175,7 @@ def plot_cost_of_acting(summaries: Sequence[Summary], path: Path) -> None:
     """Return of the last evaluation against milliseconds per action, a panel per environment."""
     envs = list(dict.fromkeys(summary.env for summary in summaries))
     figure = Figure(figsize=(4.8 * min(len(envs), 3), 3.8 * -(-len(envs) // 3)), layout="constrained")
-    panels = np.atleast_1d(figure.subplots(-(-len(envs) // 3), min(len(envs), 3))).ravel()
+    panels = figure.subplots(-(-len(envs) // 3), min(len(envs), 3), squeeze=False, sharex=True).ravel()
     for axes, env in zip(panels, envs, strict=False):
         own = [summary for summary in summaries if summary.env == env]
         for index, summary in enumerate(own):
@@ -176,6 +186,7 @@ def plot_cost_of_acting(summaries: Sequence[Summary], path: Path) -> None:
             if summary.final_interval is not None:
                 axes.plot((x, x), summary.final_interval, color=colour, linewidth=1.2)
         _plain_log(axes)
+        axes.tick_params(labelbottom=True)
         axes.set_title(env, fontsize=10)
         axes.set_xlabel("CPU ms per action while evaluating, log scale")
         axes.set_ylabel("mean return of the last evaluation")

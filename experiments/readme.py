@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from jepa_agent.experiments.document import headline
+from jepa_agent.experiments.document import headline, times_fewer
 from jepa_agent.experiments.records import AGENT, read_curves
 from jepa_agent.experiments.statistics import Summary, summarise
 from jepa_agent.experiments.study import read_study
@@ -32,10 +32,11 @@ def results_table(results: Path) -> str:
         others = [f"{summary.algorithm}: {_needed(summary)}" for summary in summaries if summary.algorithm != AGENT]
         if own and others:
             [ratio] = headline(summaries)["ratios"]
-            rows.append((f"{env}, {threshold:g}", *own, "<br>".join(others), _times(ratio.steps), _times(ratio.cpu_seconds)))
+            found = times_fewer(ratio.steps), times_fewer(ratio.cpu_seconds)
+            rows.append((f"{env}, {threshold:g}", *own, "<br>".join(others), *found))
             everything += summaries
     mean = headline(everything)["means"][MODE]
-    rows.append(("geometric mean", "", "", _times(mean["steps"]), _times(mean["cpu_seconds"])))
+    rows.append(("geometric mean", "", "", times_fewer(mean["steps"]), times_fewer(mean["cpu_seconds"])))
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
@@ -43,10 +44,6 @@ def _needed(summary: Summary) -> str:
     steps, seconds = summary.steps.median, summary.cpu_seconds.median
     reached = f"{summary.n_reached}/{summary.n_seeds}"
     return f"- ({reached})" if steps is None or seconds is None else f"{steps:,.0f} steps, {seconds:.1f} s ({reached})"
-
-
-def _times(ratio: float | None) -> str:
-    return "-" if ratio is None else f"{ratio:.2g}" if ratio < 10 else f"{ratio:.0f}"
 
 
 def speed_table(measured: dict[str, Any]) -> str:

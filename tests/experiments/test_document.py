@@ -15,10 +15,10 @@ from jepa_agent.experiments.document import (
     MARKDOWN,
     _times,
     headline,
+    improvement,
     needed,
-    normalised_scores,
     paired,
-    random_return,
+    times_fewer,
     write_report,
 )
 from jepa_agent.experiments.records import RESULT, Curve, RunSpec, spec_as_dict, write_json
@@ -51,18 +51,19 @@ def summaries():
 
 def test_ratios_are_to_the_best_baseline_and_averaged_geometrically() -> None:
     found = headline(summaries())
-    assert [(r.env, r.mode, r.baseline, r.steps) for r in found["ratios"]] == [
-        ("CartPole-v1", "actor", "PPO", 4.0),
-        ("CartPole-v1", "planner", "PPO", 4.0),
-        ("Pendulum-v1", "actor", "SAC", 2.0),
-        ("Pendulum-v1", "planner", "SAC", 2.0),
+    assert [(r.env, r.mode, r.n, r.steps, r.fewest) for r in found["ratios"]] == [
+        ("CartPole-v1", "actor", 2, 4.0, "PPO, n=2"),
+        ("CartPole-v1", "planner", 2, 4.0, "PPO, n=2"),
+        ("Pendulum-v1", "actor", 2, 2.0, "SAC, n=2"),
+        ("Pendulum-v1", "planner", 2, 2.0, "SAC, n=2"),
     ]
     assert found["means"]["actor"]["steps"] == pytest.approx(8**0.5)
     assert (found["means"]["actor"]["known"], found["means"]["actor"]["tasks"]) == (2, 2)
 
 
 def test_what_costs_more_is_said_to_cost_more() -> None:
-    assert (_times(2.0), _times(0.25)) == ("2.0 times fewer", "4.0 times as many")
+    assert (_times(2.0), _times(0.25), _times(0.99)) == ("2.0 times fewer", "4.0 times as many", "as many")
+    assert (times_fewer(5.67), times_fewer(0.0213), times_fewer(123.4), times_fewer(None)) == ("5.7", "0.021", "123", "-")
 
 
 def test_there_is_no_ratio_where_one_of_the_two_never_got_there() -> None:
@@ -70,31 +71,26 @@ def test_there_is_no_ratio_where_one_of_the_two_never_got_there() -> None:
     found = headline(only)
     assert found["ratios"][0].steps is None
     assert found["means"]["actor"]["steps"] is None
+    nobody = summarise([curve("JEPA", "actor", 0, [500.0]), curve("PPO", "policy", 0, [1.0])], 475)
+    assert (headline(nobody)["ratios"][0].steps, headline(nobody)["ratios"][0].fewest) == (None, "-")
 
 
-def test_scores_are_nought_for_a_random_policy_and_one_at_the_threshold() -> None:
-    scores = normalised_scores(STUDY, CURVES)
-    assert set(scores) == {"JEPA (actor)", "JEPA (planner)", "best baseline"}
-    assert [task.tolist() for task in scores["JEPA (actor)"]] == [[1.0, 1.0], [1.05, 1.05]]
-    assert scores["best baseline"][0].tolist() == [(500 - 25) / 450] * 2  # PPO's, not DQN's
-    assert scores["best baseline"][1].tolist() == [1.0, 1.0]
+def test_steps_and_cpu_seconds_have_a_best_baseline_each_and_all_environments_count() -> None:
+    slow = curve("DQN", "policy", 0, [500.0])._replace(cpu_seconds=np.array([99.0]))
+    runs = [curve("JEPA", "actor", 0, [500.0]), curve("PPO", "policy", 0, [1.0, 500.0]), slow]
+    found = headline([*summarise(runs, 475), *summarise([curve("SAC", "policy", 0, [-100.0], "Pendulum-v1")], -200)])
+    [ratio] = found["ratios"]
+    assert (ratio.steps, ratio.fewest, ratio.cpu_seconds, ratio.quickest) == (1.0, "DQN, n=1", 2.0, "PPO, n=1")
+    assert (found["means"]["actor"]["known"], found["means"]["actor"]["tasks"]) == (1, 2)
 
 
 def test_a_task_that_a_random_policy_solves_is_left_out(tmp_path: Path) -> None:
     easy = Study({"CartPole-v1": Task(10, 400)})
     runs = [curve("PPO", "policy", seed, [500.0]) for seed in range(2)]
-    assert normalised_scores(easy, runs) == {}
     write_json(runs[0].spec.folder(tmp_path) / RESULT, {"cpu": "c", "versions": {}})
     write_json(runs[1].spec.folder(tmp_path) / RESULT, {"cpu": "c", "versions": {}})
     write_report(easy, runs, tmp_path, "x")
     assert "profile.png" not in (tmp_path / MARKDOWN).read_text()
-
-
-def test_a_random_policy_is_measured_where_the_study_does_not_say() -> None:
-    first = random_return("CartPole-v1", {})
-    assert 15 < first < 35
-    assert random_return("CartPole-v1", {}) == first
-    assert random_return("CartPole-v1", {}, longest=3) == 3.0
 
 
 class Tags(HTMLParser):
@@ -129,7 +125,7 @@ def test_the_html_stands_alone_and_is_well_formed(folder: Path) -> None:
     assert tags.open == []
     assert len(tags.sources) == 6
     assert all(source.startswith("data:image/png;base64,") for source in tags.sources)
-    assert "Some &lt;CPU&gt;; torch 2" in text
+    assert "Some &lt;CPU&gt;; torch 2: " in text
     assert "2.8 times fewer steps" in text
 
 
@@ -168,11 +164,30 @@ def test_modes_of_the_same_runs_are_compared_seed_by_seed() -> None:
 
 
 def test_runs_that_never_got_there_count_as_given_up() -> None:
-    runs = [curve("PPO", "policy", seed, means) for seed, means in enumerate(([1.0, 500.0], [500.0], [1.0, 1.0]))]
-    [row] = needed(STUDY, runs)["rows"]
-    assert row[:3] == ["CartPole-v1", "PPO", "2/3"]
+    ends = ([1.0, 500.0], [500.0], [1.0, 500.0], [1.0, 1.0], [1.0, 1.0])
+    [row] = needed(STUDY, [curve("PPO", "policy", seed, means) for seed, means in enumerate(ends)])["rows"]
+    assert row[:3] == ["CartPole-v1", "PPO", "3/5"]
     assert row[3].startswith("200 (")
     assert row[3].endswith("..inf)")
+
+
+def test_only_ours_are_set_beside_the_others() -> None:
+    chances = improvement({"JEPA (actor)": [np.array([3.0, 1.0])], "PPO": [np.array([2.0, -np.inf])]}, "beats")
+    assert {name: (found.value, found.n) for name, found in chances.items()} == {"JEPA (actor) beats PPO": (0.75, 2)}
+
+
+def test_a_report_says_what_is_missing_and_which_processors_did_what(tmp_path: Path) -> None:
+    study = Study({"CartPole-v1": Task(475, 400, random=25.0, baselines=("PPO",), seeds=2)}, modes=("actor",))
+    curves = [curve("PPO", "policy", 0, [500.0]), curve("JEPA", "actor", 0, [500.0]), curve("JEPA", "actor", 1, [500.0])]
+    for one, processor in zip(curves, ("Quick", "Slow", "Slow"), strict=True):
+        write_json(one.spec.folder(tmp_path) / RESULT, {"cpu": processor, "versions": {"torch": "2"}})
+    write_report(study, curves, tmp_path, "x")
+    for name in (MARKDOWN, HTML):
+        text = (tmp_path / name).read_text()
+        assert "Not complete: 3 of 4 runs have finished" in text
+        assert "CPU seconds in CartPole-v1 were measured on different processors" in text
+        assert "Slow; torch 2: JEPA in CartPole-v1, n=2" in text
+        assert text.index("JEPA (actor)") < text.index("PPO</td><td>1</td>" if name == HTML else "| PPO | 1 |")
 
 
 def test_the_summary_is_written_too(folder: Path) -> None:
