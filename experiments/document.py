@@ -218,7 +218,7 @@ def draw(
         pictures.append(Picture(f"{FIGURES}/profile.png", "Performance profile: the share of runs that end above a score."))
     chances = {**improvement(quickness(study, curves), "needs fewer steps than"), **improvement(scores, "ends better than")}
     if chances:
-        label = "probability that a run of the one beats one of the other, ties counting half"
+        label = "probability that a run of the one does so beside a run of the other, ties counting half"
         plot_estimates(chances, label, 0.5, folder / FIGURES / "improvement.png")
         pictures.append(Picture(f"{FIGURES}/improvement.png", "Probability of improvement, 95% interval."))
     return pictures

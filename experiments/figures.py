@@ -131,7 +131,7 @@ def plot_profiles(scores: Mapping[str, Scores], path: Path) -> None:
 
 def plot_estimates(estimates: Mapping[str, Estimate], label: str, reference: float, path: Path) -> None:
     """A row per estimate with its 95% interval and the number of runs behind it; a dashed line at ``reference``."""
-    figure = Figure(figsize=(6.4, 1.2 + 0.36 * len(estimates)), layout="constrained")
+    figure = Figure(figsize=(9.6, 1.2 + 0.36 * len(estimates)), layout="constrained")
     axes = figure.subplots()
     for row, (value, interval, n) in enumerate(estimates.values()):
         if interval is not None:
