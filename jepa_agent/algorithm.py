@@ -9,13 +9,14 @@ import torch
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, RolloutReturn, Schedule
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
 from jepa_agent.config import AgentConfig, PlannerConfig, as_kwargs
 from jepa_agent.diagnostics import check_finite, decision_measures
 from jepa_agent.exploration import RandomActions
+from jepa_agent.interruption import poll
 from jepa_agent.losses.actor import distillation_loss, value_gradient_loss
 from jepa_agent.losses.energy import energy_loss
 from jepa_agent.losses.prediction import cost_loss, prediction_loss, termination_loss
@@ -25,17 +26,16 @@ from jepa_agent.networks import random_latents
 from jepa_agent.planning import Planner
 from jepa_agent.policy import JEPAPolicy
 from jepa_agent.replay_buffer import SequenceReplayBuffer
-from jepa_agent.saving import SavableAlgorithm
+from jepa_agent.resuming import ResumableAlgorithm
 from jepa_agent.spaces import check_spaces
 from jepa_agent.tensor_ops import masked_mean, pessimistic, polyak_update, spread
 from jepa_agent.types import Decision, SequenceBatch
-from jepa_agent.working_memory import PackedMemory
 
 _DEFAULT = AgentConfig()
 _PATIENCE = 4
 
 
-class JEPA(SavableAlgorithm):
+class JEPA(ResumableAlgorithm):
     """A joint embedding predictive agent with Stable-Baselines3's face.
 
     ``JEPA("MlpPolicy", "CartPole-v1").learn(5_000)``. The settings are documented in `AgentConfig`; sizes of the networks
@@ -125,7 +125,6 @@ class JEPA(SavableAlgorithm):
         self.regularisation_coef = regularisation_coef
         self._check_settings()
         self.last_decision: Decision | None = None
-        self._state: PackedMemory | None = None
         if _init_setup_model:
             self._setup_model()
 
@@ -133,7 +132,7 @@ class JEPA(SavableAlgorithm):
     def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
         """As SB3's, but spaces that cannot work are refused before any wrapper trips over them."""
         check_spaces(env.observation_space, env.action_space)
-        return SavableAlgorithm._wrap_env(env, verbose, monitor_wrapper)
+        return ResumableAlgorithm._wrap_env(env, verbose, monitor_wrapper)
 
     def _check_settings(self) -> None:
         """`ValueError` that names a setting out of range, or a part of the wrong kind."""
@@ -198,6 +197,7 @@ class JEPA(SavableAlgorithm):
         self._update_learning_rate(optimizer)
         terms: dict[str, Tensor] = {}
         for _ in range(gradient_steps):
+            poll()
             length = self.train_horizon + self.n_steps  # enough for n real steps from any imagined one on
             batch = self.replay_buffer.sample_sequences(batch_size, length, env=self._vec_normalize_env)
             optimizer.zero_grad()
@@ -211,8 +211,8 @@ class JEPA(SavableAlgorithm):
 
             optimizer.step()
             self._update_targets()
+            self._n_updates += 1
 
-        self._n_updates += gradient_steps
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         for name, value in terms.items():
             self.logger.record_mean(f"train/{name}_loss", value.item())
@@ -298,6 +298,9 @@ class JEPA(SavableAlgorithm):
         self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
     ) -> tuple[np.ndarray, np.ndarray]:
         """As SB3's, with working memory threaded from step to step and what was decided kept for storing."""
+        poll()
+        if self._last_obs is None:
+            self._begin_episodes()
         self.last_decision = None
         if self._knows_nothing(learning_starts):
             action = self._random_actions()
@@ -345,26 +348,6 @@ class JEPA(SavableAlgorithm):
         self.policy.observe_scales(self._last_obs, reward)
         super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
         self._last_episode_starts = dones
-
-    def collect_rollouts(self, *args: Any, **kwargs: Any) -> RolloutReturn:
-        rollout = super().collect_rollouts(*args, **kwargs)
-        if not rollout.continue_training:
-            # SB3 stops before storing the last transition; starting afresh keeps the next one from spanning two steps.
-            self._last_obs = None
-        return rollout
-
-    def _setup_learn(
-        self,
-        total_timesteps: int,
-        callback: MaybeCallback = None,
-        reset_num_timesteps: bool = True,
-        *args: Any,
-        **kwargs: Any,
-    ) -> Any:
-        if reset_num_timesteps or self._last_obs is None:
-            self._state = None
-            self.replay_buffer.cut()
-        return super()._setup_learn(total_timesteps, callback, reset_num_timesteps, *args, **kwargs)
 
     def learn(
         self,

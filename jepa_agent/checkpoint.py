@@ -1,32 +1,50 @@
-"""Saving without pickle: a zip of one JSON manifest and one safetensors file. Loading runs nothing from the file.
+"""A file format without pickle: a zip of one JSON manifest and safetensors. Reading runs nothing from the file.
 
-The archive is written beside its destination, flushed to disk and renamed, so that a crash leaves the previous file whole.
+The manifest names size and SHA-256 of every other member; the archive's comment is the SHA-256 of all bytes before it, so
+that no flipped bit goes unseen, be it in the zip's own headers. A file is written beside its destination, flushed to disk
+and renamed: whatever kills the writer, the previous file stays whole.
 """
 
 from __future__ import annotations
 
 import hashlib
-import importlib
+import io
 import json
 import os
+import re
+import struct
 import tempfile
 import zipfile
-from collections.abc import Iterable, Mapping
-from dataclasses import fields, is_dataclass
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import IO, Any, BinaryIO, NamedTuple
 
-import numpy as np
-import torch
-from gymnasium import spaces
+import psutil
 from safetensors import SafetensorError
 from safetensors.torch import load as tensors_from_bytes
 from safetensors.torch import save as tensors_to_bytes
-from torch import Tensor, nn
+from torch import Tensor
 
-FORMAT = 2
-_MANIFEST, _TENSORS = "manifest.json", "tensors.safetensors"
-_TORCH_ROOMS = ("torch.nn", "torch.optim")
+FORMAT = 3
+_MANIFEST = "manifest.json"
+_LARGEST_MANIFEST = 2**26
+_SEAL = 64  # characters of a SHA-256 in hexadecimal
+_BROKEN = (
+    zipfile.BadZipFile,
+    SafetensorError,
+    struct.error,
+    ValueError,  # of JSON, of text encodings, of seeking before the start
+    KeyError,
+    TypeError,
+    AttributeError,
+    EOFError,
+    OSError,
+    NotImplementedError,
+    OverflowError,
+    RuntimeError,  # also RecursionError, of JSON nested without end
+)
 
 
 class CheckpointError(ValueError):
@@ -34,29 +52,78 @@ class CheckpointError(ValueError):
 
 
 class Checkpoint(NamedTuple):
-    """What a file holds."""
+    """What a file holds: its manifest, and by name each of its collections of tensors."""
 
     manifest: dict[str, Any]
-    tensors: dict[str, Tensor]
+    members: dict[str, dict[str, Tensor]]
 
 
-# ---------------------------------------------------------------------- the file
-
-
-def write(path: str | Path | BinaryIO, manifest: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-    """Write a checkpoint; a path without a suffix gets ``.zip``, missing folders are made. A path is replaced as a whole."""
-    blob = tensors_to_bytes({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
-    content = {**manifest, "format": FORMAT, "sha256": hashlib.sha256(blob).hexdigest(), "size": len(blob)}
-    text = json.dumps(content, indent=1, allow_nan=True)
-    if not isinstance(path, (str, Path)):
-        _write_zip(path, text, blob)
-        return
-    target = with_suffix(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+@contextmanager
+def told_of(path: Any) -> Iterator[None]:
+    """Whatever is wrong with a file's content is a `CheckpointError` that names the file."""
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            _write_zip(file, text, blob)
+        yield
+    except CheckpointError:
+        raise
+    except KeyError as error:
+        raise CheckpointError(f"{path}: field {error} is missing") from error
+    except (ValueError, TypeError, AttributeError, RuntimeError, OverflowError, MemoryError) as error:
+        raise CheckpointError(f"{path}: {error}") from error
+
+
+# ---------------------------------------------------------------------- writing
+
+
+def write(
+    path: str | Path | BinaryIO, kind: str, manifest: Mapping[str, Any], members: Mapping[str, Mapping[str, Tensor]]
+) -> None:
+    """Write a checkpoint; a path without a suffix gets ``.zip``, missing folders are made. A path is replaced as a whole."""
+    blobs = {
+        f"{name}.safetensors": tensors_to_bytes({k: t.detach().cpu().contiguous() for k, t in tensors.items()})
+        for name, tensors in members.items()
+    }
+    listed = {name: {"size": len(blob), "sha256": hashlib.sha256(blob).hexdigest()} for name, blob in blobs.items()}
+    content = {"format": FORMAT, "kind": kind, **manifest, "members": listed}
+    blobs = {_MANIFEST: json.dumps(content, indent=1).encode(), **blobs}
+    if isinstance(path, (str, Path)):
+        with replacing(with_suffix(path)) as file:
+            _write_archive(file, blobs)
+    else:
+        buffer = io.BytesIO()
+        _write_archive(buffer, blobs)
+        path.write(buffer.getvalue())
+
+
+def _write_archive(file: IO[bytes], blobs: Mapping[str, bytes]) -> None:
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        for name, blob in blobs.items():
+            archive.writestr(zipfile.ZipInfo(name), blob)  # of no date: equal content makes equal files
+        archive.comment = b"0" * _SEAL
+    seal = _digest_before_seal(file)
+    file.seek(-_SEAL, os.SEEK_END)
+    file.write(seal)
+
+
+def _digest_before_seal(file: IO[bytes]) -> bytes:
+    left = file.seek(0, os.SEEK_END) - _SEAL
+    file.seek(0)
+    digest = hashlib.sha256()
+    while left > 0:
+        block = file.read(min(left, 2**20))
+        digest.update(block)
+        left -= len(block)
+    return digest.hexdigest().encode()
+
+
+@contextmanager
+def replacing(target: Path) -> Iterator[IO[bytes]]:
+    """A file to write, which takes the place of ``target`` as a whole once the block has ended well and all is on disk."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(target.parent, target.name)
+    descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.{os.getpid()}.", suffix=".tmp", dir=target.parent)
+    try:
+        with os.fdopen(descriptor, "w+b") as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
         umask = os.umask(0)
@@ -66,40 +133,25 @@ def write(path: str | Path | BinaryIO, manifest: Mapping[str, Any], tensors: Map
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+    sync_folder(target.parent)
 
 
-def _write_zip(file: BinaryIO, text: str, blob: bytes) -> None:
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-        archive.writestr(_MANIFEST, text)
-        archive.writestr(_TENSORS, blob)
+def remove_leftovers(folder: Path, name: str) -> None:
+    """Remove what writers that were killed left beside the file of that name, which may be a pattern."""
+    for leftover in folder.glob(f".{name}.*.tmp"):
+        owner = leftover.name.split(".")[-3]
+        if not (owner.isdigit() and psutil.pid_exists(int(owner))):
+            leftover.unlink(missing_ok=True)
 
 
-def read(path: str | Path | BinaryIO) -> Checkpoint:
-    """Read a checkpoint; `CheckpointError` if anything about the file is not as it was written."""
-    name = path if isinstance(path, (str, Path)) else "the given file object"
-    if isinstance(path, (str, Path)):
-        path = Path(path) if Path(path).exists() else with_suffix(path)
-        if not path.is_file():
-            raise FileNotFoundError(f"no checkpoint at {name}")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = sorted(archive.namelist())
-            if members != [_MANIFEST, _TENSORS]:
-                raise CheckpointError(
-                    f"{name} is not a jepa_agent checkpoint: it holds {members[:5]}, expected {[_MANIFEST, _TENSORS]}"
-                )
-            manifest = json.loads(archive.read(_MANIFEST))
-            if manifest.get("format") != FORMAT:
-                raise CheckpointError(f"{name} has format {manifest.get('format')!r}, this version reads {FORMAT}")
-            if archive.getinfo(_TENSORS).file_size != manifest["size"]:
-                size = archive.getinfo(_TENSORS).file_size
-                raise CheckpointError(f"{name}: {_TENSORS} has {size} bytes, the manifest says {manifest['size']}")
-            blob = archive.read(_TENSORS)
-        if hashlib.sha256(blob).hexdigest() != manifest["sha256"]:
-            raise CheckpointError(f"{name}: {_TENSORS} does not match its checksum; the file is damaged")
-        return Checkpoint(manifest, tensors_from_bytes(blob))
-    except (zipfile.BadZipFile, json.JSONDecodeError, UnicodeDecodeError, KeyError, EOFError, SafetensorError) as error:
-        raise CheckpointError(f"{name} is not a readable jepa_agent checkpoint: {error}") from error
+def sync_folder(folder: Path) -> None:
+    """Make renames and removals in a folder outlast a power cut, where the system can."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def with_suffix(path: str | Path) -> Path:
@@ -108,106 +160,82 @@ def with_suffix(path: str | Path) -> Path:
     return path if path.suffix else path.with_name(path.name + ".zip")
 
 
-# ---------------------------------------------------------------------- settings as JSON
+# ---------------------------------------------------------------------- reading
 
 
-def encode(value: Any, known: Iterable[type]) -> Any:
-    """A setting as JSON; what is neither plain, nor of a ``known`` dataclass, nor a class of torch becomes a
-    ``{"custom": name}`` that the user must hand to ``load``."""
-    known = tuple(known)
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    if isinstance(value, (np.integer, np.floating)):
-        return value.item()
-    if isinstance(value, (list, tuple)):
-        return [encode(item, known) for item in value]
-    if isinstance(value, dict):
-        return {"dict": {str(key): encode(item, known) for key, item in value.items()}}
-    if is_dataclass(value) and type(value) in known:
-        settings = {field.name: encode(getattr(value, field.name), known) for field in fields(value)}
-        return {"dataclass": type(value).__name__, "settings": settings}
-    if isinstance(value, type):
-        name = value.__name__
-        for room in _TORCH_ROOMS:
-            if getattr(importlib.import_module(room), name, None) is value:
-                return {"torch": f"{room}.{name}"}
-    return {"custom": getattr(value, "__qualname__", type(value).__qualname__)}
+def read(path: str | Path | BinaryIO, kind: str) -> Checkpoint:
+    """Read a checkpoint of a ``kind``; `CheckpointError` if anything about the file is not as it was written."""
+    if not isinstance(path, (str, Path)):
+        return _read(path, kind, "the given file object")
+    found = Path(path) if Path(path).exists() else with_suffix(path)
+    if not found.is_file():
+        raise FileNotFoundError(f"no checkpoint at {path}")
+    with found.open("rb") as file:
+        return _read(file, kind, str(found))
 
 
-def decode(value: Any, known: Iterable[type], name: str) -> Any:
-    """The inverse of `encode`; `CheckpointError` for a custom object, saying how to hand it over."""
-    known = tuple(known)
-    if isinstance(value, list):
-        return [decode(item, known, name) for item in value]
-    if not isinstance(value, dict):
-        return value
-    if "dict" in value:
-        return {key: decode(item, known, f"{name}[{key!r}]") for key, item in value["dict"].items()}
-    if "dataclass" in value:
-        kind = {cls.__name__: cls for cls in known}.get(value["dataclass"])
-        if kind is None:
-            raise CheckpointError(f"{name}: unknown settings class {value['dataclass']!r}")
-        return kind(**{key: decode(item, known, name) for key, item in value["settings"].items()})
-    if "torch" in value:
-        room, _, attribute = value["torch"].rpartition(".")
-        found = getattr(importlib.import_module(room), attribute, None) if room in _TORCH_ROOMS else None
-        if not (isinstance(found, type) and issubclass(found, (nn.Module, torch.optim.Optimizer))):
-            raise CheckpointError(f"{name}: {value['torch']!r} is not a module or optimizer of torch")
-        return found
-    raise CheckpointError(
-        f"{name} was {value.get('custom', value)!r}, an object of your own, which is not stored: "
-        f"hand it over as load(path, custom_objects={{{name.split('[')[0]!r}: ...}})"
-    )
+def _read(file: IO[bytes], kind: str, name: str) -> Checkpoint:
+    try:
+        length = file.seek(0, os.SEEK_END)
+        with zipfile.ZipFile(file) as archive:
+            _check_directory(archive, length, name)
+            manifest = json.loads(archive.read(_MANIFEST))
+            for field, wanted in (("format", FORMAT), ("kind", kind)):
+                if manifest.get(field) != wanted:
+                    raise CheckpointError(f"{name}: field {field!r}: expected {wanted!r}, found {manifest.get(field)!r}")
+            if _digest_before_seal(file) != archive.comment:
+                raise CheckpointError(f"{name} does not match its checksum; the file is damaged")
+            members = {}
+            for member, listed in _listed_members(archive, manifest, name).items():
+                blob = archive.read(member)
+                found = hashlib.sha256(blob).hexdigest()
+                if found != listed["sha256"]:
+                    raise CheckpointError(f"{name}: {member}: expected sha256 {listed['sha256']}, found {found}")
+                members[member.removesuffix(".safetensors")] = tensors_from_bytes(blob)
+        return Checkpoint(manifest, members)
+    except CheckpointError:
+        raise
+    except MemoryError as error:
+        raise CheckpointError(f"{name} does not fit into memory") from error
+    except _BROKEN as error:
+        raise CheckpointError(f"{name} is not a readable jepa_agent checkpoint: {error}") from error
 
 
-def encode_space(space: spaces.Space) -> dict[str, Any]:
-    """A vector space as JSON."""
-    if isinstance(space, spaces.Box):
-        low, high = space.low.tolist(), space.high.tolist()
-        return {"kind": "Box", "low": low, "high": high, "shape": list(space.shape), "dtype": str(space.dtype)}
-    if isinstance(space, spaces.Discrete):
-        return {"kind": "Discrete", "n": int(space.n), "start": int(space.start)}
-    if isinstance(space, spaces.MultiDiscrete):
-        return {"kind": "MultiDiscrete", "nvec": space.nvec.tolist(), "start": space.start.tolist()}
-    if isinstance(space, spaces.MultiBinary):
-        return {"kind": "MultiBinary", "n": list(space.shape) if len(space.shape) > 1 else int(space.shape[0])}
-    raise CheckpointError(f"space {space} cannot be saved")
+def _check_directory(archive: zipfile.ZipFile, length: int, name: str) -> None:
+    """See that an archive is of our making before any of it is read."""
+    infos = archive.infolist()
+    names = [info.filename for info in infos]
+    doubled = next((member for member, times in Counter(names).items() if times > 1), None)
+    strange = next((member for member in names if not re.fullmatch(r"[a-z_]+\.(json|safetensors)", member)), None)
+    if {"data", "policy.pth"} & set(names):
+        raise CheckpointError(
+            f"{name} is a file of Stable-Baselines3, whose content is pickled and is not read here: "
+            f"it holds {names[:3]}, expected {_MANIFEST} and safetensors"
+        )
+    if strange or doubled or _MANIFEST not in names:
+        what = f"member {(strange or doubled)!r}" + (" twice" if doubled and not strange else "")
+        found = what if strange or doubled else f"{names[:5]}"
+        raise CheckpointError(
+            f"{name} is not a jepa_agent checkpoint: it holds {found}, expected {_MANIFEST} and safetensors once each"
+        )
+    for info in infos:
+        if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1 or info.file_size != info.compress_size:
+            raise CheckpointError(f"{name}: {info.filename} is compressed or encrypted; expected plain storage")
+    total = sum(info.file_size for info in infos)
+    if total > length:
+        raise CheckpointError(f"{name}: its members declare {total} bytes, but the whole file has {length}")
+    if archive.getinfo(_MANIFEST).file_size > _LARGEST_MANIFEST:
+        size = archive.getinfo(_MANIFEST).file_size
+        raise CheckpointError(f"{name}: {_MANIFEST} has {size} bytes, expected at most {_LARGEST_MANIFEST}")
 
 
-def decode_space(data: Mapping[str, Any]) -> spaces.Space:
-    """The inverse of `encode_space`."""
-    if data["kind"] == "Box":
-        dtype = np.dtype(data["dtype"])
-        low, high = (np.array(data[end], dtype=dtype).reshape(data["shape"]) for end in ("low", "high"))
-        return spaces.Box(low, high, dtype=dtype.type)
-    if data["kind"] == "Discrete":
-        return spaces.Discrete(data["n"], start=data["start"])
-    if data["kind"] == "MultiDiscrete":
-        return spaces.MultiDiscrete(data["nvec"], start=data["start"])
-    return spaces.MultiBinary(data["n"])
-
-
-# ---------------------------------------------------------------------- optimisers as tensors
-
-
-def pack_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
-    """An optimiser's state as tensors named ``index/field``, and its groups' plain settings."""
-    state = optimizer.state_dict()
-    tensors = {
-        f"{index}/{field}": torch.as_tensor(value)
-        for index, entry in state["state"].items()
-        for field, value in entry.items()
-    }
-    plain = (bool, int, float, str, list, tuple, type(None))
-    groups = [{key: value for key, value in group.items() if isinstance(value, plain)} for group in state["param_groups"]]
-    return tensors, groups
-
-
-def unpack_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], groups: list[dict[str, Any]]) -> None:
-    """Restore what `pack_optimizer` took."""
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
-        index, _, field = name.partition("/")
-        state.setdefault(int(index), {})[field] = tensor
-    merged = [{**now, **then} for now, then in zip(optimizer.state_dict()["param_groups"], groups, strict=True)]
-    optimizer.load_state_dict({"state": state, "param_groups": merged})
+def _listed_members(archive: zipfile.ZipFile, manifest: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The manifest's list of members, in agreement with the archive's."""
+    listed = dict(manifest["members"])
+    there = {info.filename: info.file_size for info in archive.infolist() if info.filename != _MANIFEST}
+    if set(listed) != set(there):
+        raise CheckpointError(f"{name}: field 'members': expected {sorted(listed)}, found {sorted(there)}")
+    for member, size in there.items():
+        if size != listed[member]["size"]:
+            raise CheckpointError(f"{name}: {member}: expected {listed[member]['size']} bytes, found {size}")
+    return listed

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from gymnasium import spaces
 from stable_baselines3.common.noise import OrnsteinUhlenbeckActionNoise, VectorizedActionNoise
+from torch import Tensor
 
 from jepa_agent.spaces import BoxCode, action_code
 
@@ -35,3 +37,15 @@ class RandomActions:
             return np.array([space.sample() for _ in range(self.n_envs)])
         assert isinstance(code, BoxCode)
         return code.within(code.unscale(self._drift().clip(-1.0, 1.0).reshape(-1, *code.space.shape)))
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Where the drift has come to: ``(n_envs, size)``."""
+        if self._drift is None:
+            return {}
+        return {"drift": torch.from_numpy(np.stack([noise.noise_prev for noise in self._drift.noises]))}  # type: ignore
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Drift on from there."""
+        if self._drift is not None:
+            for noise, value in zip(self._drift.noises, state["drift"].numpy(), strict=True):
+                noise.noise_prev = value  # type: ignore[attr-defined]

@@ -13,6 +13,7 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 
 from jepa_agent.config import AgentConfig, ModelConfig, PlannerConfig
+from jepa_agent.interruption import poll
 from jepa_agent.mode_switch import ModeSwitch, make_mode_switch
 from jepa_agent.networks import (
     Actor,
@@ -148,6 +149,7 @@ class JEPAPolicy(BasePolicy):
                 "predict() was given a tuple, probably all of what Gymnasium's env.reset() returns; "
                 "pass the observation alone: obs, info = env.reset()"
             )
+        poll()
         self.set_training_mode(False)
         obs, vectorized = self.obs_to_tensor(observation)
         assert isinstance(obs, Tensor)
@@ -268,6 +270,7 @@ class JEPAPolicy(BasePolicy):
             return costs[..., 1:] - costs[..., :1]
 
         def cost_fn(actions: Tensor) -> Tensor:
+            poll()
             return pessimistic(relative(actions), self.plan_pessimism, rounding)
 
         plan = self.planner.plan(cost_fn, PlanInit(torch.stack([own, warm_start], dim=1), generator))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import torch
@@ -27,6 +28,12 @@ class SequenceReplayBuffer(ReplayBuffer):
         self.plan_mean = np.zeros(shape, dtype=np.float32)
         self.plan_std = np.zeros(shape, dtype=np.float32)
         self._next_plan: tuple[np.ndarray, np.ndarray] | None = None
+        self.added = 0  # rows ever stored, overwritten ones too
+        self.history = uuid4().hex  # whose rows these are
+
+    def reset(self) -> None:
+        super().reset()
+        self.added, self.history = 0, uuid4().hex
 
     def stage_plan(self, mean: np.ndarray, std: np.ndarray) -> None:
         """Mean and spread ``(n_envs, A)`` of the plans behind the transition that is added next; a negative spread means
@@ -45,6 +52,7 @@ class SequenceReplayBuffer(ReplayBuffer):
         self.plan_mean[self.pos], self.plan_std[self.pos] = self._next_plan or (0.0, -1.0)
         self._next_plan = None
         super().add(obs, next_obs, action, reward, done, infos)
+        self.added += 1
 
     def cut(self) -> None:
         """End the episodes that are under way, as by a time limit: what is added next does not follow them."""

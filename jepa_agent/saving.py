@@ -3,35 +3,45 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
+import platform
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import gymnasium
+import numpy as np
+import stable_baselines3
 import torch
+from stable_baselines3.common.base_class import maybe_make_env
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
-from stable_baselines3.common.type_aliases import GymEnv, TrainFreq
-from stable_baselines3.common.utils import check_for_correct_spaces, get_system_info
-from stable_baselines3.common.vec_env import unwrap_vec_normalize
+from stable_baselines3.common.type_aliases import GymEnv, TensorDict, TrainFreq
+from stable_baselines3.common.utils import get_system_info
+from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 from torch import Tensor
 from typing_extensions import Self
 
-from jepa_agent import checkpoint
+from jepa_agent import checkpoint, replay_archive
 from jepa_agent._version import __version__
+from jepa_agent.checkpoint import Checkpoint, told_of
+from jepa_agent.codec import decode, decode_space, encode, encode_space
 from jepa_agent.config import PlannerConfig
-from jepa_agent.mode_switch import ActorMode, AutoMode, EveryK, PlannerMode
-from jepa_agent.planning import PLANNERS
+from jepa_agent.mode_switch import ModeSwitch
+from jepa_agent.planning import Planner
 from jepa_agent.policy import JEPAPolicy
 from jepa_agent.replay_buffer import SequenceReplayBuffer
+from jepa_agent.working_memory import PackedMemory
 
-_OPTIMIZERS = ("optimizer",)
-_COUNTERS = ("num_timesteps", "_total_timesteps", "_n_updates", "_episode_num", "_num_timesteps_at_start")
-_SETTINGS: tuple[type, ...] = (PlannerConfig, *PLANNERS, ActorMode, PlannerMode, EveryK, AutoMode)
+_NOT_SAVED = {"policy", "env", "device", "_init_setup_model"}
 
 
 class SavableAlgorithm(OffPolicyAlgorithm):
-    """What of an off-policy algorithm goes to disk: constructor arguments, spaces, weights, optimisers, counters."""
+    """What of an off-policy algorithm goes to disk: constructor arguments, spaces, weights, optimisers, counters.
 
-    value_spread: Tensor
+    Every optimiser of the policy, every tensor and every plain number that hangs on the algorithm is found by itself."""
+
+    policy: JEPAPolicy
+    replay_buffer: SequenceReplayBuffer
+    _state: PackedMemory | None = None  # working memory, from step to step
 
     def save(  # type: ignore[override]
         self,
@@ -41,34 +51,56 @@ class SavableAlgorithm(OffPolicyAlgorithm):
     ) -> None:
         """Write weights, optimisers, settings and counters, without pickle and all or nothing; ``.zip`` is added to a path
         without suffix. ``exclude`` names settings to leave out. Objects of your own are named, not stored: `load` says how
-        to hand them over. The replay buffer is saved by `save_replay_buffer`."""
+        to hand them over. The replay buffer is saved by `save_replay_buffer`, everything at once by `save_checkpoint`."""
         if include:
             raise ValueError(f"nothing but settings, weights and counters can be saved, got include={list(include)}")
-        left_out = {"policy", "env", "device", "_init_setup_model", *(exclude or ())}
-        names = inspect.signature(type(self).__init__).parameters
+        manifest, tensors = self._content(set(exclude or ()))
+        checkpoint.write(path, "agent", manifest, {"tensors": tensors})
+
+    def _content(self, exclude: set[str]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """What `save` writes: the manifest and the tensors."""
+        tensors = {f"policy/{name}": value for name, value in self.policy.state_dict().items()}
+        tensors.update({f"algorithm/{name}": value for name, value in self._own_tensors().items()})
+        groups = {}
+        for name, optimizer in self._optimizers().items():
+            packed, groups[name] = pack_optimizer(optimizer)
+            tensors.update({f"{name}/{key}": value for key, value in packed.items()})
+        manifest = {
+            "class": type(self).__name__,
+            "versions": versions(),
+            "arguments": {k: encode(v, _settings()) for k, v in self._arguments().items() if k not in exclude},
+            "observation_space": encode_space(self.observation_space),
+            "action_space": encode_space(self.action_space),
+            "n_envs": self.n_envs,
+            "counters": self._counters(),
+            "optimizers": groups,
+        }
+        return manifest, tensors
+
+    def _arguments(self) -> dict[str, Any]:
+        """The constructor's arguments as they stand now."""
+        names = [name for name in inspect.signature(type(self).__init__).parameters if name not in _NOT_SAVED]
         given = {name: getattr(self, name) for name in names if hasattr(self, name)}
         given["stats_window_size"] = self._stats_window_size
-        given["policy_class"] = None if self.policy_class is JEPAPolicy else self.policy_class
+        aliases = {policy_class: name for name, policy_class in reversed(self.policy_aliases.items())}
+        given["policy_class"] = aliases.get(self.policy_class, self.policy_class)
         assert isinstance(self.train_freq, TrainFreq)
         given["train_freq"] = [self.train_freq.frequency, self.train_freq.unit.value]
         if given["replay_buffer_class"] is SequenceReplayBuffer:
             given["replay_buffer_class"] = None
-        tensors, groups = dict(self.policy.state_dict()), {}
-        tensors["value_spread"] = self.value_spread
-        for name in _OPTIMIZERS:
-            packed, groups[name] = checkpoint.pack_optimizer(getattr(self.policy, name))
-            tensors.update({f"{name}/{key}": tensor for key, tensor in packed.items()})
-        manifest = {
-            "class": type(self).__name__,
-            "versions": {"jepa_agent": __version__, "torch": torch.__version__},
-            "arguments": {k: checkpoint.encode(v, _SETTINGS) for k, v in given.items() if k not in left_out},
-            "observation_space": checkpoint.encode_space(self.observation_space),
-            "action_space": checkpoint.encode_space(self.action_space),
-            "n_envs": self.n_envs,
-            "counters": {name: getattr(self, name) for name in _COUNTERS},
-            "optimizers": groups,
-        }
-        checkpoint.write(path, manifest, tensors)
+        return given
+
+    def _counters(self) -> dict[str, float]:
+        """The plain numbers that are no arguments."""
+        fixed = {*inspect.signature(type(self).__init__).parameters, "n_envs", "start_time", "_stats_window_size"}
+        return {k: v for k, v in vars(self).items() if type(v) in (int, float) and k not in fixed}
+
+    def _own_tensors(self) -> dict[str, Tensor]:
+        return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+
+    def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        there = vars(self.policy).items()
+        return {f"policy.{name}": value for name, value in there if isinstance(value, torch.optim.Optimizer)}
 
     @classmethod
     def load(  # type: ignore[override]
@@ -83,18 +115,30 @@ class SavableAlgorithm(OffPolicyAlgorithm):
     ) -> Self:
         """An agent from a file; nothing in the file is run. ``custom_objects`` and ``kwargs`` replace saved settings.
 
-        Raises `CheckpointError` (a ``ValueError``) for a file that is not whole, and ``ValueError`` for an environment with
-        other spaces or other ``policy_kwargs`` than were saved.
+        Raises `CheckpointError` (a ``ValueError``) for a file that is not whole, and for an environment with other spaces
+        or other ``policy_kwargs`` than were saved.
         """
         if print_system_info:
             get_system_info()
-        manifest, tensors = checkpoint.read(path)
-        given = {**(custom_objects or {}), **kwargs}
-        saved = manifest["arguments"]
-        arguments = {k: checkpoint.decode(v, _SETTINGS, k) for k, v in saved.items() if k not in given}
-        asked, found = (checkpoint.encode(kwargs.get("policy_kwargs"), _SETTINGS), saved.get("policy_kwargs"))
-        if asked is not None and found is not None and asked != found:
-            raise ValueError(f"policy_kwargs {kwargs['policy_kwargs']} differ from the saved {found}")
+        content = checkpoint.read(path, "agent")
+        with told_of(path):
+            asked, saved = kwargs.get("policy_kwargs"), content.manifest["arguments"].get("policy_kwargs")
+            if asked is not None and encode(asked, _settings()) != saved:
+                raise ValueError(f"field 'policy_kwargs': expected {saved}, found {encode(asked, _settings())}")
+            model = cls._from_content(content, env, device, {**(custom_objects or {}), **kwargs})
+        if force_reset:
+            model._last_obs = None
+        return model
+
+    @classmethod
+    def _from_content(
+        cls, content: Checkpoint, env: GymEnv | None, device: torch.device | str, given: Mapping[str, Any]
+    ) -> Self:
+        """The agent that a file describes, ``given`` settings going before the saved."""
+        manifest = content.manifest
+        if manifest["class"] not in {base.__name__ for base in cls.__mro__}:
+            raise ValueError(f"field 'class': expected {cls.__name__}, found {manifest['class']!r}: call its load")
+        arguments = {k: decode(v, _settings(), k) for k, v in manifest["arguments"].items() if k not in given}
         arguments.update(given)
         policy_class = arguments.pop("policy_class", None) or JEPAPolicy
         accepted = inspect.signature(cls.__init__).parameters
@@ -102,31 +146,149 @@ class SavableAlgorithm(OffPolicyAlgorithm):
         if isinstance(arguments.get("train_freq"), list):
             arguments["train_freq"] = tuple(arguments["train_freq"])
         model = cls(policy_class, None, device=device, **arguments, _init_setup_model=False)  # type: ignore
-        model.observation_space = checkpoint.decode_space(manifest["observation_space"])
-        model.action_space = checkpoint.decode_space(manifest["action_space"])
-        model.n_envs = manifest["n_envs"]
+        model.observation_space = decode_space(manifest["observation_space"])
+        model.action_space = decode_space(manifest["action_space"])
+        model.n_envs = int(manifest["n_envs"])
         if env is not None:
-            wrapped = cls._wrap_env(env, model.verbose)
-            check_for_correct_spaces(wrapped, model.observation_space, model.action_space)
-            model.env, model.n_envs, model._vec_normalize_env = wrapped, wrapped.num_envs, unwrap_vec_normalize(wrapped)
+            model._take_env(cls._wrap_env(maybe_make_env(env, model.verbose), model.verbose))
         model._setup_model()
-        for name, value in {**manifest["counters"], **surplus}.items():
+        for name, value in manifest["counters"].items():
+            if name not in model._counters():
+                raise ValueError(f"field 'counters': expected some of {sorted(model._counters())}, found {name!r}")
             setattr(model, name, value)
-        if force_reset:
-            model._last_obs = None
-        model._restore(tensors, manifest["optimizers"])
+        for name, value in surplus.items():
+            setattr(model, name, value)
+        model._restore(content.members["tensors"], manifest["optimizers"])
         return model
 
-    def _restore(self, tensors: dict[str, Tensor], groups: dict[str, list[dict[str, Any]]]) -> None:
-        owned = self.policy.state_dict()
-        try:
-            self.policy.load_state_dict({name: tensors[name] for name in owned})
-        except (KeyError, RuntimeError) as error:
-            raise checkpoint.CheckpointError(f"weights do not fit the saved settings: {error}") from error
-        self.value_spread.copy_(tensors["value_spread"])
-        for name in _OPTIMIZERS:
-            packed = {k.removeprefix(f"{name}/"): v for k, v in tensors.items() if k.startswith(f"{name}/")}
-            checkpoint.unpack_optimizer(getattr(self.policy, name), packed, groups[name])
+    def _take_env(self, env: VecEnv) -> None:
+        for name in ("observation_space", "action_space"):
+            expected, found = getattr(self, name), getattr(env, name)
+            if expected != found:
+                raise ValueError(
+                    f"field {name!r}: expected {expected}, found {found} in the environment: spaces do not match"
+                )
+            setattr(self, name, found)
+        self.env, self.n_envs, self._vec_normalize_env = env, env.num_envs, unwrap_vec_normalize(env)
+
+    def _restore(self, tensors: Mapping[str, Tensor], groups: Mapping[str, list[dict[str, Any]]]) -> None:
+        owned, own = self.policy.state_dict(), self._own_tensors()
+        check_tensors({f"policy/{k}": v for k, v in owned.items()} | {f"algorithm/{k}": v for k, v in own.items()}, tensors)
+        self.policy.load_state_dict({name: tensors[f"policy/{name}"] for name in owned})
+        for name, value in own.items():
+            value.copy_(tensors[f"algorithm/{name}"])
+        for name, state in optimizer_states(self._optimizers(), tensors, groups).items():
+            self._optimizers()[name].load_state_dict(state)
+
+    def set_parameters(  # type: ignore[override]
+        self,
+        load_path_or_dict: str | Path | BinaryIO | TensorDict,
+        exact_match: bool = True,
+        device: torch.device | str = "auto",
+    ) -> None:
+        """Weights and optimisers from `get_parameters` or from a file of `save`; with ``exact_match`` all of them."""
+        if isinstance(load_path_or_dict, dict):
+            return super().set_parameters(load_path_or_dict, exact_match, device)
+        content = checkpoint.read(load_path_or_dict, "agent")
+        with told_of(load_path_or_dict):
+            tensors = content.members["tensors"]
+            weights = {k.removeprefix("policy/"): v for k, v in tensors.items() if k.startswith("policy/")}
+            optimizers = optimizer_states(self._optimizers(), tensors, content.manifest["optimizers"])
+            parameters: dict[str, Any] = {"policy": weights, **optimizers}
+            super().set_parameters(parameters, exact_match, device)
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
-        return ["policy", *(f"policy.{name}" for name in _OPTIMIZERS)], ["value_spread"]
+        return ["policy", *self._optimizers()], list(self._own_tensors())
+
+    def save_replay_buffer(self, path: str | Path | BinaryIO) -> None:  # type: ignore[override]
+        """Write what the buffer holds, without pickle; ``.zip`` is added to a path without suffix."""
+        last = self.replay_buffer.added
+        replay_archive.write_rows(path, self.replay_buffer, last - self.replay_buffer.size(), last)
+
+    def load_replay_buffer(  # type: ignore[override]
+        self, path: str | Path | BinaryIO, truncate_last_traj: bool = True
+    ) -> None:
+        """Fill the buffer from a file of `save_replay_buffer`, with the newest if it held more; with
+        ``truncate_last_traj``, what is stored next does not follow the last of it. Raises `CheckpointError` for any other
+        file, pickled ones first of all, which are not run."""
+        buffer = self.replay_buffer
+        with told_of(path):
+            replay_archive.read_all(path, buffer)
+        if truncate_last_traj:
+            buffer.cut()
+
+
+def versions() -> dict[str, str]:
+    """What a file was written by."""
+    modules = {"torch": torch, "numpy": np, "gymnasium": gymnasium, "stable_baselines3": stable_baselines3}
+    found = {name: str(module.__version__) for name, module in modules.items()}
+    return {"jepa_agent": __version__, "python": platform.python_version(), **found}
+
+
+def check_tensors(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+    """``ValueError`` that names the first tensor missing or of another shape or type than expected."""
+    for name, wanted in expected.items():
+        if name not in found:
+            raise ValueError(f"tensor {name!r}: expected {_form(wanted)}, found none")
+        if _form(found[name]) != _form(wanted):
+            raise ValueError(f"tensor {name!r}: expected {_form(wanted)}, found {_form(found[name])}")
+
+
+def _form(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"
+
+
+def _settings() -> tuple[type, ...]:
+    """The settings classes that files may name: ours, and no subclass of the user's."""
+
+    def below(cls: type) -> Iterator[type]:
+        child: type
+        for child in cls.__subclasses__():
+            yield from (child, *below(child))
+
+    found = dict.fromkeys([*below(Planner), *below(ModeSwitch)])
+    return (PlannerConfig, *(cls for cls in found if cls.__module__.startswith("jepa_agent.")))
+
+
+# ---------------------------------------------------------------------- optimisers as tensors
+
+
+def pack_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
+    """An optimiser's state as tensors named ``index/field``, and its groups' plain settings."""
+    state = optimizer.state_dict()
+    tensors = {
+        f"{index}/{field}": torch.as_tensor(value)
+        for index, entry in state["state"].items()
+        for field, value in entry.items()
+    }
+    plain = (bool, int, float, str, list, tuple, type(None))
+    groups = [{key: value for key, value in group.items() if isinstance(value, plain)} for group in state["param_groups"]]
+    return tensors, groups
+
+
+def optimizer_states(
+    optimizers: Mapping[str, torch.optim.Optimizer],
+    tensors: Mapping[str, Tensor],
+    groups: Mapping[str, list[dict[str, Any]]],
+) -> dict[str, dict[str, Any]]:
+    """State dictionaries from what `pack_optimizer` took; ``ValueError`` for moments of other sizes than the weights'."""
+    states = {}
+    for name, optimizer in optimizers.items():
+        now = optimizer.state_dict()["param_groups"]
+        if len(now) != len(groups[name]):
+            raise ValueError(f"field 'optimizers': expected {len(now)} groups of {name}, found {len(groups[name])}")
+        weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+        entries: dict[int, dict[str, Tensor]] = {}
+        for key in (key for key in tensors if key.startswith(f"{name}/")):
+            index, _, field = key.removeprefix(f"{name}/").partition("/")
+            weight, moment = weights[int(index)], tensors[key]
+            if moment.dim() and moment.shape != weight.shape:
+                raise ValueError(f"tensor {key!r}: expected {tuple(weight.shape)}, found {tuple(moment.shape)}")
+            entries.setdefault(int(index), {})[field] = moment.clone()
+        param_groups = []
+        for fresh, then in zip(now, groups[name], strict=True):
+            if fresh["params"] != then["params"]:
+                raise ValueError(f"field 'optimizers': expected {len(fresh['params'])} weights, found {len(then['params'])}")
+            param_groups.append({**fresh, **then})
+        states[name] = {"state": entries, "param_groups": param_groups}
+    return states

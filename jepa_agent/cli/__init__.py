@@ -9,6 +9,8 @@ import signal
 import sys
 from collections.abc import Sequence
 
+from jepa_agent.interruption import Interrupted
+
 VERBS = {
     "train": "train an agent on a Gymnasium environment",
     "evaluate": "measure a trained agent in Mode-1 and Mode-2",
@@ -22,12 +24,9 @@ VERBS = {
 }
 
 
-class Terminated(KeyboardInterrupt):
-    """SIGTERM, which is to end things as orderly as Ctrl-C does."""
-
-
 def _terminate(*_: object) -> None:
-    raise Terminated
+    """End things at SIGTERM as orderly as at Ctrl-C."""
+    raise Interrupted(signal.SIGTERM)
 
 
 def _help() -> str:
@@ -74,5 +73,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def exit_code(stop: KeyboardInterrupt) -> int:
-    """What a shell expects of a process stopped by SIGINT or by SIGTERM."""
-    return 143 if isinstance(stop, Terminated) else 130
+    """What a shell expects of a process stopped by a signal: 130 for SIGINT, 143 for SIGTERM."""
+    return 128 + (stop.signum if isinstance(stop, Interrupted) else signal.SIGINT)

@@ -13,14 +13,16 @@ import psutil
 from gymnasium.spaces import flatdim
 from jsonargparse import Namespace
 from jsonargparse.typing import NonNegativeInt, PositiveInt
-from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import VecEnv
 
 from jepa_agent.algorithm import JEPA
-from jepa_agent.callbacks import LatentCallback
-from jepa_agent.cli import exit_code
+from jepa_agent.callbacks import LatentCallback, PeriodicCheckpoint, ResumableEvalCallback
+from jepa_agent.checkpoint import replacing
+from jepa_agent.checkpoint_folder import cut_logs
+from jepa_agent.cli import continuing, exit_code
 from jepa_agent.cli.common import (
     CONFIG,
     SEED,
@@ -38,6 +40,7 @@ from jepa_agent.cli.common import (
     writable_folder,
 )
 from jepa_agent.config import AgentConfig, ModelConfig, PlannerConfig, as_kwargs
+from jepa_agent.interruption import noting_signals
 from jepa_agent.planning import make_planner
 
 
@@ -54,8 +57,13 @@ def build_parser() -> Parser:
     parser.add_argument("--mode", type=str, default="auto", help="who acts: auto, planner, actor, every_4, ...")
     parser.add_argument("--eval-freq", type=NonNegativeInt, default=1_000, help="steps between evaluations; 0 for none")
     parser.add_argument("--eval-episodes", type=PositiveInt, default=10, help="episodes per evaluation")
+    parser.add_argument(
+        "--save-freq", type=NonNegativeInt, default=0, help="steps between checkpoints; 0 saves at the end alone"
+    )
+    parser.add_argument("--keep-last", type=PositiveInt, default=1, help="checkpoints to keep")
+    parser.add_argument("--resume", type=str, help="run folder to go on with, by its own settings; -n may be larger")
     parser.add_argument("-f", "--log-folder", type=str, default="runs", help="run folders are made below this one")
-    parser.add_argument("--output", type=str, help="the run folder itself, instead of a numbered one")
+    parser.add_argument("--output", type=str, help="the run folder itself; the same command goes on there")
     parser.add_argument("--tensorboard-log", type=str, help="folder of the TensorBoard events; the run folder by default")
     parser.add_argument("-P", "--progress", action="store_true", help="show a progress bar")
     parser.add_argument("--verbose", type=NonNegativeInt, default=0, help="1 prints SB3's log tables")
@@ -66,41 +74,58 @@ def build_parser() -> Parser:
 
 
 def run(argv: Sequence[str]) -> int:
-    """Check everything, make the run folder, learn, save, and say what to do next."""
+    """Check everything, make the run folder or find the run there, learn, save, and say what to do next."""
     parser = build_parser()
-    plain = parser.parse_plain(argv)
+    plain = parser.parse_plain(continuing.with_settings_of_run(argv))
     options = parser.build(plain)
     check(options)
-    folder = run_folder(options)
-    try:
-        model, callbacks = build(options, folder)
-    except Exception as error:
-        shutil.rmtree(folder)
-        raise UsageError(f"the agent could not be built: {first_line(error)}") from error
-    parser.save(plain, str(folder / CONFIG), skip_check=True, overwrite=True)
-    code = learn(model, callbacks, options, folder)
-    model.save(folder / "last_model.zip")
+    done = continuing.steps_done(Path(options.output), parser, plain) if options.output else None
+    if done and done >= options.n_timesteps:
+        say(f"{options.output} is finished: {done} steps are done")
+        say(f"more steps:  jepa-agent train --resume {options.output} -n {2 * done}")
+        return 0
+    folder = run_folder(options) if done is None else Path(options.output)
+    with continuing.alone(folder):
+        if done == 0:
+            continuing.clear(folder)
+        with replacing(folder / CONFIG) as file:
+            file.write(parser.dump(plain, skip_check=True).encode())
+        try:
+            model, callbacks = build(options, folder, bool(done))
+        except Exception as error:
+            if done is None:
+                shutil.rmtree(folder)
+            raise UsageError(f"the agent could not be built: {first_line(error)}") from error
+        with noting_signals():
+            code = learn(model, callbacks, options, folder)
     say(f"saved to {folder}")
+    if code:
+        say(f"go on:       jepa-agent train --resume {folder}")
     say(f"evaluate:    jepa-agent evaluate {folder}")
     say(f"tensorboard: tensorboard --logdir {options.tensorboard_log or folder}")
     return code
 
 
 def learn(model: JEPA, callbacks: list[BaseCallback], options: Namespace, folder: Path) -> int:
-    """Learn; whatever stops it on the way, the agent so far can be saved. Returns the exit code."""
+    """Learn and save; whatever stops it on the way, the agent so far is saved, and unless it failed, the whole run. Returns
+    the exit code."""
+    left, code = options.n_timesteps - model.num_timesteps, 0
     if options.n_timesteps <= options.agent.learning_starts:
         say(f"note: learning starts after {options.agent.learning_starts} random steps, so this run learns nothing")
     try:
-        model.learn(options.n_timesteps, callback=callbacks, progress_bar=options.progress)
-        return 0
+        model.learn(left, callback=callbacks, reset_num_timesteps=False, progress_bar=options.progress)
     except KeyboardInterrupt as stop:
-        say(f"interrupted after {model.num_timesteps} steps; the agent so far is saved")
-        return exit_code(stop)
+        say(f"interrupted after {model.num_timesteps} steps; the run so far is saved")
+        code = exit_code(stop)
     except Exception as error:
         report = folder / "error.txt"
         report.write_text(traceback.format_exc())
         say(f"failed after {model.num_timesteps} steps: {first_line(error)}; details in {report}; the agent so far is saved")
-        return 1
+        code = 1
+    if code != 1:
+        model.save_checkpoint(folder / continuing.CHECKPOINTS, options.keep_last, continuing.logs(folder))
+    model.save(folder / "last_model.zip")
+    return code
 
 
 def run_folder(options: Namespace) -> Path:
@@ -142,10 +167,37 @@ def check_memory(options: Namespace) -> None:
         )
 
 
-def build(options: Namespace, folder: Path) -> tuple[JEPA, list[BaseCallback]]:
-    """The agent and its callbacks, writing into the run folder."""
+def build(options: Namespace, folder: Path, resumed: bool) -> tuple[JEPA, list[BaseCallback]]:
+    """The agent, new or from its last checkpoint, and its callbacks, writing into the run folder."""
+    checkpoints = folder / continuing.CHECKPOINTS
+    if resumed:
+        cut_logs(checkpoints, folder)
+        (folder / "error.txt").unlink(missing_ok=True)
     env = vec_env(options, options.n_envs, options.seed, folder)
-    model = JEPA(
+    model = JEPA.resume(checkpoints, env, options.device) if resumed else new_agent(options, env)
+    formats = ["tensorboard", "stdout"] if options.verbose else ["tensorboard"]
+    model.set_logger(configure(options.tensorboard_log or str(folder), formats))
+    callbacks: list[BaseCallback] = [LatentCallback()]
+    if options.save_freq:
+        callbacks.append(PeriodicCheckpoint(checkpoints, options.save_freq, options.keep_last, continuing.logs(folder)))
+    if options.eval_freq:
+        warnings.filterwarnings("ignore", message="Training and eval env are not of the same type")
+        callbacks.append(
+            ResumableEvalCallback(
+                vec_env(options, 1, options.seed, None, wrapper_class=bounded),
+                seed=options.seed + 10_000,
+                log_path=str(folder),
+                eval_freq=max(options.eval_freq // options.n_envs, 1),
+                n_eval_episodes=options.eval_episodes,
+                verbose=options.verbose,
+            )
+        )
+    return model, callbacks
+
+
+def new_agent(options: Namespace, env: VecEnv) -> JEPA:
+    """An agent that knows nothing yet."""
+    return JEPA(
         "MlpPolicy",
         env,
         seed=options.seed,
@@ -156,29 +208,20 @@ def build(options: Namespace, folder: Path) -> tuple[JEPA, list[BaseCallback]]:
         policy_kwargs=as_kwargs(options.model),
         **as_kwargs(options.agent),
     )
-    events = options.tensorboard_log or str(folder)
-    formats = ["tensorboard", "stdout"] if options.verbose else ["tensorboard"]
-    model.set_logger(configure(events, formats))
-    callbacks: list[BaseCallback] = [LatentCallback()]
-    if options.eval_freq:
-        warnings.filterwarnings("ignore", message="Training and eval env are not of the same type")
-        callbacks.append(
-            EvalCallback(
-                vec_env(options, 1, options.seed + 10_000, None, wrapper_class=bounded),
-                n_eval_episodes=options.eval_episodes,
-                eval_freq=max(options.eval_freq // options.n_envs, 1),
-                log_path=str(folder),
-                best_model_save_path=str(folder),
-                deterministic=True,
-                verbose=options.verbose,
-            )
-        )
-    return model, callbacks
 
 
 def vec_env(options: Namespace, n_envs: int, seed: int, folder: Path | None, wrapper_class: Any = None) -> VecEnv:
-    """Monitored environments side by side; monitor files go to ``folder``."""
-    monitor_dir = str(folder) if folder else None
-    return make_vec_env(
-        options.env, n_envs, seed, monitor_dir=monitor_dir, env_kwargs=options.env_kwargs, wrapper_class=wrapper_class
+    """Monitored environments side by side; monitor files are in ``folder``, where rows there already stay."""
+    resumed = bool(folder and list(folder.glob("*.monitor.csv")))
+    env = make_vec_env(
+        options.env,
+        n_envs,
+        seed,
+        monitor_dir=str(folder) if folder else None,
+        monitor_kwargs={"override_existing": not resumed},
+        env_kwargs=options.env_kwargs,
+        wrapper_class=wrapper_class,
     )
+    if folder and resumed:
+        env.set_attr("t_start", continuing.start_of_monitoring(folder))
+    return env

@@ -1,0 +1,134 @@
+"""A folder of checkpoints that share the rows of one replay buffer.
+
+Each save adds ``agent_*.zip`` and, in ``rows_*.zip``, only the rows that are new; names are never used twice.
+``index.zip``, replaced last, lists what belongs to which checkpoint: until then the folder is as it was, from then on the
+save has happened. Files that it does not list, as a killed save leaves them, are removed by the next one.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+from uuid import uuid4
+
+from jepa_agent import checkpoint
+from jepa_agent.checkpoint import CheckpointError, told_of
+from jepa_agent.replay_archive import bytes_per_row, count, read_rows, write_rows
+from jepa_agent.replay_buffer import SequenceReplayBuffer
+
+_INDEX = "index.zip"
+_OURS = re.compile(r"(agent|rows)(_\d+)+_[0-9a-f]{8}\.zip")
+_CHUNK_BYTES = 2**26
+
+
+class Chunk(NamedTuple):
+    """Rows ``first`` to ``last``, the latter not included, and the file that holds them."""
+
+    file: str
+    first: int
+    last: int
+
+
+class Entry(NamedTuple):
+    """One checkpoint: its files, and how long the run's logs were then."""
+
+    num_timesteps: int
+    agent: str
+    history: str
+    added: int
+    chunks: tuple[Chunk, ...]
+    logs: dict[str, int]
+
+
+def new_name(kind: str, *numbers: int) -> str:
+    """A file name that was never used."""
+    return "_".join([kind, *map(str, numbers), uuid4().hex[:8]]) + ".zip"
+
+
+def entries(folder: Path) -> list[Entry]:
+    """The checkpoints in a folder, oldest first; ``FileNotFoundError`` if there is none, `CheckpointError` if the index is
+    damaged or names files outside the folder."""
+    index = folder / _INDEX
+    if not index.is_file():
+        raise FileNotFoundError(f"no checkpoint in {folder}: expected {_INDEX}, as save_checkpoint writes it")
+    listed = checkpoint.read(index, "index").manifest
+    with told_of(index):
+        found = [_entry(**data) for data in listed["checkpoints"]]
+        names = [name for entry in found for name in (entry.agent, *(chunk.file for chunk in entry.chunks))]
+        strange = next((name for name in names if not _OURS.fullmatch(name)), None)
+        if strange or not found:
+            raise ValueError(f"field 'checkpoints': expected names of files in the folder, found {strange!r}")
+        return found
+
+
+def _entry(chunks: list[list[Any]], **fields: Any) -> Entry:
+    return Entry(chunks=tuple(Chunk(*chunk) for chunk in chunks), **fields)
+
+
+def commit(folder: Path, entry: Entry, keep_last: int) -> None:
+    """Make an entry, whose files are written, the newest checkpoint; keep the ``keep_last`` newest of its history."""
+    try:
+        there = entries(folder)
+    except (FileNotFoundError, CheckpointError):
+        there = []
+    past = [old for old in there if old.history == entry.history and old.num_timesteps < entry.num_timesteps]
+    kept = [*past, entry][-keep_last:]
+    checkpoint.write(folder / _INDEX, "index", {"checkpoints": [item._asdict() for item in kept]}, {})
+    listed = {name for item in kept for name in (item.agent, *(chunk.file for chunk in item.chunks))}
+    for file in folder.iterdir():
+        if _OURS.fullmatch(file.name) and file.name not in listed:
+            file.unlink()
+    checkpoint.remove_leftovers(folder, "*")
+
+
+def append_rows(folder: Path, buffer: SequenceReplayBuffer, known: Iterable[Chunk]) -> tuple[Chunk, ...]:
+    """Write the rows that ``known`` chunks lack; returns the chunks that make up the buffer, oldest first."""
+    oldest = buffer.added - buffer.size()
+    chunks = [chunk for chunk in known if chunk.last > oldest]
+    if not all((folder / chunk.file).is_file() for chunk in chunks):
+        chunks = []
+    begin = max(chunks[-1].last if chunks else 0, oldest)
+    step = max(_CHUNK_BYTES // bytes_per_row(buffer), 1)
+    for first in range(begin, buffer.added, step):
+        last = min(first + step, buffer.added)
+        chunk = Chunk(new_name("rows", first, last), first, last)
+        write_rows(folder / chunk.file, buffer, first, last)
+        chunks.append(chunk)
+    return tuple(chunks)
+
+
+def restore_rows(folder: Path, entry: Entry, buffer: SequenceReplayBuffer) -> None:
+    """Fill the buffer as it was; `CheckpointError` if a row is missing or of another history."""
+    buffer.reset()
+    expected = max(entry.added - buffer.buffer_size, 0)
+    for chunk in entry.chunks:
+        with told_of(folder / chunk.file):
+            if chunk.first > expected:
+                raise ValueError(f"field 'first': expected {expected}, found {chunk.first}")
+            manifest = read_rows(folder / chunk.file, buffer)
+            for field, wanted in (("history", entry.history), ("first", chunk.first), ("last", chunk.last)):
+                if manifest[field] != wanted:
+                    raise ValueError(f"field {field!r}: expected {wanted}, found {manifest[field]}")
+            expected = chunk.last
+    if entry.chunks and expected != entry.added:
+        raise CheckpointError(f"{folder / _INDEX}: field 'added': expected {expected}, found {entry.added}")
+    count(buffer, entry.added)
+    buffer.history = entry.history
+
+
+def log_sizes(logs: Iterable[Path]) -> dict[str, int]:
+    """How long files that grow with the run are now."""
+    return {log.name: log.stat().st_size for log in logs if log.is_file()}
+
+
+def cut_logs(folder: Path, logs_folder: Path) -> None:
+    """Shorten the run's logs to what they held at the newest checkpoint; what came after will come again."""
+    for name, size in entries(folder)[-1].logs.items():
+        log = logs_folder / name
+        if Path(name).name != name or log.is_symlink():
+            raise CheckpointError(f"{folder / _INDEX}: field 'logs': expected names of files in the folder, found {name!r}")
+        if log.is_file() and log.stat().st_size > size:
+            os.truncate(log, size)

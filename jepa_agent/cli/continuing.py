@@ -1,0 +1,90 @@
+"""Going on with a run: whether a folder holds one, whether it is the one asked for, whether it is finished."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+from jsonargparse import Namespace
+
+from jepa_agent import checkpoint_folder
+from jepa_agent.checkpoint import CheckpointError
+from jepa_agent.cli.common import CONFIG, Parser, UsageError
+
+CHECKPOINTS = "checkpoints"
+_OF_NO_MATTER = {
+    *("config", "resume", "output", "log_folder", "tensorboard_log", "progress", "verbose", "device"),
+    *("n_timesteps", "save_freq", "keep_last"),
+}
+_LOGS = ("*.monitor.csv", "events.out.tfevents.*")
+
+
+def with_settings_of_run(argv: Sequence[str]) -> list[str]:
+    """``--resume RUN`` as what it stands for: the settings of that run, and its folder as output."""
+    flag = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    flag.add_argument("--resume", nargs="?")
+    asked, rest = flag.parse_known_args(list(argv))
+    if asked.resume is None:
+        return list(argv)
+    config = Path(asked.resume) / CONFIG
+    if not config.is_file():
+        raise UsageError(f"--resume {asked.resume}: no run there, expected a folder with {CONFIG}")
+    return ["--config", str(config), *rest, "--output", asked.resume]
+
+
+def steps_done(folder: Path, parser: Parser, asked: Namespace) -> int | None:
+    """Steps at the newest checkpoint of the run in a folder, 0 if it was stopped before its first; ``None`` if no run is
+    there. `UsageError` for a run that has other settings than those asked for, and for one that cannot be gone on with."""
+    if not (folder / CONFIG).is_file():
+        return None
+    recorded = vars(parser.parse_plain(["--config", str(folder / CONFIG)]).as_flat())
+    wanted = vars(asked.as_flat())
+    names = [name for name in {**recorded, **wanted} if name.split(".")[0] not in _OF_NO_MATTER]
+    other = [f"{n} {recorded.get(n)}, now {wanted.get(n)}" for n in names if recorded.get(n) != wanted.get(n)]
+    if other:
+        raise UsageError(f"{folder} is in use by a run with other settings ({'; '.join(other)}): name another --output")
+    try:
+        return checkpoint_folder.entries(folder / CHECKPOINTS)[-1].num_timesteps
+    except CheckpointError as error:
+        raise UsageError(str(error)) from error
+    except FileNotFoundError as error:
+        if (folder / "last_model.zip").exists():
+            raise UsageError(f"{folder} is in use by a run that left no checkpoint: name another --output") from error
+        return 0
+
+
+def clear(folder: Path) -> None:
+    """Remove what a run left that was stopped before its first checkpoint."""
+    for pattern in (*_LOGS, "evaluations.npz", "best_model.zip", "error.txt"):
+        for file in folder.glob(pattern):
+            file.unlink()
+
+
+def logs(folder: Path) -> list[Path]:
+    """The files of a run folder that grow."""
+    return [file for pattern in _LOGS for file in sorted(folder.glob(pattern))]
+
+
+def start_of_monitoring(folder: Path) -> float:
+    """When the run would have begun if it had never paused: now, less the time its monitor files tell of."""
+    rows = [row for file in folder.glob("*.monitor.csv") for row in file.read_text().splitlines()[2:]]
+    return time.time() - max((float(row.split(",")[2]) for row in rows), default=0.0)
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Inside, no other process may train in the folder; `UsageError` if one does."""
+    note, process = folder / ".running", psutil.Process()
+    owner, _, began = note.read_text().partition(" ") if note.is_file() else ("", "", "")
+    if owner.isdigit() and psutil.pid_exists(int(owner)) and str(psutil.Process(int(owner)).create_time()) == began:
+        raise UsageError(f"{folder} is in use by process {owner}, which trains there: wait for it, or stop it")
+    note.write_text(f"{os.getpid()} {process.create_time()}")
+    try:
+        yield
+    finally:
+        note.unlink(missing_ok=True)

@@ -1,0 +1,132 @@
+"""Going on exactly: checkpoints of a whole run, and an agent that continues one as if nothing had happened."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, RolloutReturn
+from typing_extensions import Self
+
+from jepa_agent import checkpoint, checkpoint_folder, run_state
+from jepa_agent.checkpoint import told_of
+from jepa_agent.checkpoint_folder import Chunk, Entry
+from jepa_agent.saving import SavableAlgorithm
+
+
+class ResumableAlgorithm(SavableAlgorithm):
+    """An algorithm whose run can be stopped anywhere and continued from the last checkpoint.
+
+    A checkpoint is a boundary: the episodes under way end there, as by a time limit, and new ones begin from a seed that
+    the checkpoint holds. So the run that goes on and the one that is resumed from it see the same."""
+
+    _rows_saved: tuple[Path, str, tuple[Chunk, ...]] | None = None  # folder, history, and where its rows are
+
+    def save_checkpoint(self, folder: str | Path, keep_last: int = 1, logs: Iterable[Path] = ()) -> None:
+        """Add a checkpoint of the whole run to a folder, all or nothing, and drop all but the ``keep_last`` newest: what
+        `save` writes, the replay buffer (only what is new of it since the last checkpoint there), normalisation, working
+        memory and all random numbers. Call it between rollouts, as from ``_on_rollout_start``, or when not learning.
+
+        The episodes under way end here. ``logs`` are files that grow with the run, of which the length is noted, for
+        `checkpoint_folder.cut_logs`.
+        """
+        if keep_last < 1:
+            raise ValueError(f"keep_last must be at least 1, got {keep_last}")
+        folder, buffer = Path(folder), self.replay_buffer
+        folder.mkdir(parents=True, exist_ok=True)
+        self._end_episodes()
+        place = (folder.resolve(), buffer.history)
+        known = self._rows_saved[2] if self._rows_saved and self._rows_saved[:2] == place else ()
+        chunks = checkpoint_folder.append_rows(folder, buffer, known)
+        manifest, tensors = self._content(set())
+        manifest["run"], state = run_state.gather(self)
+        manifest["run"]["episode_seed"] = seed = self._episode_seed()
+        name = checkpoint_folder.new_name("agent", self.num_timesteps)
+        checkpoint.write(folder / name, "agent", manifest, {"tensors": tensors, "run": state})
+        sizes = checkpoint_folder.log_sizes(logs)
+        entry = Entry(self.num_timesteps, name, buffer.history, buffer.added, chunks, sizes)
+        checkpoint_folder.commit(folder, entry, keep_last)
+        self._rows_saved = (*place, chunks)
+        if self.env is not None:
+            self.env.seed(seed)
+
+    @classmethod
+    def resume(
+        cls,
+        folder: str | Path,
+        env: GymEnv,
+        device: torch.device | str = "auto",
+        custom_objects: dict[str, Any] | None = None,
+    ) -> Self:
+        """The run as it was at the newest checkpoint in a folder of `save_checkpoint`; nothing in the files is run.
+
+        ``learn(n, reset_num_timesteps=False)`` then goes on, bit for bit as the run that saved it. The environment must be
+        made and wrapped as it was; `CheckpointError` if its spaces, its number or its VecNormalize differ, or if any file is
+        not whole.
+        """
+        folder = Path(folder)
+        entry = checkpoint_folder.entries(folder)[-1]
+        content = checkpoint.read(folder / entry.agent, "agent")
+        with told_of(folder / entry.agent):
+            manifest = content.manifest
+            model = cls._from_content(content, env, device, custom_objects or {})
+            assert model.env is not None
+            if model.n_envs != manifest["n_envs"]:
+                raise ValueError(f"field 'n_envs': expected {manifest['n_envs']}, found {model.n_envs}")
+            checkpoint_folder.restore_rows(folder, entry, model.replay_buffer)
+            model._rows_saved = (folder.resolve(), entry.history, entry.chunks)
+            run_state.restore(model, manifest["run"], content.members["run"])
+            model._last_obs = None
+            model.env.seed(int(manifest["run"]["episode_seed"]))
+        return model
+
+    def _episode_seed(self) -> int:
+        """Equal for runs that are equal so far, different at every boundary."""
+        drawn = np.random.SeedSequence([self.policy.generator.initial_seed(), self.num_timesteps]).generate_state(1)
+        return int(drawn[0] >> 1)
+
+    def _end_episodes(self) -> None:
+        """End the episodes under way, as by a time limit."""
+        self.replay_buffer.cut()
+        if self.action_noise is not None:
+            self.action_noise.reset()
+        self._last_obs = None
+
+    def _begin_episodes(self) -> None:
+        """Reset the environments, with the seeds they were given, if any."""
+        assert self.env is not None
+        self._last_obs = self.env.reset()  # type: ignore[assignment]
+        self._last_episode_starts = np.ones((self.env.num_envs,), dtype=bool)
+        if self._vec_normalize_env is not None:
+            self._last_original_obs = self._vec_normalize_env.get_original_obs()
+
+    def collect_rollouts(self, *args: Any, **kwargs: Any) -> RolloutReturn:
+        begun, added = self.num_timesteps, self.replay_buffer.added
+        try:
+            rollout = super().collect_rollouts(*args, **kwargs)
+        except BaseException:
+            # What was not stored has not happened: neither the step under way nor the evaluation due at it.
+            self.num_timesteps = begun + (self.replay_buffer.added - added) * self.n_envs
+            self._last_obs = None
+            raise
+        if not rollout.continue_training:
+            # SB3 stops before storing the last transition; starting afresh keeps the next one from spanning two steps.
+            self._last_obs = None
+        return rollout
+
+    def _setup_learn(
+        self,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        reset_num_timesteps: bool = True,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        if reset_num_timesteps:
+            self._state = None
+        if reset_num_timesteps or self._last_obs is None:
+            self.replay_buffer.cut()
+        return super()._setup_learn(total_timesteps, callback, reset_num_timesteps, *args, **kwargs)
