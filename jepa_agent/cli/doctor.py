@@ -20,7 +20,7 @@ from rich.table import Table
 from jepa_agent.cli.common import Parser, console, first_line, headless
 from jepa_agent.experiments.machine import cpu_model, versions
 
-EXTRAS = {"mujoco": "mujoco", "box2d": "Box2D", "baselines": "sb3_contrib", "ray": "ray"}
+EXTRAS = {"mujoco": "mujoco", "box2d": "Box2D", "baselines": "sb3_contrib", "ray": "ray", "zoo": "rl_zoo3"}
 
 
 class Finding(NamedTuple):

@@ -1,0 +1,80 @@
+"""rl_zoo3 with ``jepa`` among its algorithms: ``python -m jepa_agent.zoo train --env CartPole-v1``."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+import runpy
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+SCRIPTS = {
+    "train": "train an agent, or continue one (-i)",
+    "enjoy": "watch a trained agent, or measure it (--no-render)",
+    "record_video": "film a trained agent",
+}
+HYPERPARAMETERS = Path(__file__).with_name("jepa.yml")
+
+_HELP = (
+    "usage: python -m jepa_agent.zoo <script> [options of rl_zoo3]\n\n"
+    + "\n".join(f"  {script:<14}{what}" for script, what in SCRIPTS.items())
+    + "\n\n--algo is jepa, its hyperparameters are "
+    + f"{HYPERPARAMETERS}, and agents are looked for in logs/, unless given.\n"
+    + "For a start: python -m jepa_agent.zoo train --env CartPole-v1 --eval-freq 500 -P"
+)
+
+
+def register() -> None:
+    """Make ``jepa`` known to rl_zoo3, for training and for its search of hyperparameters; raises `ModuleNotFoundError`
+    where rl_zoo3 is missing."""
+    # Imported late: rl_zoo3 is an extra, and takes seconds.
+    from rl_zoo3 import ALGOS
+    from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
+
+    from jepa_agent.algorithm import JEPA
+    from jepa_agent.zoo.search import sample_params
+
+    ALGOS["jepa"] = JEPA
+    HYPERPARAMS_SAMPLER["jepa"] = sample_params
+    HYPERPARAMS_CONVERTER["jepa"] = dict
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one of rl_zoo3's scripts; returns the exit code: 0, or 2 for a call that cannot be run (told in one line)."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_HELP)
+        return 0
+    script, rest = arguments[0], arguments[1:]
+    if script not in SCRIPTS:
+        near = difflib.get_close_matches(script, SCRIPTS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"choose {', '.join(SCRIPTS)}"
+        return _refuse(f"unknown script {script!r}; {hint}")
+    try:
+        register()
+    except ModuleNotFoundError as error:
+        return _refuse(f"{error.name} is not installed: pip install 'jepa_agent[zoo]'")
+    import torch
+
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(1)  # networks this small gain nothing from more
+    sys.argv = [f"python -m jepa_agent.zoo {script}", *_defaults(script, rest), *rest]
+    runpy.run_module(f"rl_zoo3.{script}", run_name="__main__")
+    return 0
+
+
+def _defaults(script: str, rest: Sequence[str]) -> list[str]:
+    """What stands before the user's own options, which win by coming later."""
+    if script != "train":
+        return ["--algo", "jepa", "-f", "logs"]  # where train leaves its agents
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--algo", default="jepa")
+    ours = parser.parse_known_args(rest)[0].algo == "jepa"
+    return ["--algo", "jepa", *(["--conf-file", str(HYPERPARAMETERS)] if ours else [])]
+
+
+def _refuse(why: str) -> int:
+    print(f"jepa_agent.zoo: error: {why}", file=sys.stderr)
+    return 2

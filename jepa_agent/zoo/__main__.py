@@ -1,0 +1,7 @@
+"""``python -m jepa_agent.zoo``."""
+
+import sys
+
+from jepa_agent.zoo import main
+
+sys.exit(main())

@@ -1,0 +1,22 @@
+"""Where rl_zoo3's search for hyperparameters (``-optimize``) looks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import optuna
+
+
+def sample_params(trial: optuna.Trial, n_actions: int, n_envs: int, additional_args: dict[str, Any]) -> dict[str, Any]:
+    """JEPA's arguments for one trial, spread around their defaults. The signature is rl_zoo3's."""
+    return {
+        "learning_rate": trial.suggest_float("learning_rate", 1e-4, 3e-3, log=True),
+        "gamma": trial.suggest_categorical("gamma", [0.95, 0.98, 0.99, 0.995]),
+        "tau": trial.suggest_float("tau", 0.02, 1.0, log=True),
+        "batch_size": trial.suggest_categorical("batch_size", [64, 128, 192, 256]),
+        "train_freq": trial.suggest_categorical("train_freq", [1, 2, 4, 8]),
+        "n_steps": trial.suggest_int("n_steps", 1, 20),
+        "train_horizon": trial.suggest_int("train_horizon", 2, 6),
+        "exploration_std": trial.suggest_float("exploration_std", 0.05, 0.5),
+        "plan_pessimism": trial.suggest_float("plan_pessimism", 0.0, 6.0),
+    }
