@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from gymnasium import spaces
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.policies import BasePolicy
@@ -162,6 +163,8 @@ class JEPA(ResumableAlgorithm):
             "planner": self.planner,
             "mode": self.mode,
         }
+        if self.action_noise is not None and not isinstance(self.action_space, spaces.Box):
+            raise ValueError(f"action_noise needs Box actions, got {self.action_space}: explore by exploration_std instead")
         # n_steps is ours, not SB3's n-step buffer's; without this it would warn that it ignores it.
         n_steps, self.n_steps = self.n_steps, 1
         try:
@@ -176,6 +179,13 @@ class JEPA(ResumableAlgorithm):
         self._parameters: list[Tensor] = list(self.world_model.parameters())
         self._target_parameters: list[Tensor] = list(self.world_model_target.parameters())
         self._actor_parameters = list(self.world_model.actor.parameters())
+
+    def set_random_seed(self, seed: int | None = None) -> None:
+        """Seed SB3's generators, the environment's, and the policy's own."""
+        super().set_random_seed(seed)
+        if seed is not None and hasattr(self, "policy"):  # not when a model is set up: its policy comes later
+            self.policy.generator.manual_seed(seed)
+            self._random_actions = RandomActions(self.action_space, self.n_envs)
 
     def set_mode(self, mode: str | ModeSwitch) -> None:
         """Choose who acts from now on: ``actor, planner, auto, every_k`` or a `ModeSwitch`. Nothing is retrained."""

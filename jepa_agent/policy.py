@@ -168,7 +168,7 @@ class JEPAPolicy(BasePolicy):
             decision, memory = self.act(obs, memory, deterministic)
             action = decision.action
         actions = self.to_env(action)
-        return (actions if vectorized else actions[0]), memory.pack()
+        return (actions if vectorized else actions.squeeze(axis=0)), memory.pack()
 
     def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> Tensor:
         assert isinstance(observation, Tensor)
