@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
@@ -16,6 +17,7 @@ from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule, Line
 from torch import nn
 
 _ROOMS = ("torch.nn", "torch.optim", "stable_baselines3.common.torch_layers")
+_LARGEST_BOX = 2**28  # numbers; a few bytes of JSON must not fill the memory
 _NOISE = {"mean": "_mu", "sigma": "_sigma", "theta": "_theta", "dt": "_dt", "base_noise": "_base_noise"}
 _PARTS: tuple[type, ...] = (
     NormalActionNoise,
@@ -123,6 +125,8 @@ def decode_space(data: Mapping[str, Any]) -> spaces.Space:
     kind = data["kind"]
     if kind == "Box":
         dtype = _number_type(data["dtype"])
+        if math.prod(data["shape"]) > _LARGEST_BOX:
+            raise ValueError(f"field 'shape': expected at most {_LARGEST_BOX} numbers, found {data['shape']}")
         low, high = (np.broadcast_to(np.array(data[end], dtype), data["shape"]) for end in ("low", "high"))
         return spaces.Box(low.copy(), high.copy(), dtype=dtype.type)
     if kind == "Discrete":

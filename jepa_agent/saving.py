@@ -92,8 +92,12 @@ class SavableAlgorithm(OffPolicyAlgorithm):
 
     def _counters(self) -> dict[str, float]:
         """The plain numbers that are no arguments."""
+        return {name: value for name, value in vars(self).items() if type(value) in (int, float) and self._counts(name)}
+
+    def _counts(self, name: str) -> bool:
+        """Whether an attribute holds a number, or none yet, and is no argument."""
         fixed = {*inspect.signature(type(self).__init__).parameters, "n_envs", "start_time", "_stats_window_size"}
-        return {k: v for k, v in vars(self).items() if type(v) in (int, float) and k not in fixed}
+        return name in vars(self) and type(vars(self)[name]) in (int, float, type(None)) and name not in fixed
 
     def _own_tensors(self) -> dict[str, Tensor]:
         return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
@@ -153,7 +157,7 @@ class SavableAlgorithm(OffPolicyAlgorithm):
             model._take_env(cls._wrap_env(maybe_make_env(env, model.verbose), model.verbose))
         model._setup_model()
         for name, value in manifest["counters"].items():
-            if name not in model._counters():
+            if not model._counts(name) or type(value) not in (int, float):
                 raise ValueError(f"field 'counters': expected some of {sorted(model._counters())}, found {name!r}")
             setattr(model, name, value)
         for name, value in surplus.items():

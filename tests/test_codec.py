@@ -50,6 +50,8 @@ def test_an_images_bounds_take_no_room():
 def test_a_space_that_is_not_known_is_refused():
     with pytest.raises(ValueError, match="cannot be saved"):
         encode_space(spaces.Graph(spaces.Discrete(2), None))
+    with pytest.raises(ValueError, match="at most"):
+        decode_space({"kind": "Box", "low": 0, "high": 1, "shape": [10**6, 10**6], "dtype": "uint8"})
     with pytest.raises(ValueError, match="kind"):
         decode_space({"kind": "Popen"})
 

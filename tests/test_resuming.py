@@ -21,6 +21,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 from jepa_agent import JEPA, checkpoint, checkpoint_folder, interruption
 from jepa_agent.callbacks import PeriodicCheckpoint, ResumableEvalCallback
 from jepa_agent.checkpoint import CheckpointError
+from jepa_agent.config import PlannerConfig
 
 torch.set_num_threads(1)
 CART, PENDULUM = "CartPole-v1", "Pendulum-v1"
@@ -48,7 +49,8 @@ def make_env(env, n_envs=1, normalize=False):
 
 def build(env, n_envs=1, normalize=False, **settings):
     small = {"latent_dim": 8, "net_arch": [16], "head_arch": [8], "ensemble_size": 2, "memory_size": 3}
-    chosen = {"learning_starts": 40, "batch_size": 16, "train_freq": 5, "seed": 3, "device": "cpu", **settings}
+    chosen = {"learning_starts": 40, "batch_size": 16, "train_freq": 10, "seed": 3, "device": "cpu"}
+    chosen = {**chosen, "planner": PlannerConfig(horizon=2), **settings}
     return JEPA("MlpPolicy", make_env(env, n_envs, normalize), policy_kwargs=small, **chosen)
 
 
