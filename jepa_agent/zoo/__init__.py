@@ -30,8 +30,9 @@ def register() -> None:
     """Make ``jepa`` known to rl_zoo3, for training and for its search of hyperparameters; raises `ModuleNotFoundError`
     where rl_zoo3 is missing."""
     # Imported late: rl_zoo3 is an extra, and takes seconds.
-    from rl_zoo3 import ALGOS
+    from rl_zoo3 import ALGOS, exp_manager
     from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
+    from stable_baselines3.common.utils import LinearSchedule
 
     from jepa_agent.algorithm import JEPA
     from jepa_agent.zoo.search import sample_params
@@ -39,6 +40,8 @@ def register() -> None:
     ALGOS["jepa"] = JEPA
     HYPERPARAMS_SAMPLER["jepa"] = sample_params
     HYPERPARAMS_CONVERTER["jepa"] = dict
+    # "lin_1e-3" becomes SB3's schedule instead of the zoo's own, which a checkpoint without pickle could not hold.
+    exp_manager.SimpleLinearSchedule = lambda start: LinearSchedule(float(start), 0.0, 1.0)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
