@@ -10,6 +10,8 @@ _PROBES = (
     "ActionFollowsObservation",
     "ChoicesTogether",
     "BitsDiffer",
+    "BrightOrDark",
+    "PictureAndNumber",
 )
 for _name in _PROBES:
     if f"JEPA/{_name}-v0" not in registry:

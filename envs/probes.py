@@ -12,25 +12,25 @@ import numpy as np
 from gymnasium import spaces
 
 
-class Probe(gym.Env[np.ndarray, Any]):
+class Probe(gym.Env[Any, Any]):
     """Observations in [-1, 1]^1; two discrete actions, or with ``continuous=True`` one in [-1, 1]."""
 
     length = 1
 
     def __init__(self, continuous: bool = False):
-        self.observation_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
+        self.observation_space: spaces.Space[Any] = spaces.Box(-1.0, 1.0, (1,), np.float32)
         self.action_space = spaces.Box(-1.0, 1.0, (1,), np.float32) if continuous else spaces.Discrete(2)
         self.continuous = continuous
         self.steps = 0
         self.value = 0.0
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
         self.steps = 0
         self.value = self.first()
         return self.observation(), {}
 
-    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         reward = self.reward(self.read(action))
         self.steps += 1
         self.value = self.then()
@@ -126,3 +126,36 @@ class BitsDiffer(ChoicesTogether):
 
     def reward(self, action: Any) -> float:
         return float(action[0] != action[1] and action[2] == (self.value > 0))
+
+
+class BrightOrDark(ActionFollowsObservation):
+    """`ActionFollowsObservation` as a picture, 16 by 16 pixels of noise with three colours: bright for 1, dark for -1."""
+
+    def __init__(self, continuous: bool = False):
+        super().__init__(continuous)
+        self.observation_space = spaces.Box(0, 255, (16, 16, 3), np.uint8)
+
+    def observation(self) -> Any:
+        low, high = (128, 256) if self.value > 0 else (0, 128)
+        return self.np_random.integers(low, high, (16, 16, 3)).astype(np.uint8)
+
+
+class PictureAndNumber(BrightOrDark):
+    """The picture of `BrightOrDark` beside a number, -1 or 1 at random; the right action is their product, so that neither
+    tells anything without the other."""
+
+    def __init__(self, continuous: bool = False):
+        super().__init__(continuous)
+        number = spaces.Box(-1.0, 1.0, (1,), np.float32)
+        self.observation_space = spaces.Dict({"number": number, "picture": self.observation_space})
+        self.number = 1.0
+
+    def first(self) -> float:
+        self.number = float(self.np_random.choice([-1.0, 1.0]))
+        return super().first()
+
+    def observation(self) -> Any:
+        return {"number": np.array([self.number], dtype=np.float32), "picture": super().observation()}
+
+    def reward(self, action: Any) -> float:
+        return self.number * super().reward(action)

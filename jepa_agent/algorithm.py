@@ -12,6 +12,7 @@ from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 from torch import Tensor
 
 from jepa_agent.config import AgentConfig, PlannerConfig, as_kwargs
@@ -25,8 +26,8 @@ from jepa_agent.losses.value import n_step_return, value_loss
 from jepa_agent.mode_switch import ModeSwitch, make_mode_switch
 from jepa_agent.networks import random_latents
 from jepa_agent.planning import Planner
-from jepa_agent.policy import JEPAPolicy
-from jepa_agent.replay_buffer import SequenceReplayBuffer
+from jepa_agent.policy import CnnPolicy, JEPAPolicy, MlpPolicy, MultiInputPolicy
+from jepa_agent.replay_buffer import SequenceReplayBuffer, buffer_for
 from jepa_agent.resuming import ResumableAlgorithm
 from jepa_agent.spaces import check_spaces
 from jepa_agent.tensor_ops import masked_mean, pessimistic, polyak_update, spread
@@ -44,7 +45,11 @@ class JEPA(ResumableAlgorithm):
     ``auto, planner, actor, every_k`` or a `ModeSwitch`, and can be changed at any time by `set_mode`.
     """
 
-    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"MlpPolicy": JEPAPolicy}
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
+        "MlpPolicy": MlpPolicy,
+        "CnnPolicy": CnnPolicy,
+        "MultiInputPolicy": MultiInputPolicy,
+    }
     policy: JEPAPolicy
     replay_buffer: SequenceReplayBuffer
 
@@ -98,7 +103,7 @@ class JEPA(ResumableAlgorithm):
             train_freq=train_freq,
             gradient_steps=gradient_steps,
             action_noise=action_noise,
-            replay_buffer_class=replay_buffer_class or SequenceReplayBuffer,
+            replay_buffer_class=replay_buffer_class,
             replay_buffer_kwargs=replay_buffer_kwargs,
             optimize_memory_usage=optimize_memory_usage,
             n_steps=n_steps,
@@ -144,8 +149,14 @@ class JEPA(ResumableAlgorithm):
         AgentConfig(**numbers)
         if not (self.planner is None or isinstance(self.planner, (PlannerConfig, Planner))):
             raise ValueError(f"planner must be a PlannerConfig or a Planner, got {self.planner!r}")
-        if not issubclass(self.replay_buffer_class or SequenceReplayBuffer, SequenceReplayBuffer):
-            raise ValueError(f"replay_buffer_class must be a SequenceReplayBuffer, got {self.replay_buffer_class!r}")
+        chosen = self.replay_buffer_class or SequenceReplayBuffer
+        if issubclass(chosen, HerReplayBuffer):
+            raise ValueError(
+                "HerReplayBuffer puts other goals into single transitions, but JEPA learns from windows whose steps share "
+                "one goal: leave replay_buffer_class out, goal-style Dict observations are learned from as they are"
+            )
+        if not issubclass(chosen, SequenceReplayBuffer):
+            raise ValueError(f"replay_buffer_class must be a SequenceReplayBuffer, got {chosen!r}")
         if self.optimize_memory_usage:
             raise ValueError("optimize_memory_usage is not supported: windows need the real last observation of an episode")
 
@@ -165,6 +176,7 @@ class JEPA(ResumableAlgorithm):
         }
         if self.action_noise is not None and not isinstance(self.action_space, spaces.Box):
             raise ValueError(f"action_noise needs Box actions, got {self.action_space}: explore by exploration_std instead")
+        self.replay_buffer_class = self.replay_buffer_class or buffer_for(self.observation_space)
         # n_steps is ours, not SB3's n-step buffer's; without this it would warn that it ignores it.
         n_steps, self.n_steps = self.n_steps, 1
         try:
@@ -319,7 +331,6 @@ class JEPA(ResumableAlgorithm):
         assert self._last_obs is not None
         assert self._last_episode_starts is not None
         obs, _ = policy.obs_to_tensor(self._last_obs)
-        assert isinstance(obs, Tensor)
         before = policy.recall(self._state, n_envs)
         starts = torch.as_tensor(self._last_episode_starts, dtype=torch.bool, device=self.device)
         noise = None
@@ -349,9 +360,9 @@ class JEPA(ResumableAlgorithm):
         infos: list[dict[str, Any]],
     ) -> None:
         assert isinstance(replay_buffer, SequenceReplayBuffer)
-        assert isinstance(self._last_obs, np.ndarray)
+        assert self._last_obs is not None
         check_finite("reward", reward, self.num_timesteps)
-        check_finite("observation", np.asarray(new_obs), self.num_timesteps)
+        check_finite("observation", new_obs, self.num_timesteps)
         if self.last_decision is not None:
             mean, std = self.last_decision.plan_mean, self.last_decision.plan_std
             replay_buffer.stage_plan(mean.cpu().numpy(), std.cpu().numpy())

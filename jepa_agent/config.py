@@ -43,6 +43,11 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         for name in ("net_arch", "head_arch"):
+            if isinstance(getattr(self, name), dict):
+                raise ValueError(
+                    f"{name} must be a list of widths, got {getattr(self, name)!r}: net_arch is of the encoder, the "
+                    "predictor and the costs-to-go, head_arch of the actor and of immediate costs"
+                )
             widths = tuple(getattr(self, name))
             object.__setattr__(self, name, widths)
             if not widths or min(widths) < 1:

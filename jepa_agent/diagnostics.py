@@ -16,7 +16,7 @@ def latent_health(model: WorldModel, batch: SequenceBatch) -> dict[str, float]:
     """Is the latent space alive? ``std`` over observations (1 is the most there can be, 0 is collapse), effective
     ``rank`` in [1, D], and the prediction error after one step and at the end of the window, as a share of the
     latents' variance (1 is no better than predicting the mean latent)."""
-    latents = model.encode(batch.obs)
+    latents = model.encode(batch.obs[:, :])
     first = latents[:, 0]
     z_hat = model.imagine(first, batch.action)
     error = prediction_loss(z_hat[:, 1:], latents[:, 1:])
@@ -40,8 +40,12 @@ def decision_measures(decision: Decision, watchful: bool) -> dict[str, float]:
     return measures
 
 
-def check_finite(name: str, values: np.ndarray, step: int) -> None:
+def check_finite(name: str, values: np.ndarray | dict[str, np.ndarray], step: int) -> None:
     """``ValueError`` that says which environment gave a value ``(n_envs, ...)`` that is not finite, and when."""
+    if isinstance(values, dict):
+        for key, part in values.items():
+            check_finite(f"{name} {key!r}", part, step)
+        return
     if np.isfinite(values).all():
         return
     bad = next(i for i, row in enumerate(values) if not np.isfinite(row).all())

@@ -9,30 +9,19 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 
+from jepa_agent.building import build_features, build_world_model
 from jepa_agent.config import AgentConfig, ModelConfig, PlannerConfig
 from jepa_agent.interruption import poll
 from jepa_agent.mode_switch import ModeSwitch, make_mode_switch
-from jepa_agent.networks import (
-    Actor,
-    BoundedActor,
-    CategoricalActor,
-    CostModule,
-    Encoder,
-    FactoredActor,
-    JointCostToGo,
-    PerActionCostToGo,
-    Predictor,
-    VectorObservation,
-)
 from jepa_agent.planning import Planner, make_planner
-from jepa_agent.spaces import BoxCode, action_code, check_spaces, num_choices
-from jepa_agent.tensor_ops import copy_buffers, pessimistic
-from jepa_agent.types import Decision, Plan, PlanInit
+from jepa_agent.spaces import BoxCode, action_code, check_spaces
+from jepa_agent.tensor_ops import copy_buffers, pessimistic, row_count
+from jepa_agent.types import Decision, Observations, Plan, PlanInit
 from jepa_agent.working_memory import PackedMemory, WorkingMemory
-from jepa_agent.world_model import WorldModel
 
 _SIZES, _AGENT = ModelConfig(), AgentConfig()
 
@@ -41,7 +30,8 @@ class JEPAPolicy(BasePolicy):
     """Owns every network, the planner and the mode switch; everything that lasts from step to step travels in ``state``.
 
     ``policy_kwargs`` of the algorithm end here: ``latent_dim, net_arch, head_arch, activation_fn, ensemble_size,
-    memory_size, optimizer_class, optimizer_kwargs``. The rest is handed over by the algorithm.
+    memory_size, features_extractor_class, features_extractor_kwargs, normalize_images, optimizer_class, optimizer_kwargs``.
+    The rest is handed over by the algorithm. The encoder follows from the space: vectors, images and Dict need one class.
     """
 
     def __init__(
@@ -55,6 +45,8 @@ class JEPAPolicy(BasePolicy):
         activation_fn: type[nn.Module] = nn.ReLU,
         ensemble_size: int = _SIZES.ensemble_size,
         memory_size: int = _SIZES.memory_size,
+        features_extractor_class: type[BaseFeaturesExtractor] | None = None,
+        features_extractor_kwargs: dict[str, Any] | None = None,
         normalize_images: bool = True,
         optimizer_class: type[torch.optim.Optimizer] = torch.optim.AdamW,
         optimizer_kwargs: dict[str, Any] | None = None,
@@ -78,7 +70,7 @@ class JEPAPolicy(BasePolicy):
         )
         self.action_code = action_code(action_space)
         self.action_dim = self.action_code.dim
-        self.sizes = ModelConfig(latent_dim, tuple(net_arch), tuple(head_arch), ensemble_size, memory_size)
+        self.sizes = ModelConfig(latent_dim, net_arch, head_arch, ensemble_size, memory_size)  # type: ignore[arg-type]
         self.activation_fn = activation_fn
         self.gamma, self.exploration_std, self.plan_pessimism = gamma, exploration_std, plan_pessimism
         self.energy_weight = energy_weight
@@ -86,43 +78,22 @@ class JEPAPolicy(BasePolicy):
         self.mode_switch = make_mode_switch(mode)
         # Draws of acting and planning come from here, so that an evaluation in mid-training disturbs nothing.
         self.generator = torch.Generator().manual_seed(int(torch.randint(2**31, (1,))))
-        self.world_model = self._build_world_model()
+        self.extractor_class, self.extractor_kwargs = features_extractor_class, features_extractor_kwargs
+        self.world_model = build_world_model(
+            observation_space,
+            action_space,
+            self.sizes,
+            gamma,
+            energy_weight,
+            activation_fn,
+            build_features(observation_space, features_extractor_class, features_extractor_kwargs, normalize_images),
+        )
         self.world_model_target = deepcopy(self.world_model).requires_grad_(False)
         self.optimizer = self.optimizer_class(
             self.world_model.parameters(),
             lr=lr_schedule(1),  # type: ignore[call-arg]
             **self.optimizer_kwargs,
         )
-
-    def _build_world_model(self) -> WorldModel:
-        sizes, choices = self.sizes, num_choices(self.action_space)
-        observation = VectorObservation(self.observation_space)
-        body: dict[str, Any] = {"net_arch": sizes.net_arch, "activation_fn": self.activation_fn}
-        head: dict[str, Any] = {"net_arch": sizes.head_arch, "activation_fn": self.activation_fn}
-        # One choice has an answer for each option; of several, one's worth depends on the others.
-        cost_to_go_class = PerActionCostToGo if len(choices) == 1 else JointCostToGo
-        return WorldModel(
-            observation,
-            Encoder(observation.dim, sizes.latent_dim, **body),
-            Predictor(sizes.latent_dim, self.action_dim, **body),
-            CostModule(
-                sizes.latent_dim,
-                self.action_dim,
-                cost_to_go=cost_to_go_class(sizes.latent_dim, self.action_dim, ensemble_size=sizes.ensemble_size, **body),
-                gamma=self.gamma,
-                energy=self.energy_weight > 0,
-                **head,
-            ),
-            self._build_actor(choices, **head),
-            gamma=self.gamma,
-            energy_weight=self.energy_weight,
-        )
-
-    def _build_actor(self, choices: tuple[int, ...], **head: Any) -> Actor:
-        if len(choices) > 1:
-            return FactoredActor(self.sizes.latent_dim, choices, **head)
-        actor_class = CategoricalActor if choices else BoundedActor
-        return actor_class(self.sizes.latent_dim, self.action_dim, **head)
 
     def set_planner(self, planner: Planner | PlannerConfig | None) -> None:
         """Who searches in Mode-2; ``None`` is the default for the action space. ``ValueError`` if it does not fit that."""
@@ -152,17 +123,17 @@ class JEPAPolicy(BasePolicy):
         poll()
         self.set_training_mode(False)
         obs, vectorized = self.obs_to_tensor(observation)
-        assert isinstance(obs, Tensor)
+        count = row_count(obs)
         starts = None if episode_start is None else np.atleast_1d(episode_start)
-        if starts is not None and starts.shape != obs.shape[:1]:
-            raise ValueError(f"episode_start has shape {starts.shape} for {obs.shape[0]} observation(s)")
+        if starts is not None and starts.shape != (count,):
+            raise ValueError(f"episode_start has shape {starts.shape} for {count} observation(s)")
         if deterministic and not self.mode_switch.watchful:
             # Mode-1 alone depends on nothing but what it sees, so it leaves an empty memory behind.
-            memory = self.recall(None, obs.shape[0])
+            memory = self.recall(None, count)
             with torch.no_grad():
                 action = self.world_model.actor(self.world_model.encode(obs))
         else:
-            memory = self.recall(state, obs.shape[0])
+            memory = self.recall(state, count)
             if starts is not None and starts.any():
                 memory = memory.clear(torch.as_tensor(starts, dtype=torch.bool, device=memory.steps.device))
             decision, memory = self.act(obs, memory, deterministic)
@@ -171,8 +142,7 @@ class JEPAPolicy(BasePolicy):
         return (actions if vectorized else actions.squeeze(axis=0)), memory.pack()
 
     def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> Tensor:
-        assert isinstance(observation, Tensor)
-        decision, _ = self.act(observation, self.recall(None, observation.shape[0]), deterministic)
+        decision, _ = self.act(observation, self.recall(None, row_count(observation)), deterministic)
         return decision.action
 
     def forward(self, observation: PyTorchObs, deterministic: bool = False) -> Tensor:
@@ -186,7 +156,7 @@ class JEPAPolicy(BasePolicy):
     # ------------------------------------------------------------------ one decision
 
     def act(
-        self, obs: Tensor, memory: WorkingMemory, deterministic: bool, noise: Tensor | None = None
+        self, obs: Observations, memory: WorkingMemory, deterministic: bool, noise: Tensor | None = None
     ) -> tuple[Decision, WorkingMemory]:
         """Decide on every row: Mode-1 everywhere, replaced by Mode-2 where the switch wants and accepts a plan.
 
@@ -284,7 +254,7 @@ class JEPAPolicy(BasePolicy):
         empty = WorkingMemory.empty(n_envs, sizes.memory_size, sizes.latent_dim, self.action_dim, self.planner.horizon)
         return (empty if state is None else WorkingMemory.unpack(state, empty)).to(self.world_model.device)
 
-    def observe_scales(self, obs: np.ndarray, reward: np.ndarray) -> None:
+    def observe_scales(self, obs: np.ndarray | dict[str, np.ndarray], reward: np.ndarray) -> None:
         """Take one step of every environment into the running scales, of the targets too."""
         self.world_model.observe_scales(obs, reward)
         copy_buffers(self.world_model, self.world_model_target)
@@ -318,6 +288,8 @@ class JEPAPolicy(BasePolicy):
             net_arch=sizes.net_arch,
             head_arch=sizes.head_arch,
             activation_fn=self.activation_fn,
+            features_extractor_class=self.extractor_class,
+            features_extractor_kwargs=self.extractor_kwargs,
             ensemble_size=sizes.ensemble_size,
             memory_size=sizes.memory_size,
             optimizer_class=self.optimizer_class,
@@ -330,3 +302,7 @@ class JEPAPolicy(BasePolicy):
             mode=self.mode_switch,
         )
         return data
+
+
+# SB3's names for its policies; here one class reads off the space what it needs.
+MlpPolicy = CnnPolicy = MultiInputPolicy = JEPAPolicy

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 from uuid import uuid4
 
 import numpy as np
 import torch
 from gymnasium import spaces
-from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.buffers import DictReplayBuffer, ReplayBuffer
 from stable_baselines3.common.vec_env import VecNormalize
 from torch import Tensor
 
 from jepa_agent.spaces import ChoiceCode, action_code, stored_actions
-from jepa_agent.types import SequenceBatch
+from jepa_agent.types import Observations, SequenceBatch
+
+_FEW = 1000  # numbers of an observation up to which it is no use to look twice
 
 
 class SequenceReplayBuffer(ReplayBuffer):
@@ -24,6 +27,11 @@ class SequenceReplayBuffer(ReplayBuffer):
     def __init__(self, buffer_size: int, observation_space: spaces.Space, action_space: spaces.Space, **kwargs: Any):
         super().__init__(buffer_size, observation_space, stored_actions(action_space), **kwargs)
         self.action_space, self._code = action_space, action_code(action_space)
+        # Slots never written are read in windows that reach past the newest step: masked, but to hold members of the space.
+        for space, arrays in self._parts():
+            if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)) and np.any(space.start):
+                for array in arrays:
+                    array[:] = space.start
         shape = (self.buffer_size, self.n_envs, self._code.dim)
         self.plan_mean = np.zeros(shape, dtype=np.float32)
         self.plan_std = np.zeros(shape, dtype=np.float32)
@@ -78,12 +86,9 @@ class SequenceReplayBuffer(ReplayBuffer):
         done = self.dones[steps, column]
         ended_before = np.cumsum(done, axis=1) - done
         mask = (offsets < self.size()) & (ended_before == 0)
-        first = self._normalize_obs(self.observations[steps[:, 0], envs], env)
-        rest = self._normalize_obs(self.next_observations[steps, column], env)
-        obs = np.concatenate([np.asarray(first)[:, None], np.asarray(rest)], axis=1)
         cost = -self._normalize_reward(self.rewards[steps, column], env)
         return SequenceBatch(
-            obs=self._tensor(obs.reshape(*obs.shape[:2], *(self.observation_space.shape or ()))),
+            obs=self._observations(steps, envs, env),
             action=self._action_vectors(self.actions[steps, column]),
             cost=self._tensor(cost),
             terminated=self._tensor(done * (1.0 - self.timeouts[steps, column])),
@@ -92,6 +97,24 @@ class SequenceReplayBuffer(ReplayBuffer):
             plan_std=self._tensor(self.plan_std[steps[:, 0], envs]),
         )
 
+    def _observations(self, steps: np.ndarray, envs: np.ndarray, env: VecNormalize | None) -> Any:
+        """Observations of windows that are at ``steps`` ``(B, T)`` of the ring."""
+        shape = self.observation_space.shape or ()
+        if math.prod(shape) > _FEW:
+            return StoredWindows(self, steps, envs, env)
+        first = self._normalize_obs(self.observations[steps[:, 0], envs], env)
+        rest = self._normalize_obs(self.next_observations[steps, envs[:, None]], env)
+        obs = np.concatenate([np.asarray(first)[:, None], np.asarray(rest)], axis=1)
+        return self._tensor(obs.reshape(*obs.shape[:2], *shape))
+
+    def _parts(self) -> list[tuple[spaces.Space, tuple[np.ndarray, np.ndarray]]]:
+        """Every space that observations consist of, and what holds them."""
+        return [(self.observation_space, (self.observations, self.next_observations))]
+
+    def read(self, stored: Any, steps: np.ndarray, envs: np.ndarray, env: VecNormalize | None) -> Observations:
+        """Observations out of `observations` or `next_observations`, at places of any shape."""
+        return self._tensor(np.asarray(self._normalize_obs(stored[steps, envs], env)))
+
     def _action_vectors(self, actions: np.ndarray) -> Tensor:
         if isinstance(self._code, ChoiceCode):
             return self._code.vectors(self._tensor(actions))
@@ -99,3 +122,77 @@ class SequenceReplayBuffer(ReplayBuffer):
 
     def _tensor(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
+
+
+class DictSequenceReplayBuffer(SequenceReplayBuffer, DictReplayBuffer):  # type: ignore[misc]
+    """The same for observations of a Dict space."""
+
+    def _parts(self) -> list[tuple[spaces.Space, tuple[np.ndarray, np.ndarray]]]:
+        assert isinstance(self.observation_space, spaces.Dict)
+        now, after = self.observations, self.next_observations
+        return [(part, (now[key], after[key])) for key, part in self.observation_space.spaces.items()]  # type: ignore[call-overload]
+
+    def _observations(self, steps: np.ndarray, envs: np.ndarray, env: VecNormalize | None) -> Any:
+        return StoredWindows(self, steps, envs, env)
+
+    def read(self, stored: Any, steps: np.ndarray, envs: np.ndarray, env: VecNormalize | None) -> Observations:
+        named = self._normalize_obs({key: array[steps, envs] for key, array in stored.items()}, env)
+        assert isinstance(named, dict)
+        assert isinstance(self.observation_space, spaces.Dict)
+        shapes = {key: (*steps.shape, *(part.shape or ())) for key, part in self.observation_space.spaces.items()}
+        return {key: self._tensor(array.reshape(shapes[key])) for key, array in named.items()}
+
+
+class StoredWindows:
+    """Observations ``(B, T+1, ...)`` of windows, copied out of the buffer where they are indexed: of many images an update
+    looks at few. Indexing gives what it would of a tensor, and a dictionary of tensors for a Dict space."""
+
+    def __init__(self, buffer: SequenceReplayBuffer, steps: np.ndarray, envs: np.ndarray, env: VecNormalize | None):
+        self._buffer, self._env = buffer, env
+        # Before the first step lies its observation, after every step the next one.
+        self._steps = np.concatenate([steps[:, :1], steps], axis=1)
+        self._envs = np.broadcast_to(envs[:, None], self._steps.shape)
+        self._after = np.broadcast_to(np.arange(self._steps.shape[1]) > 0, self._steps.shape)
+
+    def __len__(self) -> int:
+        return len(self._steps)
+
+    @property
+    def device(self) -> torch.device:
+        """Where what is read lies."""
+        return torch.device(self._buffer.device)
+
+    def __getitem__(self, index: Any) -> Observations:
+        parts = index if isinstance(index, tuple) else (index,)
+        where = tuple(part.cpu().numpy() if isinstance(part, Tensor) else part for part in parts)
+        steps, envs, after = self._steps[where], self._envs[where], self._after[where]
+        buffer = self._buffer
+        if after.all():
+            return buffer.read(buffer.next_observations, steps, envs, self._env)
+        before = buffer.read(buffer.observations, steps, envs, self._env)
+        if not after.any():
+            return before
+        return _chosen(torch.as_tensor(after), buffer.read(buffer.next_observations, steps, envs, self._env), before)
+
+
+def _chosen(rows: Tensor, one: Observations, other: Observations) -> Observations:
+    """``one`` where ``rows`` is true, ``other`` elsewhere."""
+    if isinstance(one, dict):
+        assert isinstance(other, dict)
+        return {key: _chosen(rows, one[key], other[key]) for key in one}  # type: ignore[misc]
+    assert isinstance(other, Tensor)
+    return torch.where(rows.to(one.device).reshape(*rows.shape, *[1] * (one.dim() - rows.dim())), one, other)
+
+
+def buffer_for(observation_space: spaces.Space) -> type[SequenceReplayBuffer]:
+    """The buffer that holds observations of a space."""
+    return DictSequenceReplayBuffer if isinstance(observation_space, spaces.Dict) else SequenceReplayBuffer
+
+
+def transition_bytes(observation_space: spaces.Space, action_space: spaces.Space) -> int:
+    """What one transition of one environment takes in memory."""
+    parts = observation_space.spaces.values() if isinstance(observation_space, spaces.Dict) else [observation_space]
+    observation = sum(math.prod(part.shape or ()) * np.dtype(part.dtype).itemsize for part in parts)
+    stored, numbers = stored_actions(action_space), 3  # reward, done, timeout
+    action = math.prod(stored.shape or ()) * np.dtype(stored.dtype).itemsize
+    return 2 * observation + action + 4 * (2 * action_code(action_space).dim + numbers)

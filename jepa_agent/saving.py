@@ -28,7 +28,7 @@ from jepa_agent.config import PlannerConfig
 from jepa_agent.mode_switch import ModeSwitch
 from jepa_agent.planning import Planner
 from jepa_agent.policy import JEPAPolicy
-from jepa_agent.replay_buffer import SequenceReplayBuffer
+from jepa_agent.replay_buffer import SequenceReplayBuffer, buffer_for
 from jepa_agent.working_memory import PackedMemory
 
 _NOT_SAVED = {"policy", "env", "device", "_init_setup_model"}
@@ -86,7 +86,7 @@ class SavableAlgorithm(OffPolicyAlgorithm):
         given["policy_class"] = aliases.get(self.policy_class, self.policy_class)
         assert isinstance(self.train_freq, TrainFreq)
         given["train_freq"] = [self.train_freq.frequency, self.train_freq.unit.value]
-        if given["replay_buffer_class"] is SequenceReplayBuffer:
+        if given["replay_buffer_class"] is buffer_for(self.observation_space):
             given["replay_buffer_class"] = None
         return given
 

@@ -8,7 +8,6 @@ from abc import ABC, abstractmethod
 import numpy as np
 import torch
 from gymnasium import spaces
-from stable_baselines3.common.preprocessing import is_image_space
 from torch import Tensor
 
 from jepa_agent.tensor_ops import one_hot_blocks, to_blocks
@@ -38,16 +37,49 @@ def check_spaces(observation_space: spaces.Space, action_space: spaces.Space) ->
 
 def check_observation_space(space: spaces.Space) -> None:
     """`check_spaces` for observations."""
-    vectors = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
-    if not isinstance(space, vectors):
+    named = f"observation space {space} is not supported:"
+    if not isinstance(space, spaces.Dict):
+        _check_observation_part(space, named)
+        return
+    if not space.spaces:
+        raise ValueError(f"{named} it is empty; add what the agent is to see by gymnasium.wrappers.TransformObservation")
+    for key, part in space.spaces.items():
+        if isinstance(part, (spaces.Dict, spaces.Tuple)):
+            raise ValueError(
+                f"{named} {key!r} is nested, which SB3's environments cannot hold; wrap the environment in "
+                "gymnasium.wrappers.FlattenObservation, or in a TransformObservation that gives one Dict without nests"
+            )
+        _check_observation_part(part, named, f"{key!r}: ")
+
+
+def _check_observation_part(space: spaces.Space, named: str, where: str = "") -> None:
+    if not isinstance(space, (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)):
+        remedy = {
+            spaces.Tuple: "gymnasium.wrappers.FlattenObservation, or a TransformObservation that names its parts in a Dict",
+            spaces.Text: "a gymnasium.wrappers.TransformObservation that gives an embedding or codes of fixed length",
+            spaces.Sequence: "a gymnasium.wrappers.TransformObservation that pads it to a fixed length",
+            spaces.Graph: "a gymnasium.wrappers.TransformObservation that gives features of fixed size",
+        }.get(type(space), "a gymnasium.wrappers.TransformObservation that gives one of these")
         raise ValueError(
-            f"observation space {space} is not supported: JEPA takes vectors (Box, Discrete, MultiDiscrete, "
-            "MultiBinary); wrap the environment in gymnasium.wrappers.FlattenObservation"
+            f"{named} {where}JEPA takes Box, Discrete, MultiDiscrete, MultiBinary and a Dict of these; wrap the environment "
+            f"in {remedy}"
         )
-    if is_image_space(space):
+    if not math.prod(space.shape or ()):
+        raise ValueError(f"{named} {where}it holds no number; leave it out by gymnasium.wrappers.TransformObservation")
+    if isinstance(space, spaces.Box) and space.dtype.kind not in "fiub":
         raise ValueError(
-            f"observation space {space} is not supported: it holds images, which the vector encoder cannot see; "
-            "wrap the environment so that it returns features"
+            f"{named} {where}{space.dtype} numbers mean nothing to the networks; give their real and imaginary parts side "
+            "by side by gymnasium.wrappers.TransformObservation"
+        )
+    if isinstance(space, spaces.MultiDiscrete) and len(space.shape) > 1:
+        raise ValueError(
+            f"{named} {where}SB3 knows MultiDiscrete observations of one axis only; wrap the environment in "
+            "gymnasium.wrappers.FlattenObservation"
+        )
+    if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)) and sum(num_choices(space)) > _WIDEST:
+        raise ValueError(
+            f"{named} {where}one-hot vectors of {sum(num_choices(space)):,} are too wide (at most {_WIDEST:,}); give the "
+            "number itself as a Box by gymnasium.wrappers.TransformObservation"
         )
 
 

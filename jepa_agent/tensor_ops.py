@@ -33,6 +33,11 @@ def copy_buffers(source: nn.Module, target: nn.Module) -> None:
         theirs.copy_(ours)
 
 
+def row_count(values: Tensor | dict[str, Tensor]) -> int:
+    """Length of the first axis; of a dictionary's tensors, which they share."""
+    return len(values) if isinstance(values, Tensor) else len(next(iter(values.values())))
+
+
 def one_hot(index: Tensor, n: int) -> Tensor:
     """Float one-hot vectors ``(..., n)``."""
     return F.one_hot(index.long(), n).float()

@@ -11,6 +11,9 @@ from torch import Tensor
 
 ArrayLike = np.ndarray | Tensor | float | list[Any]
 
+Observations = Tensor | dict[str, Tensor]
+"""Observations ``(..., *obs_shape)``, or those of a Dict space by name."""
+
 CostFn = Callable[[Tensor], Tensor]
 """What a planner sees: action sequences ``(B, N, H, A)`` in, costs ``(B, N)`` out; lower is better."""
 
@@ -18,7 +21,9 @@ CostFn = Callable[[Tensor], Tensor]
 class SequenceBatch(NamedTuple):
     """Windows of experience; ``mask`` is 0 for every step after an episode's end or past the newest transition."""
 
-    obs: Tensor  # (B, T+1, *obs_shape); obs[:, t+1] is the true successor of obs[:, t], also at an episode's end
+    # (B, T+1, *obs_shape); obs[:, t+1] is the true successor of obs[:, t], also at an episode's end. A tensor, or what is
+    # read from the buffer where it is indexed, by name for a Dict space.
+    obs: Any
     action: Tensor  # (B, T, A) in [-1, 1] (Box) or one-hot (Discrete)
     cost: Tensor  # (B, T) = -reward
     terminated: Tensor  # (B, T) 1 where the task ended the episode; a time limit does not count

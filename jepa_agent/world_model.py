@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from jepa_agent.networks import Actor, CostModule, Encoder, Predictor, VectorObservation
+from jepa_agent.networks import Actor, CostModule, Encoder, FeatureEncoder, Predictor
 from jepa_agent.tensor_ops import discount_weights
-from jepa_agent.types import ArrayLike, StepCost
+from jepa_agent.types import ArrayLike, Observations, StepCost
 
 _CACHED_SEQUENCES = 160
 
@@ -22,8 +23,8 @@ class WorldModel(nn.Module):
 
     def __init__(
         self,
-        observation: VectorObservation,
-        encoder: Encoder,
+        observation: nn.Module,
+        encoder: Encoder | FeatureEncoder,
         predictor: Predictor,
         cost_module: CostModule,
         actor: Actor,
@@ -41,9 +42,9 @@ class WorldModel(nn.Module):
 
     # ------------------------------------------------------------------ the six verbs
 
-    def encode(self, obs: ArrayLike) -> Tensor:
-        """Latent of raw observations: ``(..., *obs_shape)`` to ``(..., D)``."""
-        return self.encoder(self.observation(self._tensor(obs, keep_dtype=True)))
+    def encode(self, obs: ArrayLike | Mapping[str, ArrayLike]) -> Tensor:
+        """Latent of raw observations: ``(..., *obs_shape)``, by name for a Dict space, to ``(..., D)``."""
+        return self.encoder(self.observation(self._raw(obs)))
 
     def predict(self, z: ArrayLike, action: ArrayLike) -> Tensor:
         """Latent after one action: ``(..., D)``, ``(..., A)`` to ``(..., D)``."""
@@ -113,9 +114,9 @@ class WorldModel(nn.Module):
         return torch.stack(actions, dim=1)
 
     @torch.no_grad()
-    def observe_scales(self, obs: ArrayLike, reward: ArrayLike) -> None:
+    def observe_scales(self, obs: ArrayLike | Mapping[str, ArrayLike], reward: ArrayLike) -> None:
         """Take a step of every environment into the running scales of observations and costs."""
-        self.encoder.norm.update(self.observation(self._tensor(obs, keep_dtype=True)))
+        self.encoder.observe(self.observation(self._raw(obs)))
         self.cost_module.observe_cost(self._tensor(reward))
 
     @property
@@ -127,7 +128,15 @@ class WorldModel(nn.Module):
     def device(self) -> torch.device:
         return self.cost_module.cost_scale.device
 
-    def _tensor(self, value: ArrayLike, keep_dtype: bool = False) -> Tensor:
+    def _raw(self, obs: ArrayLike | Mapping[str, ArrayLike]) -> Observations:
+        """Observations as tensors of the types they have."""
+        if isinstance(obs, Tensor):
+            return obs
+        if isinstance(obs, Mapping):
+            return {key: torch.as_tensor(value, device=self.device) for key, value in obs.items()}
+        return cast(Tensor, torch.as_tensor(obs, device=self.device))
+
+    def _tensor(self, value: ArrayLike) -> Tensor:
         if isinstance(value, Tensor):
             return value
-        return cast(Tensor, torch.as_tensor(value, device=self.device, dtype=None if keep_dtype else torch.float32))
+        return cast(Tensor, torch.as_tensor(value, device=self.device, dtype=torch.float32))

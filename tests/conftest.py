@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from gymnasium.spaces import Dict
 
 from jepa_agent import JEPA
 
@@ -21,6 +22,7 @@ def small() -> Callable[..., JEPA]:
     def build(env: Any, **settings: Any) -> JEPA:
         kwargs = {**SMALL, **settings.pop("policy_kwargs", {})}
         defaults: dict[str, Any] = {"seed": 0, "device": "cpu", "learning_starts": 20, "batch_size": 32}
-        return JEPA("MlpPolicy", env, policy_kwargs=kwargs, **{**defaults, **settings})
+        policy = "MultiInputPolicy" if isinstance(getattr(env, "observation_space", None), Dict) else "MlpPolicy"
+        return JEPA(policy, env, policy_kwargs=kwargs, **{**defaults, **settings})
 
     return build

@@ -6,7 +6,9 @@ import pytest
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor
 
+from jepa_agent import JEPA
 from jepa_agent.config import PlannerConfig
 from jepa_agent.mode_switch import AutoMode, ModeSwitch
 from jepa_agent.planning import GradientPlanner, make_planner
@@ -186,6 +188,65 @@ def test_policy_saves_and_loads_alone(model, tmp_path):
     again = JEPAPolicy.load(tmp_path / "policy.pth", device="cpu")
     obs = observations(model)
     np.testing.assert_array_equal(again.predict(obs, deterministic=True)[0], model.predict(obs, deterministic=True)[0])
+
+
+class Doubled(BaseFeaturesExtractor):
+    """A user's extractor."""
+
+    def __init__(self, observation_space, features_dim=3):
+        super().__init__(observation_space, features_dim)
+        self.net = torch.nn.Linear(spaces.flatdim(observation_space), features_dim)
+
+    def forward(self, obs):
+        return self.net(2.0 * obs)
+
+
+@pytest.mark.parametrize(
+    ("env", "extractor", "settings"),
+    [("Pendulum-v1", Doubled, {"features_dim": 5}), ("JEPA/PictureAndNumber-v0", CombinedExtractor, {"cnn_output_dim": 8})],
+)
+def test_a_features_extractor_feeds_the_encoder_and_is_asked_for_at_loading(small, tmp_path, env, extractor, settings):
+    env = gym.make(env)
+    if extractor is CombinedExtractor:  # its own convolutions want pictures of 36 pixels and more
+        env = gym.wrappers.TransformObservation(
+            env,
+            lambda obs: {**obs, "picture": obs["picture"].repeat(3, 0).repeat(3, 1)},
+            spaces.Dict({**env.observation_space.spaces, "picture": spaces.Box(0, 255, (48, 48, 3), np.uint8)}),
+        )
+    kwargs = {"features_extractor_class": extractor, "features_extractor_kwargs": settings}
+    model = small(env, policy_kwargs=kwargs)
+    before = [p.clone() for p in model.world_model.encoder.features.parameters()]
+    model.learn(40)
+    after = model.world_model.encoder.features.parameters()
+    assert all(not torch.equal(p, q) for p, q in zip(before, after, strict=True))
+    model.save(tmp_path / "agent")
+    with pytest.raises(ValueError, match="custom_objects"):
+        JEPA.load(tmp_path / "agent", device="cpu")
+    again = JEPA.load(tmp_path / "agent", device="cpu", custom_objects={"policy_kwargs": model.policy_kwargs})
+    obs = model.get_env().reset()
+    np.testing.assert_array_equal(again.predict(obs, deterministic=True)[0], model.predict(obs, deterministic=True)[0])
+
+
+def test_what_is_no_features_extractor_is_refused(small):
+    with pytest.raises(ValueError, match="subclass of stable_baselines3's BaseFeaturesExtractor"):
+        small("Pendulum-v1", policy_kwargs={"features_extractor_class": torch.nn.Linear})
+
+
+def test_an_optimizer_of_ones_own_takes_its_own_settings(small):
+    kwargs = {"optimizer_class": torch.optim.SGD, "optimizer_kwargs": {"momentum": 0.5}}
+    optimizer = small("Pendulum-v1", policy_kwargs=kwargs).learn(40).policy.optimizer
+    assert type(optimizer) is torch.optim.SGD
+    assert optimizer.param_groups[0]["momentum"] == 0.5
+
+
+def test_an_architecture_by_parts_of_other_algorithms_is_refused_with_what_to_say_instead(small):
+    with pytest.raises(ValueError, match=r"net_arch must be a list of widths.*head_arch of the actor"):
+        small("Pendulum-v1", policy_kwargs={"net_arch": {"pi": [8], "qf": [8]}})
+
+
+@pytest.mark.parametrize("policy", ["MlpPolicy", "CnnPolicy", "MultiInputPolicy"])
+def test_sb3s_names_of_policies_are_one_policy(policy):
+    assert type(JEPA(policy, "Pendulum-v1", policy_kwargs={"latent_dim": 8}, device="cpu").policy) is JEPAPolicy
 
 
 def test_a_copy_is_independent(model):

@@ -87,3 +87,18 @@ def test_choices_that_are_worth_nothing_alone_are_found_together(small, name):
     for mode in ("actor", "planner"):
         assert rewards(model, mode) == [1.0, 1.0], mode
     assert cost_to_go(model, 1.0) == pytest.approx(-1.0, abs=0.15)
+
+
+@pytest.mark.parametrize("name", ["BrightOrDark", "PictureAndNumber"])
+def test_pictures_are_seen_alone_and_beside_numbers(small, name):
+    model = train(small, name, steps=600, buffer_size=1000)
+    env = model.get_env().envs[0].unwrapped
+    for mode in ("actor", "planner"):
+        model.set_mode(mode)
+        for _ in range(8):
+            obs, _ = env.reset()
+            chosen, _ = model.predict(obs, deterministic=True)
+            assert env.reward(env.read(chosen)) == 1.0, mode
+    z = model.world_model.encode(env.observation() if name == "PictureAndNumber" else np.moveaxis(env.observation(), -1, 0))
+    with torch.no_grad():
+        assert model.world_model.cost_to_go(z[None]).mean().item() == pytest.approx(-1.0, abs=0.25)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
 from jepa_agent import JEPA
 from jepa_agent.spaces import ChoiceCode, action_code, check_spaces, num_choices
@@ -160,9 +161,99 @@ def test_they_are_refused_before_any_wrapper_can_trip_over_them(small, kind):
         small(Anything(VECTOR, REFUSED_ACTIONS[kind][0]))
 
 
-@pytest.mark.parametrize(
-    ("observation_space", "says"), [(spaces.Dict({"a": spaces.Discrete(2)}), "FlattenObservation")], ids=["Dict"]
-)
+PICTURE = spaces.Box(0, 255, (3, 20, 24), np.uint8)
+OBSERVATIONS = {
+    "Box float64": spaces.Box(-1, 1, (3,), np.float64),
+    "Box scalar": spaces.Box(-1, 1, ()),
+    "Box cube": spaces.Box(-1, 1, (2, 1, 3)),
+    "Box huge": spaces.Box(-1e30, 1e30, (2,)),
+    "Box wider than a float32": spaces.Box(-1e300, 1e300, (2,), np.float64),
+    "Box unbounded": spaces.Box(-np.inf, np.inf, (2,)),
+    "Box int64": spaces.Box(-(10**15), 10**15, (2,), np.int64),
+    "Box int8": spaces.Box(-128, 127, (2,), np.int8),
+    "Box uint16": spaces.Box(0, 65535, (2,), np.uint16),
+    "Box large": spaces.Box(-1, 1, (1200,)),
+    "Discrete": spaces.Discrete(4, start=-2),
+    "MultiDiscrete": spaces.MultiDiscrete([3, 2], start=[1, -1]),
+    "MultiBinary": spaces.MultiBinary(5),
+    "MultiBinary table": spaces.MultiBinary((2, 3)),
+    "image channels first": PICTURE,
+    "image channels last": spaces.Box(0, 255, (20, 24, 3), np.uint8),
+    "image grey and tiny": spaces.Box(0, 255, (5, 7, 1), np.uint8),
+    "Dict": spaces.Dict(
+        {
+            "camera": spaces.Box(0, 255, (16, 18, 3), np.uint8),
+            "where.it is": spaces.Box(-1, 1, (2,), np.float64),
+            "which": spaces.Discrete(3, start=5),
+            "bits": spaces.MultiBinary(2),
+            "dice": spaces.MultiDiscrete([2, 6]),
+        }
+    ),
+    "Dict of goals": spaces.Dict({k: spaces.Box(-1, 1, (2,)) for k in ("observation", "achieved_goal", "desired_goal")}),
+    "Dict of images": spaces.Dict({"left": PICTURE, "right": PICTURE}),
+}
+
+
+@pytest.mark.parametrize("observation_space", OBSERVATIONS.values(), ids=OBSERVATIONS.keys())
+def test_an_observation_space_from_construction_to_a_saved_copy(small, tmp_path, observation_space):
+    model = check_life(small, tmp_path, observation_space, spaces.Discrete(2))
+    stored = model.replay_buffer.observations
+    parts = stored if isinstance(stored, dict) else {"": stored}
+    for key, array in parts.items():
+        assert array.dtype == (observation_space[key] if key else observation_space).dtype
+
+
+def test_images_without_normalisation_are_floats_of_any_range(small, tmp_path):
+    settings = {"policy_kwargs": {"normalize_images": False}}
+    model = check_life(small, tmp_path, spaces.Box(-1, 1, (18, 16, 3)), spaces.Discrete(2), **settings)
+    assert model.world_model.encoder.features.image_keys == [""]
+
+
+def test_windows_of_a_dict_are_those_of_its_parts(small):
+    space = spaces.Dict({"a": spaces.Box(-1, 1, (2,)), "b": spaces.Discrete(3, start=4)})
+    model = small(Anything(space, spaces.Discrete(2))).learn(40)
+    buffer = model.replay_buffer
+    batch = buffer.window(np.array([3, 11]), np.array([0, 0]), 4)
+    for key, shape in (("a", (2, 5, 2)), ("b", (2, 5))):
+        stored = (buffer.observations[key][:, 0], buffer.next_observations[key][:, 0])
+        expected = np.stack([[stored[0][start], *stored[1][start : start + 4]] for start in (3, 11)]).reshape(shape)
+        np.testing.assert_array_equal(batch.obs[:, :][key], expected)
+        np.testing.assert_array_equal(batch.obs[:, 0][key], expected[:, 0])
+        np.testing.assert_array_equal(batch.obs[:, 1:3][key], expected[:, 1:3])
+        rows, steps = torch.tensor([1, 0]), torch.tensor([0, 4])
+        np.testing.assert_array_equal(batch.obs[rows, steps][key], expected[rows, steps])
+
+
+def test_large_observations_are_read_as_small_ones_are(small, monkeypatch):
+    buffer = small(Anything(VECTOR, spaces.Discrete(2))).learn(40).replay_buffer
+    where = np.array([3, 11]), np.array([0, 0])
+    at_once = buffer.window(*where, 4).obs
+    monkeypatch.setattr("jepa_agent.replay_buffer._FEW", 0)
+    later = buffer.window(*where, 4).obs
+    assert not isinstance(later, torch.Tensor)
+    for index in (slice(None), (slice(None), 0), (slice(None), slice(1, 3)), (torch.tensor([1, 0]), torch.tensor([0, 4]))):
+        torch.testing.assert_close(later[index], at_once[index])
+
+
+REFUSED_OBSERVATIONS = {
+    "Tuple": (spaces.Tuple([spaces.Discrete(2)]), "FlattenObservation"),
+    "nested Dict": (spaces.Dict({"a": spaces.Dict({"b": spaces.Discrete(2)})}), "'a' is nested.*FlattenObservation"),
+    "Text in a Dict": (spaces.Dict({"a": VECTOR, "words": spaces.Text(5)}), "'words': .*TransformObservation"),
+    "Sequence": (spaces.Sequence(spaces.Discrete(2)), "pads it"),
+    "Graph": (spaces.Graph(spaces.Discrete(2), None), "features of fixed size"),
+    "empty Dict": (spaces.Dict({}), "empty"),
+    "empty Box": (spaces.Box(-1, 1, (0, 3)), "no number"),
+    "table of choices": (spaces.MultiDiscrete([[2, 2], [2, 2]]), "one axis.*FlattenObservation"),
+    "too many": (spaces.Discrete(10**9), "TransformObservation"),
+}
+
+
+@pytest.mark.parametrize(("observation_space", "says"), REFUSED_OBSERVATIONS.values(), ids=REFUSED_OBSERVATIONS.keys())
 def test_other_observation_spaces_are_refused_with_a_way_out(observation_space, says):
     with pytest.raises(ValueError, match=f"(?s)observation space .* is not supported: .*{says}"):
         check_spaces(observation_space, spaces.Discrete(2))
+
+
+def test_relabelling_of_goals_is_refused_with_the_reason(small):
+    with pytest.raises(ValueError, match=r"HerReplayBuffer.*leave replay_buffer_class out"):
+        small(Anything(OBSERVATIONS["Dict of goals"], VECTOR), replay_buffer_class=HerReplayBuffer)

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from gymnasium.spaces import flatdim
+from gymnasium import spaces
 from jsonargparse import Namespace
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import configure
+from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.vec_env import VecEnv
 
 from jepa_agent.algorithm import JEPA
@@ -42,6 +43,7 @@ from jepa_agent.cli.common import (
 from jepa_agent.config import AgentConfig, ModelConfig, PlannerConfig, as_kwargs
 from jepa_agent.interruption import noting_signals
 from jepa_agent.planning import make_planner
+from jepa_agent.replay_buffer import transition_bytes
 
 
 def build_parser() -> Parser:
@@ -158,7 +160,7 @@ def check(options: Namespace) -> None:
 def check_memory(options: Namespace) -> None:
     """`UsageError` if the replay buffer cannot fit into this machine's memory."""
     env = make_env(options.env, options.env_kwargs)
-    need = options.agent.buffer_size * 2 * max(flatdim(env.observation_space), 1) * 4
+    need = options.agent.buffer_size * transition_bytes(env.observation_space, env.action_space)
     env.close()
     if need > psutil.virtual_memory().total:
         raise UsageError(
@@ -198,7 +200,7 @@ def build(options: Namespace, folder: Path, resumed: bool) -> tuple[JEPA, list[B
 def new_agent(options: Namespace, env: VecEnv) -> JEPA:
     """An agent that knows nothing yet."""
     return JEPA(
-        "MlpPolicy",
+        policy_name(env.observation_space),
         env,
         seed=options.seed,
         device=options.device,
@@ -208,6 +210,13 @@ def new_agent(options: Namespace, env: VecEnv) -> JEPA:
         policy_kwargs=as_kwargs(options.model),
         **as_kwargs(options.agent),
     )
+
+
+def policy_name(space: spaces.Space) -> str:
+    """SB3's name of the policy for an observation space."""
+    if isinstance(space, spaces.Dict):
+        return "MultiInputPolicy"
+    return "CnnPolicy" if is_image_space(space) else "MlpPolicy"
 
 
 def vec_env(options: Namespace, n_envs: int, seed: int, folder: Path | None, wrapper_class: Any = None) -> VecEnv:

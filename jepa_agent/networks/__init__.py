@@ -4,6 +4,7 @@ from jepa_agent.networks.actor import Actor, BoundedActor, CategoricalActor, Fac
 from jepa_agent.networks.blocks import EnsembleLinear, EnsembleMLP, RunningNorm, mlp
 from jepa_agent.networks.cost import CostModule, CostToGo, JointCostToGo, PerActionCostToGo
 from jepa_agent.networks.encoders import Encoder, VectorObservation, on_sphere, random_latents
+from jepa_agent.networks.features import ExtractorFeatures, FeatureEncoder, PartFeatures, is_image
 from jepa_agent.networks.predictor import Predictor
 
 __all__ = [
@@ -15,12 +16,16 @@ __all__ = [
     "Encoder",
     "EnsembleLinear",
     "EnsembleMLP",
+    "ExtractorFeatures",
     "FactoredActor",
+    "FeatureEncoder",
     "JointCostToGo",
+    "PartFeatures",
     "PerActionCostToGo",
     "Predictor",
     "RunningNorm",
     "VectorObservation",
+    "is_image",
     "mlp",
     "on_sphere",
     "random_latents",

@@ -9,6 +9,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+_HUGE = 1e15
+
 
 def activation(activation_fn: type[nn.Module]) -> nn.Module:
     """A module of the class; ReLU works in place, which halves its memory traffic and needs nothing it destroys."""
@@ -92,6 +94,7 @@ class RunningNorm(nn.Module):
     @torch.no_grad()
     def update(self, x: Tensor) -> None:
         """Take in a batch ``(B, dim)`` (Chan et al.'s parallel variance)."""
+        x = x.clamp(-_HUGE, _HUGE)  # their squares must add up to numbers still
         n, total = x.shape[0], self.count + x.shape[0]
         delta = x.mean(0) - self.mean
         spread = x.var(0, unbiased=False) * n + self.var * self.count + delta.square() * (self.count * n / total)

@@ -49,6 +49,10 @@ class Encoder(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return on_sphere(self.net(self.norm(x)))
 
+    def observe(self, x: Tensor) -> None:
+        """Take vectors ``(B, dim)`` into the running scales."""
+        self.norm.update(x)
+
 
 def on_sphere(z: Tensor) -> Tensor:
     """Project onto the manifold of latents: zero mean and unit variance over the last axis."""

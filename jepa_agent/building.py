@@ -1,0 +1,98 @@
+"""The world model that fits an environment's spaces."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gymnasium import spaces
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from torch import nn
+
+from jepa_agent.config import ModelConfig
+from jepa_agent.networks import (
+    Actor,
+    BoundedActor,
+    CategoricalActor,
+    CostModule,
+    Encoder,
+    ExtractorFeatures,
+    FactoredActor,
+    FeatureEncoder,
+    JointCostToGo,
+    PartFeatures,
+    PerActionCostToGo,
+    Predictor,
+    VectorObservation,
+    is_image,
+)
+from jepa_agent.spaces import action_code, num_choices
+from jepa_agent.world_model import WorldModel
+
+
+def build_world_model(
+    observation_space: spaces.Space,
+    action_space: spaces.Space,
+    sizes: ModelConfig,
+    gamma: float,
+    energy_weight: float = 0.0,
+    activation_fn: type[nn.Module] = nn.ReLU,
+    features: PartFeatures | ExtractorFeatures | None = None,
+) -> WorldModel:
+    """A world model with fresh networks; without ``features``, observations are vectors."""
+    body: dict[str, Any] = {"net_arch": sizes.net_arch, "activation_fn": activation_fn}
+    head: dict[str, Any] = {"net_arch": sizes.head_arch, "activation_fn": activation_fn}
+    latent_dim, action_dim = sizes.latent_dim, action_code(action_space).dim
+    choices = num_choices(action_space)
+    # One choice has an answer for each option; of several, one's worth depends on the others.
+    cost_to_go_class = PerActionCostToGo if len(choices) == 1 else JointCostToGo
+    observation: nn.Module
+    encoder: Encoder | FeatureEncoder
+    if features is None:
+        observation = VectorObservation(observation_space)
+        encoder = Encoder(observation.dim, latent_dim, **body)
+    else:
+        observation, encoder = nn.Identity(), FeatureEncoder(features, latent_dim, **body)
+    return WorldModel(
+        observation,
+        encoder,
+        Predictor(latent_dim, action_dim, **body),
+        CostModule(
+            latent_dim,
+            action_dim,
+            cost_to_go=cost_to_go_class(latent_dim, action_dim, ensemble_size=sizes.ensemble_size, **body),
+            gamma=gamma,
+            energy=energy_weight > 0,
+            **head,
+        ),
+        _actor(latent_dim, choices or action_dim, **head),
+        gamma=gamma,
+        energy_weight=energy_weight,
+    )
+
+
+def build_features(
+    space: spaces.Space,
+    extractor_class: type[BaseFeaturesExtractor] | None,
+    extractor_kwargs: dict[str, Any] | None,
+    normalize_images: bool,
+) -> PartFeatures | ExtractorFeatures | None:
+    """What an extractor of SB3's kind sees; without one, images and Dict spaces have features of ours, vectors need none.
+    ``ValueError`` for a class that is no extractor."""
+    if extractor_class is None:
+        needed = isinstance(space, spaces.Dict) or is_image(space, normalize_images)
+        return PartFeatures(space, normalize_images) if needed else None
+    if not (isinstance(extractor_class, type) and issubclass(extractor_class, BaseFeaturesExtractor)):
+        raise ValueError(
+            f"features_extractor_class must be a subclass of stable_baselines3's BaseFeaturesExtractor, "
+            f"got {extractor_class!r}"
+        )
+    return ExtractorFeatures(space, extractor_class, extractor_kwargs or {}, normalize_images)
+
+
+def _actor(latent_dim: int, actions: int | tuple[int, ...], **head: Any) -> Actor:
+    """An actor for so many numbers, or for choices of so many options."""
+    if isinstance(actions, int):
+        return BoundedActor(latent_dim, actions, **head)
+    if len(actions) == 1:
+        return CategoricalActor(latent_dim, actions[0], **head)
+    return FactoredActor(latent_dim, actions, **head)
