@@ -12,7 +12,6 @@ from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 from stable_baselines3.common.vec_env import VecEnv
-from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 from torch import Tensor
 
 from jepa_agent.config import AgentConfig, PlannerConfig, as_kwargs
@@ -149,14 +148,6 @@ class JEPA(ResumableAlgorithm):
         AgentConfig(**numbers)
         if not (self.planner is None or isinstance(self.planner, (PlannerConfig, Planner))):
             raise ValueError(f"planner must be a PlannerConfig or a Planner, got {self.planner!r}")
-        chosen = self.replay_buffer_class or SequenceReplayBuffer
-        if issubclass(chosen, HerReplayBuffer):
-            raise ValueError(
-                "HerReplayBuffer puts other goals into single transitions, but JEPA learns from windows whose steps share "
-                "one goal: leave replay_buffer_class out, goal-style Dict observations are learned from as they are"
-            )
-        if not issubclass(chosen, SequenceReplayBuffer):
-            raise ValueError(f"replay_buffer_class must be a SequenceReplayBuffer, got {chosen!r}")
         if self.optimize_memory_usage:
             raise ValueError("optimize_memory_usage is not supported: windows need the real last observation of an episode")
 
@@ -176,7 +167,7 @@ class JEPA(ResumableAlgorithm):
         }
         if self.action_noise is not None and not isinstance(self.action_space, spaces.Box):
             raise ValueError(f"action_noise needs Box actions, got {self.action_space}: explore by exploration_std instead")
-        self.replay_buffer_class = self.replay_buffer_class or buffer_for(self.observation_space)
+        self.replay_buffer_class = buffer_for(self.observation_space, self.replay_buffer_class)
         # n_steps is ours, not SB3's n-step buffer's; without this it would warn that it ignores it.
         n_steps, self.n_steps = self.n_steps, 1
         try:

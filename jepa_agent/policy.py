@@ -88,7 +88,7 @@ class JEPAPolicy(BasePolicy):
             activation_fn,
             build_features(observation_space, features_extractor_class, features_extractor_kwargs, normalize_images),
         )
-        self.world_model_target = deepcopy(self.world_model).requires_grad_(False)
+        self.world_model_target = deepcopy(self.world_model).requires_grad_(False).eval()
         self.optimizer = self.optimizer_class(
             self.world_model.parameters(),
             lr=lr_schedule(1),  # type: ignore[call-arg]
@@ -152,6 +152,7 @@ class JEPAPolicy(BasePolicy):
     def set_training_mode(self, mode: bool) -> None:
         if self.training != mode:  # walking all modules at every step costs more than the forward pass
             super().set_training_mode(mode)
+            self.world_model_target.eval()  # targets are of what was seen, whatever is done to inputs while training
 
     # ------------------------------------------------------------------ one decision
 

@@ -11,6 +11,7 @@ import torch
 from gymnasium import spaces
 from stable_baselines3.common.buffers import DictReplayBuffer, ReplayBuffer
 from stable_baselines3.common.vec_env import VecNormalize
+from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 from torch import Tensor
 
 from jepa_agent.spaces import ChoiceCode, action_code, stored_actions
@@ -184,9 +185,21 @@ def _chosen(rows: Tensor, one: Observations, other: Observations) -> Observation
     return torch.where(rows.to(one.device).reshape(*rows.shape, *[1] * (one.dim() - rows.dim())), one, other)
 
 
-def buffer_for(observation_space: spaces.Space) -> type[SequenceReplayBuffer]:
-    """The buffer that holds observations of a space."""
-    return DictSequenceReplayBuffer if isinstance(observation_space, spaces.Dict) else SequenceReplayBuffer
+def buffer_for(observation_space: spaces.Space, asked: type[ReplayBuffer] | None = None) -> type[SequenceReplayBuffer]:
+    """The buffer that holds observations of a space, or the one asked for; ``ValueError`` if that one cannot."""
+    fitting = DictSequenceReplayBuffer if isinstance(observation_space, spaces.Dict) else SequenceReplayBuffer
+    if asked is None:
+        return fitting
+    if issubclass(asked, HerReplayBuffer):
+        raise ValueError(
+            "HerReplayBuffer puts other goals into single transitions, but JEPA learns from windows whose steps share one "
+            "goal: leave replay_buffer_class out, goal-style Dict observations are learned from as they are"
+        )
+    if not issubclass(asked, SequenceReplayBuffer) or issubclass(asked, DictReplayBuffer) != issubclass(
+        fitting, DictReplayBuffer
+    ):
+        raise ValueError(f"replay_buffer_class must be a {fitting.__name__} for these observations, got {asked!r}")
+    return asked
 
 
 def transition_bytes(observation_space: spaces.Space, action_space: spaces.Space) -> int:

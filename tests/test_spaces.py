@@ -8,6 +8,7 @@ from gymnasium import spaces
 from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
 from jepa_agent import JEPA
+from jepa_agent.replay_buffer import SequenceReplayBuffer
 from jepa_agent.spaces import ChoiceCode, action_code, check_spaces, num_choices
 
 VECTOR = spaces.Box(-1, 1, (2,))
@@ -257,3 +258,15 @@ def test_other_observation_spaces_are_refused_with_a_way_out(observation_space, 
 def test_relabelling_of_goals_is_refused_with_the_reason(small):
     with pytest.raises(ValueError, match=r"HerReplayBuffer.*leave replay_buffer_class out"):
         small(Anything(OBSERVATIONS["Dict of goals"], VECTOR), replay_buffer_class=HerReplayBuffer)
+
+
+def test_targets_are_of_pictures_as_they_were_seen(small):
+    model = small(Anything(spaces.Box(0, 255, (3, 64, 64), np.uint8), spaces.Discrete(2)))
+    model.policy.set_training_mode(True)
+    assert model.world_model.encoder.training
+    assert not model.world_model_target.encoder.training
+
+
+def test_a_buffer_for_other_observations_is_refused(small):
+    with pytest.raises(ValueError, match="must be a DictSequenceReplayBuffer"):
+        small(Anything(OBSERVATIONS["Dict of goals"], VECTOR), replay_buffer_class=SequenceReplayBuffer)
