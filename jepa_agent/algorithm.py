@@ -15,7 +15,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
 from jepa_agent.config import AgentConfig, PlannerConfig, as_kwargs
-from jepa_agent.diagnostics import check_finite, decision_measures
+from jepa_agent.diagnostics import check_finite, decision_measures, realised_gain
 from jepa_agent.exploration import RandomActions
 from jepa_agent.interruption import poll
 from jepa_agent.losses.actor import distillation_loss, value_gradient_loss
@@ -41,7 +41,7 @@ class JEPA(ResumableAlgorithm):
 
     ``JEPA("MlpPolicy", "CartPole-v1").learn(5_000)``. The settings are documented in `AgentConfig`; sizes of the networks
     go into ``policy_kwargs`` (`ModelConfig`). ``planner`` is a `PlannerConfig` or a planner of your own; ``mode`` one of
-    ``auto, planner, actor, every_k`` or a `ModeSwitch`, and can be changed at any time by `set_mode`.
+    `make_mode_switch`'s names or a `ModeSwitch`, and can be changed at any time by `set_mode`.
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
@@ -130,6 +130,7 @@ class JEPA(ResumableAlgorithm):
         self.regularisation_coef = regularisation_coef
         self._check_settings()
         self.last_decision: Decision | None = None
+        self._last_cost = np.zeros(0)
         if _init_setup_model:
             self._setup_model()
 
@@ -191,7 +192,7 @@ class JEPA(ResumableAlgorithm):
             self._random_actions = RandomActions(self.action_space, self.n_envs)
 
     def set_mode(self, mode: str | ModeSwitch) -> None:
-        """Choose who acts from now on: ``actor, planner, auto, every_k`` or a `ModeSwitch`. Nothing is retrained."""
+        """Choose who acts from now on, by one of `make_mode_switch`'s names or a `ModeSwitch`. Nothing is retrained."""
         self.policy.mode_switch = make_mode_switch(mode)
         self.mode = mode
 
@@ -314,7 +315,7 @@ class JEPA(ResumableAlgorithm):
         poll()
         if self._last_obs is None:
             self._begin_episodes()
-        self.last_decision = None
+        last, self.last_decision = self.last_decision, None
         if self._knows_nothing(learning_starts):
             action = self._random_actions()
             return action, self.policy.scale_action(action) if self.policy.squash_output else action
@@ -329,7 +330,13 @@ class JEPA(ResumableAlgorithm):
             noise = torch.as_tensor(action_noise(), dtype=torch.float32, device=self.device).reshape(n_envs, -1)
         self.last_decision, memory = policy.act(obs, before.clear(starts), deterministic=False, noise=noise)
         self._state = memory.pack()
-        for name, value in decision_measures(self.last_decision, policy.mode_switch.watchful).items():
+        policy.learn_gains(self.last_decision)
+        measures = decision_measures(self.last_decision, policy.mode_switch.watchful)
+        if last is not None and (planned := last.planned & ~starts).any():
+            cost = torch.as_tensor(self._last_cost, device=self.device)
+            gain = realised_gain(last, cost, self.last_decision, self.gamma)
+            measures["mode/gain_realised"] = float(gain[planned].mean())
+        for name, value in measures.items():
             self.logger.record_mean(name, value)
         action = policy.to_env(self.last_decision.action)
         return action, policy.scale_action(action) if policy.squash_output else action
@@ -359,7 +366,7 @@ class JEPA(ResumableAlgorithm):
             replay_buffer.stage_plan(mean.cpu().numpy(), std.cpu().numpy())
         self.policy.observe_scales(self._last_obs, reward)
         super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
-        self._last_episode_starts = dones
+        self._last_episode_starts, self._last_cost = dones, -reward
 
     def learn(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from jepa_agent.losses.prediction import prediction_loss
 from jepa_agent.tensor_ops import effective_rank, masked_mean
@@ -30,14 +31,28 @@ def latent_health(model: WorldModel, batch: SequenceBatch) -> dict[str, float]:
 
 
 def decision_measures(decision: Decision, watchful: bool) -> dict[str, float]:
-    """Who acted, and why, by log key; surprise only where the mode switch is ``watchful``, gains only where one searched."""
-    measures = {"mode/planner_fraction": float(decision.planned.float().mean())}
+    """Who acted, and why, by log key; surprise only where the mode switch is ``watchful``, gains only where one searched.
+
+    ``planner_fraction`` is the share of the steps with a search, ``executed_fraction`` with its plan executed too;
+    ``gain_predicted`` what executed plans were thought to gain over the actor's own sequence.
+    """
+    searched, planned = decision.searched, decision.planned
+    measures = {"mode/planner_fraction": float(searched.float().mean())}
+    measures["mode/executed_fraction"] = float(planned.float().mean())
     if watchful:
         measures["latent/surprise"] = float(decision.surprise.mean())
-    if decision.searched.any():
-        measures["plan/gain"] = float(decision.gain[decision.searched].mean())
-        measures["plan/disagreement"] = float(decision.disagreement[decision.searched].mean())
+    if searched.any():
+        measures["plan/disagreement"] = float(decision.disagreement[searched].mean())
+        measures["time/plan_ms"] = float(decision.milliseconds[searched].mean())
+    if (executed := planned & searched).any():
+        measures["mode/gain_predicted"] = float(decision.gain[executed].mean())
     return measures
+
+
+def realised_gain(before: Decision, cost: Tensor, after: Decision, gamma: float) -> Tensor:
+    """What a step gained over what the actor had in prospect, ``(B,)``: the cost-to-go under the actor before it, less the
+    cost that was observed and the discounted cost-to-go under the actor after it. Means nothing across an episode's end."""
+    return before.situation.cost_to_go - cost - gamma * after.situation.cost_to_go
 
 
 def check_finite(name: str, values: np.ndarray | dict[str, np.ndarray], step: int) -> None:

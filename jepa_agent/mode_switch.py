@@ -4,13 +4,69 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache, cached_property
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from jepa_agent.working_memory import WorkingMemory
+
+NUM_FEATURES = 5
+_LEEWAY = 0.1  # how far from its budget, as a share of it, a switch may be at any step of an episode
+_CORRECTION = 0.3  # how fast a threshold follows, in units of the scores' mean size
+_TABLE = 4096
+
+
+class Situation:
+    """What a switch may ask before the search: what is remembered, and a few things that cost a forward pass each and are
+    computed once, if asked for at all.
+
+    ``judge`` gives the costs-to-go ``(E, B, 2)`` of the actor's action and of the remembered plan's next one; ``expect``
+    the gain ``(B,)`` to expect of a search by its `features` ``(B, F)``, in multiples of ``unit``, as the features have it.
+    """
+
+    def __init__(
+        self,
+        memory: WorkingMemory,
+        surprise: Tensor,
+        judge: Callable[[], Tensor],
+        expect: Callable[[Tensor], Tensor],
+        unit: Tensor,
+    ):
+        self.memory, self.surprise, self.unit = memory, surprise, unit
+        self._judge, self._expect = judge, expect
+
+    @cached_property
+    def _judged(self) -> Tensor:
+        with torch.no_grad():
+            return self._judge()
+
+    @property
+    def cost_to_go(self) -> Tensor:
+        """Cost-to-go ``(B,)`` under the actor."""
+        return self._judged[..., 0].mean(0)
+
+    @property
+    def disagreement(self) -> Tensor:
+        """Spread ``(B,)`` over the ensemble of the cost-to-go of the actor's action."""
+        return self._judged[..., 0].std(0, correction=0)
+
+    @property
+    def features(self) -> Tensor:
+        """What the gain of a search may depend on, ``(B, F)``: nothing at all, the surprise, the ensemble's disagreement,
+        what the latest searches gained, and by how much the remembered plan's next action seems better than the actor's."""
+        own, remembered = self._judged.mean(0).unbind(-1)
+        promise = (own - remembered).clamp(min=0.0) * (self.memory.searches > 0)
+        costs = (cost / self.unit for cost in (self.disagreement, self.memory.recent_gain, promise))
+        return torch.stack([torch.ones_like(own), self.surprise, *costs], dim=-1)
+
+    @cached_property
+    def expected_gain(self) -> Tensor:
+        """Gain ``(B,)`` to expect of a search, in the units of -reward, learned from the gains of earlier ones."""
+        return self._expect(self.features) * self.unit
 
 
 class ModeSwitch(ABC):
@@ -21,9 +77,18 @@ class ModeSwitch(ABC):
 
     watchful: ClassVar[bool] = True
 
+    @property
+    def clocked(self) -> bool:
+        """Whether it looks at the clock: only then does working memory take note of the time searches take."""
+        return False
+
     @abstractmethod
-    def wants_plan(self, memory: WorkingMemory) -> Tensor:
+    def wants_plan(self, situation: Situation) -> Tensor:
         """Where to search: bool ``(B,)``."""
+
+    def control(self, situation: Situation) -> Tensor:
+        """Settings ``(B, 2)`` to find in `WorkingMemory.control` at the next step."""
+        return situation.memory.control
 
     def accepts(self, gain: Tensor, disagreement: Tensor) -> Tensor:
         """Where to execute the plan, given its predicted gain over the actor's own sequence and the spread of that gain
@@ -37,16 +102,16 @@ class ActorMode(ModeSwitch):
 
     watchful: ClassVar[bool] = False
 
-    def wants_plan(self, memory: WorkingMemory) -> Tensor:
-        return torch.zeros_like(memory.steps, dtype=torch.bool)
+    def wants_plan(self, situation: Situation) -> Tensor:
+        return torch.zeros_like(situation.surprise, dtype=torch.bool)
 
 
 @dataclass(frozen=True)
 class PlannerMode(ModeSwitch):
     """Always Mode-2."""
 
-    def wants_plan(self, memory: WorkingMemory) -> Tensor:
-        return torch.ones_like(memory.steps, dtype=torch.bool)
+    def wants_plan(self, situation: Situation) -> Tensor:
+        return torch.ones_like(situation.surprise, dtype=torch.bool)
 
 
 @dataclass(frozen=True)
@@ -59,34 +124,149 @@ class EveryK(ModeSwitch):
         if self.k < 1:
             raise ValueError(f"k must be at least 1, got {self.k}")
 
-    def wants_plan(self, memory: WorkingMemory) -> Tensor:
-        return memory.steps % self.k == 0
+    def wants_plan(self, situation: Situation) -> Tensor:
+        return situation.memory.steps % self.k == 0
 
 
 @dataclass(frozen=True)
-class AutoMode(ModeSwitch):
-    """Search always; execute where the gain exceeds ``confidence`` standard deviations of it over the ensemble.
+class Budgeted(ModeSwitch):
+    """Searches where a score is high, as often as a budget allows.
+
+    The budget is a share of the steps, ``plan_fraction``, or, if it is not 0, a mean time of ``ms_per_step`` spent on
+    searches, which makes what is decided depend on the clock. In every environment an integral controller moves the
+    threshold that the score must pass until the budget is met. At no step of an episode is more than a tenth of it (or two
+    searches, which is more when an episode is young) left over or overdrawn.
+    """
+
+    plan_fraction: float = 0.25
+    ms_per_step: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.plan_fraction <= 1.0:
+            raise ValueError(f"plan_fraction must lie above 0 and be at most 1, got {self.plan_fraction!r}")
+        if self.ms_per_step < 0.0:
+            raise ValueError(f"ms_per_step must be at least 0, got {self.ms_per_step!r}; 0 is no budget of time")
+
+    @abstractmethod
+    def score(self, situation: Situation) -> Tensor:
+        """How much a search seems to be worth: ``(B,)``, at least 0, in units of its own."""
+
+    def wants_plan(self, situation: Situation) -> Tensor:
+        memory = situation.memory
+        if self._always:
+            return torch.ones_like(situation.surprise, dtype=torch.bool)
+        granted = self._share(memory) * (memory.steps + 1)
+        due, leeway = granted - memory.searches, (_LEEWAY * granted).clamp(min=2.0)
+        passes = self.score(situation) >= memory.control[:, 0]
+        return (passes & (due >= 1.0 - leeway)) | (due > leeway)
+
+    def control(self, situation: Situation) -> Tensor:
+        """The threshold, raised where the score passed it and lowered where not, so that both balance at the budget, and the
+        mean score. What the leeway forbade or forced does not move it."""
+        memory = situation.memory
+        if self._always:
+            return memory.control
+        threshold, size = memory.control.unbind(1)
+        score = self.score(situation)
+        size = torch.where(memory.steps > 0, size.lerp(score, 0.1), score)
+        excess = (score >= threshold).float() - self._share(memory)
+        return torch.stack([threshold + _CORRECTION * size * excess, size], dim=1)
+
+    @property
+    def clocked(self) -> bool:
+        return self.ms_per_step > 0.0
+
+    @property
+    def _always(self) -> bool:
+        return self.plan_fraction == 1.0 and not self.ms_per_step
+
+    def _share(self, memory: WorkingMemory) -> Tensor:
+        """Share of the steps at which to search ``(B,)``; all, until the first search has shown how long one takes."""
+        if not self.ms_per_step:
+            return torch.full_like(memory.searches, self.plan_fraction)
+        each = memory.milliseconds / memory.searches.clamp(min=1.0)
+        return (self.ms_per_step / each).clamp(max=1.0)
+
+
+@cache
+def _table(seed: int) -> Tensor:
+    return torch.rand(_TABLE, generator=torch.Generator().manual_seed(seed))
+
+
+@dataclass(frozen=True)
+class RandomMode(Budgeted):
+    """Searches at random, by a sequence of numbers that ``seed`` fixes: the yardstick for switches with a reason."""
+
+    seed: int = 0
+
+    def score(self, situation: Situation) -> Tensor:
+        return _table(self.seed).to(situation.surprise.device)[situation.memory.steps % _TABLE]
+
+
+@dataclass(frozen=True)
+class SurpriseMode(Budgeted):
+    """Searches where the observed latent is far from the predicted one: where the world is not as it was thought to be."""
+
+    def score(self, situation: Situation) -> Tensor:
+        return situation.surprise
+
+
+@dataclass(frozen=True)
+class DisagreementMode(Budgeted):
+    """Searches where the ensemble disagrees about what the actor's action leads to."""
+
+    def score(self, situation: Situation) -> Tensor:
+        return situation.disagreement
+
+
+@dataclass(frozen=True)
+class AutoMode(Budgeted):
+    """Searches where most gain is to be expected for its cost, by what earlier searches gained in like situations: at every
+    step, unless a budget says otherwise. Executes where the gain exceeds ``confidence`` standard deviations of it over the
+    ensemble.
 
     The default asks for more than the policy's ``plan_pessimism``, which every plan has met already.
     """
 
+    plan_fraction: float = 1.0
     confidence: float = 6.0
 
-    def wants_plan(self, memory: WorkingMemory) -> Tensor:
-        return torch.ones_like(memory.steps, dtype=torch.bool)
+    def score(self, situation: Situation) -> Tensor:
+        return situation.expected_gain.clamp(min=0.0)
 
     def accepts(self, gain: Tensor, disagreement: Tensor) -> Tensor:
         return gain > self.confidence * disagreement  # NaN compares as false: the actor acts
 
 
+_PLAIN: dict[str, type[ModeSwitch]] = {"actor": ActorMode, "planner": PlannerMode, "every_k": EveryK}
+_BUDGETED: dict[str, type[Budgeted]] = {
+    "auto": AutoMode,
+    "surprise": SurpriseMode,
+    "disagreement": DisagreementMode,
+    "random": RandomMode,
+}
+
+
 def make_mode_switch(mode: str | ModeSwitch) -> ModeSwitch:
-    """A switch by name: ``actor``, ``planner``, ``auto``, ``every_k`` (k = 4), or ``every_2`` and so on; or as given."""
+    """A switch by name, or as given.
+
+    ``actor``, ``planner``, ``every_k`` (k = 4) or ``every_2`` and so on; ``auto``, ``surprise``, ``disagreement``,
+    ``random``, which may carry a budget: a share of the steps (``auto_0.1``) or milliseconds per step (``auto_2ms``).
+    """
     if isinstance(mode, ModeSwitch):
         return mode
-    simple = {"actor": ActorMode(), "planner": PlannerMode(), "auto": AutoMode(), "every_k": EveryK()}
-    if mode in simple:
-        return simple[mode]
+    if mode in _PLAIN:
+        return _PLAIN[mode]()
     numbered = re.fullmatch(r"every_([1-9]\d*)", str(mode))
     if numbered:
         return EveryK(int(numbered[1]))
-    raise ValueError(f"unknown mode {mode!r}: choose actor, planner, auto, or every_k with a number for k (every_4)")
+    named = re.fullmatch(rf"({'|'.join(_BUDGETED)})(?:_(\d+(?:\.\d+)?)(ms)?)?", str(mode))
+    if named is None:
+        raise ValueError(
+            f"unknown mode {mode!r}: choose actor, planner, every_k with a number for k (every_4), or "
+            f"{', '.join(_BUDGETED)}, with a share of the steps (auto_0.1) or milliseconds per step (auto_2ms) if need be"
+        )
+    kind, number, unit = _BUDGETED[named[1]], named[2], named[3]
+    if number is None:
+        return kind()
+    return kind(ms_per_step=float(number)) if unit else kind(plan_fraction=float(number))

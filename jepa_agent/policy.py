@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from copy import deepcopy
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,8 @@ from torch import Tensor, nn
 from jepa_agent.building import build_features, build_world_model
 from jepa_agent.config import AgentConfig, ModelConfig, PlannerConfig
 from jepa_agent.interruption import poll
-from jepa_agent.mode_switch import ModeSwitch, make_mode_switch
+from jepa_agent.mode_switch import NUM_FEATURES, ModeSwitch, Situation, make_mode_switch
+from jepa_agent.networks import GainModel
 from jepa_agent.planning import Planner, make_planner
 from jepa_agent.spaces import BoxCode, action_code, check_spaces
 from jepa_agent.tensor_ops import copy_buffers, pessimistic, row_count
@@ -88,6 +91,7 @@ class JEPAPolicy(BasePolicy):
             activation_fn,
             build_features(observation_space, features_extractor_class, features_extractor_kwargs, normalize_images),
         )
+        self.gain_model = GainModel(NUM_FEATURES)
         self.world_model_target = deepcopy(self.world_model).requires_grad_(False).eval()
         self.optimizer = self.optimizer_class(
             self.world_model.parameters(),
@@ -169,30 +173,52 @@ class JEPAPolicy(BasePolicy):
             surprise = torch.zeros_like(z[:, 0])
             if watchful:
                 surprise = memory.surprise(z, model.predict(memory.latents[:, 0], memory.actions[:, 0]))
-            decision = self._react(z, surprise)
-            plans, wanted, ahead = memory.warm_start(), self.mode_switch.wants_plan(memory), memory.ahead
+            plans, own, ahead = memory.warm_start(), model.actor(z), memory.ahead
+            judge = partial(self._judge, z, own, plans[:, 0])
+            situation = Situation(memory, surprise, judge, self.gain_model, model.value_scale)
+            decision, wanted = self._react(own, situation), self.mode_switch.wants_plan(situation)
             if watchful and self.planner.replan_every > 1:
                 decision, wanted = self._follow(decision, plans, ahead > 0, wanted)
-            rows = wanted.nonzero().squeeze(-1)
+            rows, found = wanted.nonzero().squeeze(-1), plans
             if rows.numel():
                 generator = torch.Generator().manual_seed(0) if deterministic else self.generator
-                decision, plans = self._deliberate(z, rows, plans, decision, generator)
+                decision, found = self._deliberate(z, rows, plans, decision, generator)
             if watchful and self.planner.replan_every > 1:
                 renewed = decision.planned & decision.searched
                 ahead = torch.where(renewed, self.planner.replan_every - 1, (ahead - 1).clamp(min=0))
+            if watchful:
+                memory = memory.searched(
+                    decision.searched,
+                    decision.milliseconds if self.mode_switch.clocked else torch.zeros_like(surprise),
+                    decision.worth,
+                    self.mode_switch.control(situation),
+                )
             if not deterministic and self.exploration_std:
                 spread = torch.full_like(surprise, self.exploration_std).unsqueeze(-1)
                 decision = decision._replace(action=model.actor.explore(decision.action, spread, self.generator))
             if noise is not None:
                 decision = decision._replace(action=(decision.action + noise).clamp(-1.0, 1.0))
             cost = model.cost(z, decision.action).cost if watchful else torch.zeros_like(surprise)
-            return decision, memory.remember(z, decision.action, cost, surprise, plans, ahead)
+            return decision, memory.remember(z, decision.action, cost, surprise, found, ahead)
 
-    def _react(self, z: Tensor, surprise: Tensor) -> Decision:
+    def _judge(self, z: Tensor, own: Tensor, remembered: Tensor) -> Tensor:
+        """Costs-to-go ``(E, B, 2)`` of the actor's actions and of those that the remembered plans have next."""
+        judged = self.world_model.cost_to_go(torch.cat([z, z]), torch.cat([own, remembered]))
+        return torch.stack(judged.chunk(2, dim=1), dim=-1)
+
+    @staticmethod
+    def _react(action: Tensor, situation: Situation) -> Decision:
         """Mode-1 on every row."""
-        action = self.world_model.actor(z)
+        surprise = situation.surprise
         none, zero = torch.zeros_like(surprise, dtype=torch.bool), torch.zeros_like(surprise)
-        return Decision(action, none, none, zero, zero, surprise, torch.zeros_like(action), -torch.ones_like(action))
+        mean, std = torch.zeros_like(action), -torch.ones_like(action)
+        return Decision(action, none, none, zero, zero, surprise, mean, std, zero, situation)
+
+    def learn_gains(self, decision: Decision) -> None:
+        """Learn from a decision what a search gains in which situation."""
+        if decision.searched.any():
+            situation, rows = decision.situation, decision.searched
+            self.gain_model.learn(situation.features[rows], decision.worth[rows] / situation.unit)
 
     def _follow(self, decision: Decision, plans: Tensor, following: Tensor, wanted: Tensor) -> tuple[Decision, Tensor]:
         """Plans ``(B, H, A)`` go on where they are ``following`` ``(B,)``: the decision, and where to search."""
@@ -209,7 +235,9 @@ class JEPAPolicy(BasePolicy):
             return values if everywhere else over.index_copy(0, rows, values)
 
         searched = (z, plans) if everywhere else (z[rows], plans[rows])
+        began = time.perf_counter()
         plan, gain, disagreement = self.deliberate(*searched, generator)
+        each = 1000.0 * (time.perf_counter() - began) / len(rows)
         accepted = spread_out(self.mode_switch.accepts(gain, disagreement), decision.planned)
         found = {"action": plan.actions[:, 0], "plan_mean": plan.mean[:, 0], "plan_std": plan.std[:, 0]}
         acted = {
@@ -221,6 +249,7 @@ class JEPAPolicy(BasePolicy):
             searched=decision.searched.index_fill(0, rows, True),
             gain=spread_out(gain, decision.gain),
             disagreement=spread_out(disagreement, decision.disagreement),
+            milliseconds=decision.milliseconds.index_fill(0, rows, each),
             **acted,
         )
         return decision, spread_out(plan.actions, plans)

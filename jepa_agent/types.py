@@ -71,3 +71,10 @@ class Decision(NamedTuple):
     surprise: Tensor  # (B,) distance between predicted and observed latent; 0 at episode starts
     plan_mean: Tensor  # (B, A)
     plan_std: Tensor  # (B, A) negative where this step's search was not what acted
+    milliseconds: Tensor  # (B,) time the search took, shared evenly among the rows searched together
+    situation: Any  # `mode_switch.Situation`: what the mode switch could ask
+
+    @property
+    def worth(self) -> Tensor:
+        """What the search brought ``(B,)``: the predicted gain where its plan was executed, else nothing."""
+        return torch.where(self.planned & self.gain.isfinite(), self.gain, 0.0)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 PackedMemory = tuple[np.ndarray, ...]
+_FORGETTING = 0.5  # share of the newest gain in the recent one
 
 
 class WorkingMemory(NamedTuple):
@@ -21,6 +22,7 @@ class WorkingMemory(NamedTuple):
     trace: Tensor  # (B, K, D + A + 2) latent, action, cost and surprise of each step
     plan: Tensor  # (B, H, A) last plan, its first action still to be dropped
     ahead: Tensor  # (B,) how many more of the plan's actions are to be executed before the next search
+    effort: Tensor  # (B, 5) what was spent on searches in this episode, what they brought, and how the switch is set
     steps: Tensor  # (B,) steps since the episode began
 
     @classmethod
@@ -30,6 +32,7 @@ class WorkingMemory(NamedTuple):
             torch.zeros(batch, size, latent_dim + action_dim + 2),
             torch.zeros(batch, horizon, action_dim),
             torch.zeros(batch, dtype=torch.int64),
+            torch.zeros(batch, 5),
             torch.zeros(batch, dtype=torch.int64),
         )
 
@@ -53,6 +56,26 @@ class WorkingMemory(NamedTuple):
         """Distances ``(B, K)`` of the observed from the predicted latents; 0 where Mode-1 acted without looking."""
         return self.trace[..., -1]
 
+    @property
+    def searches(self) -> Tensor:
+        """Searches made ``(B,)`` since the episode began."""
+        return self.effort[:, 0]
+
+    @property
+    def milliseconds(self) -> Tensor:
+        """Time they took ``(B,)``."""
+        return self.effort[:, 1]
+
+    @property
+    def recent_gain(self) -> Tensor:
+        """What the latest searches gained ``(B,)``, in the units of -reward: a mean that forgets."""
+        return self.effort[:, 2]
+
+    @property
+    def control(self) -> Tensor:
+        """What the mode switch has set for itself ``(B, 2)``; all zero when an episode begins."""
+        return self.effort[:, 3:]
+
     @classmethod
     def unpack(cls, state: PackedMemory, like: WorkingMemory) -> WorkingMemory:
         """Read a packed state, copying it; ``ValueError`` if it is not of the form of ``like``."""
@@ -73,6 +96,10 @@ class WorkingMemory(NamedTuple):
         """On another device."""
         return WorkingMemory(*(field.to(device) for field in self))
 
+    def take(self, rows: Tensor) -> WorkingMemory:
+        """The environments at the indices ``rows``."""
+        return WorkingMemory(*(field[rows] for field in self))
+
     def clear(self, rows: Tensor) -> WorkingMemory:
         """Forget the environments where ``rows`` ``(B,)`` is true: a new episode began there."""
         return WorkingMemory(*(field.masked_fill(rows.view(-1, *[1] * (field.dim() - 1)), 0) for field in self))
@@ -85,10 +112,17 @@ class WorkingMemory(NamedTuple):
         """The last plan without its executed action, its last action held: ``(B, H, A)``."""
         return torch.cat([self.plan[:, 1:], self.plan[:, -1:]], dim=1)
 
+    def searched(self, rows: Tensor, milliseconds: Tensor, gain: Tensor, control: Tensor) -> WorkingMemory:
+        """Take note of searches: where (bool), how long each took, what it gained, and the switch's settings ``(B, 2)``."""
+        recent = torch.where(rows, self.recent_gain.lerp(gain, _FORGETTING), self.recent_gain)
+        spent = torch.stack([self.searches + rows, self.milliseconds + milliseconds, recent], dim=1)
+        return self._replace(effort=torch.cat([spent, control], dim=1))
+
     def remember(
         self, z: Tensor, action: Tensor, cost: Tensor, surprise: Tensor, plan: Tensor, ahead: Tensor
     ) -> WorkingMemory:
         """Take in one step: latent, executed action, its cost, the surprise, the plan made, and how many more of its actions
         to execute."""
         newest = torch.cat([z, action, cost.unsqueeze(-1), surprise.unsqueeze(-1)], dim=-1).unsqueeze(1)
-        return WorkingMemory(torch.cat([newest, self.trace[:, :-1]], dim=1), plan, ahead, self.steps + 1)
+        trace = torch.cat([newest, self.trace[:, :-1]], dim=1)
+        return self._replace(trace=trace, plan=plan, ahead=ahead, steps=self.steps + 1)

@@ -205,7 +205,7 @@ def test_logs_sb3s_tags_and_ours(small, tmp_path):
 
     small("CartPole-v1", tensorboard_log=str(tmp_path)).learn(200, callback=Names(), log_interval=100)
     wanted = {"train/prediction_loss", "train/value_loss", "train/actor_loss", "train/learning_rate"}
-    assert wanted | {"mode/planner_fraction", "plan/gain", "plan/disagreement", "latent/surprise"} <= seen
+    assert wanted | {"mode/planner_fraction", "time/plan_ms", "plan/disagreement", "latent/surprise"} <= seen
     assert list(tmp_path.glob("JEPA_1/events*"))
 
 

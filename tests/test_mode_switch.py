@@ -1,8 +1,20 @@
 import pytest
 import torch
 
-from jepa_agent.mode_switch import ActorMode, AutoMode, EveryK, PlannerMode, make_mode_switch
+from jepa_agent.mode_switch import (
+    ActorMode,
+    AutoMode,
+    DisagreementMode,
+    EveryK,
+    PlannerMode,
+    RandomMode,
+    Situation,
+    SurpriseMode,
+    make_mode_switch,
+)
 from jepa_agent.working_memory import WorkingMemory
+
+BUDGETED = (RandomMode, SurpriseMode, DisagreementMode, AutoMode)
 
 
 def memory(*steps):
@@ -10,13 +22,95 @@ def memory(*steps):
     return empty._replace(steps=torch.tensor(steps))
 
 
+def situation(memory, surprise=None, judged=None):
+    """A situation whose expected gain is three times the ensemble's disagreement."""
+    surprise = torch.zeros(len(memory.steps)) if surprise is None else surprise
+    judged = torch.zeros(2, len(memory.steps), 2) if judged is None else judged
+    return Situation(memory, surprise, lambda: judged, lambda features: 3.0 * features[:, 2], unit=torch.tensor(2.0))
+
+
+def live(switch, scores, milliseconds=1.0):
+    """Where a switch searches, ``(T, B)``, when surprise and disagreement both follow ``scores`` ``(T, B)``."""
+    remembered, searched = memory(*[0] * scores.shape[1]), []
+    for score in scores:
+        judged = torch.stack([score, -score]).unsqueeze(-1).expand(2, len(score), 2)
+        now = situation(remembered, score, judged)
+        wanted = switch.wants_plan(now)
+        remembered = remembered.searched(wanted, milliseconds * wanted, torch.zeros_like(score), switch.control(now))
+        remembered = remembered._replace(steps=remembered.steps + 1)
+        searched.append(wanted)
+    return torch.stack(searched)
+
+
+def scores(kind, steps=200):
+    time = torch.arange(steps).float()
+    generator = torch.Generator().manual_seed(123)
+    return {
+        "noise": torch.rand(steps, generator=generator),
+        "constant": torch.ones(steps),
+        "nothing": torch.zeros(steps),
+        "rising": time,
+        "falling": steps - time,
+        "bursts": (time % 40 < 10).float() + 0.01 * torch.rand(steps, generator=generator),
+        "huge": 1e6 * torch.rand(steps, generator=generator),
+    }[kind]
+
+
 def test_actor_and_planner_decide_the_same_everywhere():
-    assert ActorMode().wants_plan(memory(0, 5)).tolist() == [False, False]
-    assert PlannerMode().wants_plan(memory(0, 5)).tolist() == [True, True]
+    assert ActorMode().wants_plan(situation(memory(0, 5))).tolist() == [False, False]
+    assert PlannerMode().wants_plan(situation(memory(0, 5))).tolist() == [True, True]
 
 
 def test_every_k_counts_each_environment_from_its_own_start():
-    assert EveryK(3).wants_plan(memory(0, 1, 2, 3, 6)).tolist() == [True, False, False, True, True]
+    assert EveryK(3).wants_plan(situation(memory(0, 1, 2, 3, 6))).tolist() == [True, False, False, True, True]
+
+
+@pytest.mark.parametrize("kind", ["noise", "constant", "nothing", "rising", "falling", "bursts", "huge"])
+@pytest.mark.parametrize("fraction", [0.1, 0.25, 0.5])
+@pytest.mark.parametrize("switch", BUDGETED)
+def test_a_budget_is_held_within_a_tenth_over_an_episode(switch, fraction, kind):
+    searched = live(switch(plan_fraction=fraction), scores(kind).unsqueeze(1))
+    assert abs(searched.float().mean() - fraction) <= 0.1 * fraction + 1e-6
+
+
+@pytest.mark.parametrize("switch", BUDGETED)
+def test_a_budget_of_time_is_held_within_a_tenth_over_an_episode(switch):
+    searched = live(switch(ms_per_step=0.5), scores("noise").unsqueeze(1), milliseconds=2.0)
+    assert 2.0 * searched.float().mean() == pytest.approx(0.5, rel=0.1)
+
+
+def test_only_a_budget_of_time_looks_at_the_clock():
+    assert SurpriseMode(ms_per_step=1.0).clocked
+    assert not SurpriseMode().clocked
+    assert not PlannerMode().clocked
+
+
+@pytest.mark.parametrize("switch", [SurpriseMode(), DisagreementMode(), AutoMode(plan_fraction=0.25)])
+def test_searches_fall_where_the_score_is_high(switch):
+    score = scores("noise")
+    searched = live(switch, score.unsqueeze(1))[:, 0]
+    assert score[searched].mean() > 0.8
+    assert score[~searched].mean() < 0.5
+
+
+def test_random_searches_heed_no_score():
+    score = scores("noise")
+    searched = live(RandomMode(), score.unsqueeze(1))[:, 0]
+    assert torch.equal(searched, live(RandomMode(), 1.0 - score.unsqueeze(1))[:, 0])
+    assert not torch.equal(searched, live(RandomMode(seed=1), score.unsqueeze(1))[:, 0])
+    assert 0.4 < score[searched].mean() < 0.6
+
+
+@pytest.mark.parametrize("switch", BUDGETED)
+def test_an_environment_is_decided_on_as_if_it_were_alone(switch):
+    both = torch.stack([scores("noise"), scores("rising")], dim=1)
+    together = live(switch(plan_fraction=0.25), both)
+    alone = [live(switch(plan_fraction=0.25), column.unsqueeze(1))[:, 0] for column in both.T]
+    assert torch.equal(together, torch.stack(alone, dim=1))
+
+
+def test_auto_searches_always_unless_given_a_budget():
+    assert live(AutoMode(), scores("noise").unsqueeze(1)).all()
 
 
 def test_auto_takes_only_gains_that_disagreement_does_not_explain():
@@ -28,10 +122,44 @@ def test_planner_mode_takes_every_plan():
     assert PlannerMode().accepts(torch.tensor([-1.0]), torch.tensor([9.0])).tolist() == [True]
 
 
+def test_costs_to_go_are_judged_once_and_only_if_asked_for():
+    calls = []
+    judge = lambda: calls.append(1) or torch.zeros(2, 1, 2)  # noqa: E731
+    asked = Situation(memory(1), torch.zeros(1), judge, lambda features: features.sum(-1), unit=torch.ones(()))
+    SurpriseMode().wants_plan(asked)
+    assert not calls
+    DisagreementMode().wants_plan(asked)
+    AutoMode(plan_fraction=0.5).wants_plan(asked)
+    assert len(calls) == 1
+
+
+def test_features_tell_what_a_gain_may_depend_on():
+    remembered = memory(3, 3)._replace(effort=torch.tensor([[2.0, 0.0, 1.4, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0, 0.0]]))
+    judged = torch.tensor([[[5.0, 3.0], [5.0, 3.0]], [[7.0, 3.0], [7.0, 3.0]]])  # (E, B, 2)
+    now = situation(remembered, torch.tensor([0.2, 0.3]), judged)
+    expected = [[1.0, 0.2, 0.5, 0.7, 1.5], [1.0, 0.3, 0.5, 0.0, 0.0]]  # no plan is remembered before the first search
+    torch.testing.assert_close(now.features, torch.tensor(expected))
+    assert now.expected_gain.tolist() == [3.0, 3.0]
+    assert now.cost_to_go.tolist() == [6.0, 6.0]
+
+
 def test_names():
     assert make_mode_switch("every_7") == EveryK(7)
     assert make_mode_switch("every_k") == EveryK(4)
-    assert make_mode_switch(AutoMode(2.0)) == AutoMode(2.0)
-    for wrong in ("fast", "every_0", "every_", None):
+    assert make_mode_switch(AutoMode(confidence=2.0)) == AutoMode(confidence=2.0)
+    assert make_mode_switch("auto") == AutoMode(plan_fraction=1.0)
+    assert make_mode_switch("auto_0.1") == AutoMode(plan_fraction=0.1)
+    assert make_mode_switch("surprise_2ms") == SurpriseMode(ms_per_step=2.0)
+    assert make_mode_switch("disagreement") == DisagreementMode(plan_fraction=0.25)
+    assert make_mode_switch("random_0.5") == RandomMode(plan_fraction=0.5)
+    for wrong in ("fast", "every_0", "every_", "auto_", "planner_0.1", "auto_ms", None):
         with pytest.raises(ValueError, match="choose actor"):
             make_mode_switch(wrong)
+
+
+@pytest.mark.parametrize(("wrong", "says"), [("auto_0", "plan_fraction must lie"), ("random_1.5", "plan_fraction must lie")])
+def test_budgets_out_of_range_are_refused(wrong, says):
+    with pytest.raises(ValueError, match=says):
+        make_mode_switch(wrong)
+    with pytest.raises(ValueError, match="ms_per_step must be"):
+        SurpriseMode(ms_per_step=-1.0)

@@ -116,8 +116,8 @@ def test_planning_touches_no_parameters_gradient(model):
 class OnlyRow(ModeSwitch):
     """Plans for row 1 alone."""
 
-    def wants_plan(self, memory):
-        return torch.arange(len(memory.steps)) == 1
+    def wants_plan(self, situation):
+        return torch.arange(len(situation.surprise)) == 1
 
 
 def test_modes_are_mixed_per_environment(model):

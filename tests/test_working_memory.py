@@ -74,3 +74,22 @@ def test_a_state_of_another_form_is_refused():
         WorkingMemory.unpack(empty(3).pack(), empty(2))
     with pytest.raises(ValueError, match="predict"):
         WorkingMemory.unpack(np.zeros(3), empty(2))
+
+
+def test_searches_are_counted_where_they_were_made_and_their_gains_fade():
+    memory, rows = empty(), torch.tensor([True, False])
+    control = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    for gain in (4.0, 0.0):
+        memory = memory.searched(rows, 2.5 * rows, torch.full((2,), gain), control)
+    assert memory.searches.tolist() == [2.0, 0.0]
+    assert memory.milliseconds.tolist() == [5.0, 0.0]
+    assert memory.recent_gain.tolist() == [1.0, 0.0]  # half of 4, halved by a search that gained nothing
+    assert torch.equal(memory.control, control)
+    assert not memory.clear(torch.tensor([True, True])).effort.any()
+
+
+def test_rows_can_be_taken():
+    memory = step(empty(3), 1.0)._replace(steps=torch.tensor([5, 6, 7]))
+    taken = memory.take(torch.tensor([2, 0]))
+    assert taken.steps.tolist() == [7, 5]
+    assert taken.trace.shape[0] == taken.effort.shape[0] == 2

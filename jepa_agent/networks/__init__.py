@@ -5,6 +5,7 @@ from jepa_agent.networks.blocks import EnsembleLinear, EnsembleMLP, RunningNorm,
 from jepa_agent.networks.cost import CostModule, CostToGo, JointCostToGo, PerActionCostToGo
 from jepa_agent.networks.encoders import Encoder, VectorObservation, on_sphere, random_latents
 from jepa_agent.networks.features import ExtractorFeatures, FeatureEncoder, PartFeatures, is_image
+from jepa_agent.networks.gain import GainModel
 from jepa_agent.networks.predictor import Predictor
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "ExtractorFeatures",
     "FactoredActor",
     "FeatureEncoder",
+    "GainModel",
     "JointCostToGo",
     "PartFeatures",
     "PerActionCostToGo",

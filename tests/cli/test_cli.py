@@ -42,7 +42,7 @@ def test_train_writes_sb3s_tags_and_ours(run_folder):
     events = EventAccumulator(str(run_folder)).Reload()
     tags = set(events.Tags()["scalars"])
     assert {"rollout/ep_rew_mean", "eval/mean_reward", "time/fps", "train/value_loss"} <= tags
-    assert {"plan/gain", "mode/planner_fraction", "latent/surprise"} <= tags
+    assert {"time/plan_ms", "mode/planner_fraction", "latent/surprise"} <= tags
 
 
 def test_a_run_can_be_repeated_from_its_config(run_folder, tmp_path, capsys):
