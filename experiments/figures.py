@@ -55,12 +55,12 @@ def plot_curves(curves: Sequence[Curve], threshold: float, path: Path) -> None:
         axes.spines[["top", "right"]].set_visible(False)
     by_steps.set_xlim(left=0)
     by_steps.set_ylabel("mean return")
-    _plain_log(by_seconds)
+    plain_log(by_seconds)
     figure.suptitle(f"{envs[0]}, threshold {threshold:g}: mean over n seeds with 95% bootstrap interval", fontsize=11)
     labels = by_steps.get_legend_handles_labels()
     note = "Runs that ended before others of their kind hold their last value." if held else None
     figure.legend(*labels, loc="outside lower center", ncols=3, frameon=False, handlelength=4, title=note)
-    _save(figure, path)
+    save(figure, path)
 
 
 def plot_series(runs: Mapping[str, Sequence[tuple[np.ndarray, np.ndarray]]], path: Path) -> None:
@@ -100,7 +100,7 @@ def _draw(axes: Axes, curves: Sequence[Curve], x_of: Callable[[Curve], np.ndarra
 
 
 def _draw_band(axes: Axes, index: int, label: str, band: Band) -> None:
-    axes.plot(band.x, band.mean, label=label, **_style(index, band.x))
+    axes.plot(band.x, band.mean, label=label, **style(index, band.x))
     if band.interval is None:
         return
     colour = COLOURS[index % len(COLOURS)]
@@ -122,7 +122,7 @@ def plot_profiles(scores: Mapping[str, Scores], path: Path) -> None:
     levels = np.linspace(0, 1.2, 121)
     for index, (name, own) in enumerate(scores.items()):
         label = f"{name}, n={sum(np.size(task) for task in own)}"
-        axes.plot(levels, performance_profile(own, levels), drawstyle="steps-post", label=label, **_style(index, levels))
+        axes.plot(levels, performance_profile(own, levels), drawstyle="steps-post", label=label, **style(index, levels))
     axes.set_xlabel("normalised score of the last evaluation (0 random, 1 threshold)")
     axes.set_ylabel("share of runs above it")
     axes.set_ylim(-0.02, 1.02)
@@ -143,7 +143,7 @@ def plot_estimates(estimates: Mapping[str, Estimate], label: str, reference: flo
     axes.set_ylim(len(estimates) - 0.5, -0.5)
     axes.set_xlabel(label)
     axes.spines[["top", "right"]].set_visible(False)
-    _save(figure, path)
+    save(figure, path)
 
 
 def plot_needed(summaries: Sequence[Summary], path: Path) -> None:
@@ -168,7 +168,7 @@ def plot_needed(summaries: Sequence[Summary], path: Path) -> None:
         axes.set_title(f"{env}, threshold {own[0].threshold:g}", fontsize=10, loc="left")
         axes.spines[["top", "right"]].set_visible(False)
     axes.set_xlabel("environment steps to the threshold: median, range, and how many runs got there")
-    _save(figure, path)
+    save(figure, path)
 
 
 def plot_cost_of_acting(summaries: Sequence[Summary], path: Path) -> None:
@@ -185,7 +185,7 @@ def plot_cost_of_acting(summaries: Sequence[Summary], path: Path) -> None:
             axes.plot(x, y, color=colour, marker=marker, markersize=8, linestyle="none", label=label)
             if summary.final_interval is not None:
                 axes.plot((x, x), summary.final_interval, color=colour, linewidth=1.2)
-        _plain_log(axes)
+        plain_log(axes)
         axes.tick_params(labelbottom=True)
         axes.set_title(env, fontsize=10)
         axes.set_xlabel("CPU ms per action while evaluating, log scale")
@@ -194,17 +194,19 @@ def plot_cost_of_acting(summaries: Sequence[Summary], path: Path) -> None:
         axes.legend(frameon=False, fontsize=8)
     for axes in panels[len(envs) :]:
         axes.set_visible(False)
-    _save(figure, path)
+    save(figure, path)
 
 
-def _plain_log(axes: Axes) -> None:
+def plain_log(axes: Axes) -> None:
+    """A logarithmic x axis with numbers written out."""
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 
-def _style(index: int, x: np.ndarray) -> dict[str, Any]:
+def style(index: int, x: np.ndarray) -> dict[str, Any]:
+    """How the line of that index looks, by colour and without."""
     return {
         "color": COLOURS[index % len(COLOURS)],
         "linestyle": LINES[index % len(LINES)],
@@ -218,9 +220,10 @@ def _style(index: int, x: np.ndarray) -> dict[str, Any]:
 def _finish(figure: Figure, axes: Axes, path: Path) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, handlelength=4)
-    _save(figure, path)
+    save(figure, path)
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure in the format of its suffix, making the folder if need be."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)

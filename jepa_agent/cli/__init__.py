@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from types import ModuleType
 
 from jepa_agent.interruption import Interrupted
 
@@ -18,6 +19,8 @@ VERBS = {
     "compare": "set JEPA beside Stable-Baselines3 baselines over several seeds",
     "plot": "draw learning curves from any mix of run folders",
     "speed": "time updates, plans and actions on this machine beside Stable-Baselines3's SAC",
+    "plan-bench": "set planners side by side on a trained agent, at equal compute",
+    "explain": "draw one episode: who acted, what was expected and what came",
     "envs": "list the installed environments and whether they are supported",
     "doctor": "say what this machine has and whether anything will be missed",
     "completion": "print a script that completes verbs and flags in bash or zsh",
@@ -61,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.path.insert(0, os.getcwd())  # as `python -m` does, so that --env module:EnvId finds a module of the user's
     previous = signal.signal(signal.SIGTERM, _terminate)
     try:
-        return int(importlib.import_module(f"jepa_agent.cli.{verb}").run(rest) or 0)
+        return int(module_of(verb).run(rest) or 0)
     except UsageError as error:
         print(f"jepa-agent {verb}: error: {error}", file=sys.stderr)
         return 2
@@ -70,6 +73,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return exit_code(stop)
     finally:
         signal.signal(signal.SIGTERM, previous)
+
+
+def module_of(verb: str) -> ModuleType:
+    """The file of a verb, imported."""
+    return importlib.import_module(f"jepa_agent.cli.{verb.replace('-', '_')}")
 
 
 def exit_code(stop: KeyboardInterrupt) -> int:

@@ -25,6 +25,7 @@ from stable_baselines3.common.monitor import Monitor
 
 from jepa_agent.algorithm import JEPA
 from jepa_agent.checkpoint import CheckpointError
+from jepa_agent.config import PlannerConfig
 from jepa_agent.experiments.evaluation import SeededEpisodes
 from jepa_agent.mode_switch import make_mode_switch
 from jepa_agent.spaces import check_spaces
@@ -238,6 +239,15 @@ def load_model(path: Path, env: gym.Env, device: str) -> JEPA:
     try:
         return JEPA.load(path, env=env, device=device)
     except (CheckpointError, ValueError, OSError) as error:
+        raise UsageError(str(error)) from error
+
+
+def choose_planner(model: JEPA, planner: PlannerConfig) -> None:
+    """Let Mode-2 search as told instead of as trained; `UsageError` if it cannot. The default changes nothing."""
+    try:
+        if planner != PlannerConfig():
+            model.set_planner(planner)
+    except ValueError as error:
         raise UsageError(str(error)) from error
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 
-from jepa_agent.cli import VERBS
+from jepa_agent.cli import VERBS, module_of
 from jepa_agent.cli.common import Parser
 
 SCRIPT = """\
@@ -49,5 +48,5 @@ def run(argv: Sequence[str]) -> int:
 
 def flags(verb: str) -> list[str]:
     """The flags of a verb."""
-    parser = importlib.import_module(f"jepa_agent.cli.{verb}").build_parser()
+    parser = module_of(verb).build_parser()
     return sorted({option for action in parser._actions for option in action.option_strings if option.startswith("--")})

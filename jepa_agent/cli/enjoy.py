@@ -22,6 +22,7 @@ from jepa_agent.cli.common import (
     bounded,
     check_device,
     check_mode,
+    choose_planner,
     env_of,
     find_model,
     fresh_folder,
@@ -32,6 +33,7 @@ from jepa_agent.cli.common import (
     progress,
     say,
 )
+from jepa_agent.config import PlannerConfig
 from jepa_agent.experiments.evaluation import SeededEpisodes
 
 
@@ -46,6 +48,7 @@ def build_parser() -> Parser:
     parser.add_argument("--env-kwargs", type=dict[str, Any], help="arguments of the environment, key:value ...")
     parser.add_argument("--device", type=str, default="auto", help="cpu, cuda or auto")
     parser.add_argument("--output", type=str, help="folder of the videos; 'videos_<n>' beside the model by default")
+    parser.add_argument("--planner", type=PlannerConfig, default=PlannerConfig())
     return parser
 
 
@@ -59,6 +62,7 @@ def run(argv: Sequence[str]) -> int:
     env_id, env_kwargs = env_of(path, options.env, options.env_kwargs)
     env = make_env(env_id, env_kwargs, render_mode="rgb_array")
     model = load_model(path, env, options.device)
+    choose_planner(model, options.planner)
     model.set_mode(options.mode)
     folder = numbered_folder(path.parent, "videos") if options.output is None else Path(options.output)
     fresh_folder(folder)

@@ -12,6 +12,7 @@ from jepa_agent.cli.common import (
     Parser,
     check_device,
     check_mode,
+    choose_planner,
     console,
     env_of,
     evaluation_table,
@@ -19,6 +20,7 @@ from jepa_agent.cli.common import (
     load_model,
     make_env,
 )
+from jepa_agent.config import PlannerConfig
 
 
 def build_parser() -> Parser:
@@ -33,6 +35,7 @@ def build_parser() -> Parser:
     parser.add_argument("--env", type=str, help="another environment than the one trained on")
     parser.add_argument("--env-kwargs", type=dict[str, Any], help="arguments of the environment, key:value ...")
     parser.add_argument("--device", type=str, default="auto", help="cpu, cuda or auto")
+    parser.add_argument("--planner", type=PlannerConfig, default=PlannerConfig())
     return parser
 
 
@@ -44,5 +47,6 @@ def run(argv: Sequence[str]) -> int:
     check_device(options.device)
     env = make_env(*env_of(path, options.env, options.env_kwargs))
     model = load_model(path, env, options.device)
+    choose_planner(model, options.planner)
     console.print(evaluation_table(model, env, options.modes, options.episodes, options.seed))
     return 0

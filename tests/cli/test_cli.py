@@ -70,6 +70,35 @@ def test_enjoy_records_a_film(run_folder, tmp_path, monkeypatch):
     assert b"ftyp" in films[0].read_bytes()[:16]
 
 
+def test_a_trained_agent_takes_another_planner_and_refuses_one_that_does_not_fit(run_folder, capsys):
+    call = ["evaluate", str(run_folder), "--episodes", "1", "--modes", "planner"]
+    assert main([*call, "--planner.kind", "cem", "--planner.num_samples", "4", "--planner.replan_every", "2"]) == 0
+    assert "Mode-2" in capsys.readouterr().out
+    assert main([*call, "--planner.kind", "mppi"]) == 2
+    assert "planner 'mppi' does not fit" in capsys.readouterr().err
+
+
+def test_explain_draws_an_episode(run_folder, tmp_path, capsys):
+    assert main(["explain", str(run_folder), "--output", str(tmp_path / "told.png")]) == 0
+    assert "steps" in capsys.readouterr().out
+    assert (tmp_path / "told.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_plan_bench_compares_at_equal_compute(run_folder, tmp_path, capsys):
+    call = ["plan-bench", str(run_folder), "--quick", "--episodes", "1", "--horizon", "1", "--planners", "exhaustive"]
+    assert main([*call, "--output", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert "MFLOP per plan" in out
+    assert "ms per plan" in out
+    assert (tmp_path / "compute.png").exists()
+    assert main([*call, "--seed", "7", "--output", str(tmp_path)]) == 2
+    assert "something else" in capsys.readouterr().err
+    assert main(["plan-bench"]) == 2
+    assert "--exact" in capsys.readouterr().err
+    assert main([*call, "--planners", "mppi"]) == 2
+    assert "takes exhaustive, cem" in capsys.readouterr().err
+
+
 def test_compare_trains_reports_and_goes_on_where_it_stopped(tmp_path, capsys):
     study = tmp_path / "study"
     call = ["compare", "--env", "JEPA/ActionMatters-v0", "--baselines", "PPO", "--seeds", "2", "-n", "40", *TINY]

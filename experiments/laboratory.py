@@ -1,0 +1,276 @@
+"""The planner laboratory: what each planner makes of the compute it is given, on one world model."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from jepa_agent.config import PlannerConfig, as_kwargs
+from jepa_agent.experiments.machine import cpu_model, versions
+from jepa_agent.experiments.players import Player, gap, play
+from jepa_agent.experiments.records import write_json
+from jepa_agent.planning import ExhaustivePlanner, Planner, make_planner
+from jepa_agent.types import CostFn, Plan, PlanInit
+
+BOX = ("random", "cem", "icem", "mppi", "gradient", "hybrid")
+DISCRETE = ("exhaustive", "cem")
+_MOST_CANDIDATES = 4096  # at equal compute
+_MOST_SEQUENCES = 1024  # that exhaustive search is asked for where its horizon is varied
+NO_SEARCH = "no search"
+HORIZONS = {"agent": 3, "pendulum": 15, "cartpole": 8}  # imagined steps; exact models know nothing of what lies beyond
+UNIT = "matrix products by torch.utils.flop_counter, and one for each number that any other operation makes"
+Make = Callable[[], gym.Env]
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Design:
+    """What is to be measured.
+
+    Args:
+        planners: Kinds of planners.
+        horizon: Imagined steps where they are not what is varied.
+        budgets: Compute at which planners are set side by side, in multiples of the default planner's.
+        samples: Numbers of candidates to try (for gradient, of starts: a tenth).
+        iterations: Numbers of refinements to try.
+        horizons: Numbers of imagined steps to try.
+        episodes: Episodes per measurement.
+        seed: Seed of the first episode.
+    """
+
+    planners: tuple[str, ...]
+    horizon: int
+    budgets: tuple[float, ...] = (1.0, 4.0)
+    samples: tuple[int, ...] = (10, 40, 160)
+    iterations: tuple[int, ...] = (1, 2, 4)
+    horizons: tuple[int, ...] = (1, 3, 6)
+    episodes: int = 10
+    seed: int = 20_000
+
+
+class Price(NamedTuple):
+    """What one decision takes, for one environment."""
+
+    mflop: float
+    ms: float  # of CPU time
+    candidates: int  # sequences scored
+
+
+# ---------------------------------------------------------------------- what a decision takes
+
+
+class Counted(Planner):
+    """A planner that counts the sequences it has scored."""
+
+    def __init__(self, planner: Planner):
+        self.planner, self.horizon, self.candidates = planner, planner.horizon, 0
+
+    def plan(self, cost_fn: CostFn, init: PlanInit) -> Plan:
+        def counted(actions: Tensor) -> Tensor:
+            self.candidates += actions.shape[0] * actions.shape[1]
+            return cost_fn(actions)
+
+        return self.planner.plan(counted, init)
+
+
+class Elements(TorchDispatchMode):
+    """Counts the numbers that operations make, views and matrix products (those `FlopCounterMode` knows) left out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+        self.known = FlopCounterMode(display=False).flop_registry
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func._overloadpacket not in self.known and not func.is_view:
+            made = result if isinstance(result, (tuple, list)) else (result,)
+            self.total += sum(one.numel() for one in made if isinstance(one, Tensor))
+        return result
+
+
+def flop_of(call: Callable[[], Any]) -> int:
+    """Floating-point operations of a call, as ``UNIT`` has it."""
+    with FlopCounterMode(display=False) as products, Elements() as elements:
+        call()
+    return products.get_total_flops() + elements.total
+
+
+def price(player: Player, planner: Planner | None, obs: np.ndarray, repeats: int = 12) -> Price:
+    """What a decision takes at one observation ``(1, ...)``; the first is not timed, the quickest of the others counts:
+    whatever else the machine does only adds."""
+    counted = None if planner is None else Counted(planner)
+    player.use(counted)
+    state = player.begin(1)
+    mflop = flop_of(lambda: player.decide(obs, state)) / 1e6
+    times = []
+    for _ in range(repeats):
+        began = time.process_time()
+        player.decide(obs, state)
+        times.append(1e3 * (time.process_time() - began))
+    return Price(mflop, min(times), counted.candidates // (repeats + 1) if counted else 0)
+
+
+def fitted(kind: str, space: spaces.Space, horizon: int, cost: Callable[[Planner], float], target: float) -> Planner:
+    """The planner of a kind with as many candidates as come to ``target`` by ``cost``, which grows with them in proportion,
+    and its own number of iterations, or two or one where that alone is too dear. Exhaustive search has as many imagined
+    steps as are within the target."""
+    if kind == "exhaustive":
+        affordable = [make_planner(_setting(kind, 1), space)]
+        while cost(longer := make_planner(_setting(kind, len(affordable) + 1), space)) <= 1.1 * target:
+            affordable.append(longer)
+        return affordable[-1]
+    few, many = (10, 160) if kind != "gradient" else (3, 24)
+    wanted = 1.0
+    for iterations in (None, 2, 1):
+        low, high = (cost(make_planner(_setting(kind, horizon, n, iterations), space)) for n in (few, many))
+        slope = max(high - low, 0.01 * low) / (many - few)  # time is noisy: more candidates may seem to take less
+        wanted = min(few + (target - low) / slope, _MOST_CANDIDATES)
+        if wanted >= 1.0:
+            break
+    return make_planner(_setting(kind, horizon, max(round(wanted), 1), iterations), space)
+
+
+def _setting(kind: str, horizon: int, candidates: int | None = None, iterations: int | None = None) -> PlannerConfig:
+    """A planner with so many candidates (for gradient: starts), at most half of them elites, the rest being defaults."""
+    config = PlannerConfig(kind=kind, horizon=horizon)  # type: ignore[arg-type]
+    if kind == "exhaustive":
+        return replace(config, max_sequences=10**6)
+    if candidates is not None:
+        gradient = kind == "gradient"
+        config = replace(config, num_starts=candidates) if gradient else replace(config, num_samples=candidates)
+        if kind in ("cem", "icem", "mppi"):  # where all are elites, nothing is chosen
+            config = replace(config, num_elites=max(min(config.num_elites, candidates // 2), 1))
+    return config if iterations is None else replace(config, num_iterations=iterations)
+
+
+# ---------------------------------------------------------------------- what is measured
+
+
+class Laboratory:
+    """Measures a player's planners and writes each result as it comes; what a file holds already is not measured again.
+
+    Raises ``ValueError`` if ``path`` holds measurements of something else.
+    """
+
+    def __init__(self, player: Player, make: Make, design: Design, path: Path, command: str):
+        self.player, self.make, self.design, self.path = player, make, design, path
+        env = make()
+        self.space = env.action_space
+        self.obs = np.stack([env.reset(seed=design.seed)[0]])
+        assert env.spec is not None
+        self.steps = env.spec.max_episode_steps or 0
+        env.close()
+        asked = json.loads(json.dumps({"name": player.name, "env": player.env_id, "design": as_kwargs(design)}))
+        self.result: dict[str, Any] = {"command": command, **asked, "unit": UNIT, "cpu": cpu_model(), "versions": versions()}
+        self.result["rows"] = []
+        if path.exists():
+            before = json.loads(path.read_text())
+            if any(before.get(key) != value for key, value in asked.items()):
+                raise ValueError(f"{path} holds measurements of something else: name another --output, or remove it")
+            self.result = before
+
+    def run(self, report: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
+        """Measure what is missing. ``report`` is told what is being measured."""
+        if "best" not in self.result:
+            firsts = [self.make().reset(seed=self.design.seed + k)[0] for k in range(self.design.episodes)]
+            best = self.player.best_returns(np.stack(firsts), self.steps)
+            self.result["best"] = None if best is None else best.tolist()
+        self._measure("none", NO_SEARCH, 0, lambda: None, report)
+        for study, kind, value, planner in self._asked():
+            self._measure(study, kind, value, planner, report)
+        return self.result
+
+    def _asked(self) -> Iterator[tuple[str, str, float, Callable[[], Planner]]]:
+        """Study, kind, value and how to come by the planner."""
+        design = self.design
+        for measure in ("mflop", "ms"):
+            for budget in design.budgets:
+                for kind in design.planners:
+                    yield f"equal {measure}", kind, budget, partial(self._at_equal, measure, budget, kind)
+        for kind in design.planners:
+            if kind != "exhaustive":
+                for n in design.samples:
+                    count = max(n // 10, 1) if kind == "gradient" else n
+                    yield "samples", kind, count, partial(self._made, kind, design.horizon, count)
+                for n in design.iterations:
+                    yield "iterations", kind, n, partial(self._made, kind, design.horizon, None, n)
+            for n in design.horizons:
+                planner = self._made(kind, n)
+                if isinstance(planner, ExhaustivePlanner) and math.prod(planner.num_choices) ** n > _MOST_SEQUENCES:
+                    continue
+                yield "horizon", kind, n, partial(self._made, kind, n)
+
+    def _made(self, kind: str, horizon: int, candidates: int | None = None, iterations: int | None = None) -> Planner:
+        return make_planner(_setting(kind, horizon, candidates, iterations), self.space)
+
+    def _at_equal(self, measure: str, budget: float, kind: str) -> Planner:
+        """The planner of a kind that takes ``budget`` times what the default one takes."""
+
+        def cost(planner: Planner) -> float:
+            return float(getattr(price(self.player, planner, self.obs), measure))
+
+        standard = self.result.setdefault("standard", {})
+        if measure not in standard:  # kept, so that a later run goes on with the same yardstick
+            standard[measure] = cost(make_planner(PlannerConfig(horizon=self.design.horizon), self.space))
+        return fitted(kind, self.space, self.design.horizon, cost, budget * standard[measure])
+
+    def _measure(
+        self, study: str, kind: str, value: float, planner: Callable[[], Planner | None], report: Callable[[str], None]
+    ) -> None:
+        key = {"study": study, "planner": kind, "value": value}
+        if any(all(row[name] == key[name] for name in key) for row in self.result["rows"]):
+            return
+        report(f"{study} {value:g}: {kind}")
+        chosen = planner()
+        settings = {name: v for name, v in vars(chosen).items() if name != "num_choices"} if chosen else {}
+        same = [row for row in self.result["rows"] if (row["planner"], row["settings"]) == (kind, settings)]
+        row = {**same[0], **key} if same else {**key, "settings": settings, **self._played(chosen)}
+        self.result["rows"].append(row)
+        write_json(self.path, self.result)
+
+    def _played(self, planner: Planner | None) -> Row:
+        """What a planner takes and what it brings."""
+        taken = price(self.player, planner, self.obs)
+        self.player.use(planner)
+        episodes = play(self.player, self.make, self.design.episodes, self.design.seed)
+        returns = [-float(episode.costs.sum()) for episode in episodes]
+        return {**taken._asdict(), "returns": returns, "gap": gap(self.player, episodes) if planner else None}
+
+
+def planners_for(space: spaces.Space) -> tuple[str, ...]:
+    """The kinds that fit an action space."""
+    return BOX if isinstance(space, spaces.Box) else DISCRETE
+
+
+def design_for(
+    planners: tuple[str, ...], horizon: int, budgets: tuple[float, ...], episodes: int, seed: int, quick: bool
+) -> Design:
+    """The whole design around a horizon, or a quick look at it."""
+    horizons = tuple(sorted({max(round(share * horizon), 1) for share in (1 / 3, 1.0, 2.0)}))
+    if quick:
+        return Design(planners, horizon, budgets[:1], (10, 40), (1, 2), horizons, min(episodes, 3), seed)
+    return Design(planners, horizon, budgets, horizons=horizons, episodes=episodes, seed=seed)
+
+
+def compared(result: dict[str, Any]) -> Iterator[tuple[str, list[Row]]]:
+    """Title and rows of each comparison at equal compute: the best return first, acting without a search last."""
+    for measure, unit in (("mflop", "MFLOP"), ("ms", "ms")):
+        for budget in result["design"]["budgets"]:
+            chosen = [row for row in result["rows"] if (row["study"], row["value"]) == (f"equal {measure}", budget)]
+            chosen.sort(key=lambda row: -float(np.mean(row["returns"])))
+            bare = [row for row in result["rows"] if row["planner"] == NO_SEARCH]
+            yield f"at about {budget * result['standard'][measure]:.3g} {unit} per plan", chosen + bare

@@ -1,0 +1,168 @@
+"""Who plays when planners are compared: a trained agent, or an exact model of the environment."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+import numpy as np
+import torch
+from torch import Tensor
+
+from jepa_agent.algorithm import JEPA
+from jepa_agent.experiments.evaluation import SeededEpisodes
+from jepa_agent.experiments.exact_models import ExactModel
+from jepa_agent.planning import Planner
+from jepa_agent.types import PlanInit
+
+State = tuple[np.ndarray, ...]
+
+
+class Episode(NamedTuple):
+    """What happened, and what each plan had promised."""
+
+    costs: np.ndarray  # (T,) = -reward
+    predicted: np.ndarray  # (T,) cost of the plan made at each step, as its model saw it
+    terminated: bool
+    last_obs: np.ndarray  # what was seen after the last step
+
+
+class Player(ABC):
+    """Plays episodes side by side with a planner of anyone's choice. What lasts from step to step is the ``state``, arrays
+    whose first axis is the environment."""
+
+    name: str
+    env_id: str
+    env_kwargs: dict[str, Any]
+
+    @abstractmethod
+    def use(self, planner: Planner | None) -> None:
+        """Plan by ``planner`` from now on; ``None`` is to act without searching."""
+
+    @abstractmethod
+    def begin(self, n_envs: int) -> State:
+        """The state before a first step."""
+
+    @abstractmethod
+    def decide(self, obs: np.ndarray, state: State) -> tuple[np.ndarray, Tensor, State]:
+        """Actions for observations ``(B, ...)``, the predicted cost ``(B,)`` of the plans they begin, and the next state."""
+
+    @abstractmethod
+    def realised(self, episode: Episode) -> np.ndarray:
+        """What each plan's span of time did cost ``(T,)``, to be held against ``predicted``; NaN where that is not known."""
+
+    @abstractmethod
+    def best_returns(self, obs: np.ndarray, steps: int) -> np.ndarray | None:
+        """The best returns there are from first observations ``(B, ...)``; None where nobody knows them."""
+
+
+class TrainedAgent(Player):
+    """A trained agent: its world model, its actor's own sequence as the first proposal, its way to evaluate plans."""
+
+    def __init__(self, model: JEPA, name: str, env_id: str, env_kwargs: dict[str, Any]):
+        self.model, self.name, self.env_id, self.env_kwargs = model, name, env_id, env_kwargs
+
+    def use(self, planner: Planner | None) -> None:
+        self.model.set_mode("actor" if planner is None else "planner")
+        if planner is not None:
+            self.model.set_planner(planner)
+
+    def begin(self, n_envs: int) -> State:
+        return self.model.policy.recall(None, n_envs).pack()
+
+    def decide(self, obs: np.ndarray, state: State) -> tuple[np.ndarray, Tensor, State]:
+        policy, world = self.model.policy, self.model.world_model
+        policy.set_training_mode(False)
+        seen, _ = policy.obs_to_tensor(obs)
+        assert isinstance(seen, Tensor)
+        decision, memory = policy.act(seen, policy.recall(state, len(obs)), deterministic=True)
+        with torch.no_grad():
+            predicted = world.trajectory_cost(memory.latents[:, 0], memory.plan.unsqueeze(1)).squeeze(1)
+        return policy.to_env(decision.action), predicted, memory.pack()
+
+    def realised(self, episode: Episode) -> np.ndarray:
+        policy, world = self.model.policy, self.model.world_model
+        ahead = 0.0
+        if not episode.terminated:  # a time limit ends the counting, not the costs
+            seen, _ = policy.obs_to_tensor(episode.last_obs)
+            assert isinstance(seen, Tensor)
+            with torch.no_grad():
+                ahead = float(world.cost_to_go(world.encode(seen)).mean())
+        total = np.empty(len(episode.costs))
+        for t in reversed(range(len(total))):
+            total[t] = ahead = episode.costs[t] + world.gamma * ahead
+        return total
+
+    def best_returns(self, obs: np.ndarray, steps: int) -> np.ndarray | None:
+        return None
+
+
+class ExactPlayer(Player):
+    """An exact model: a search at every step around what is left of the last plan; no actor and no cost-to-go."""
+
+    def __init__(self, model: ExactModel, name: str):
+        self.model, self.name, self.env_id, self.env_kwargs = model, name, model.env_id, {}
+        self.planner: Planner | None = None
+
+    def use(self, planner: Planner | None) -> None:
+        self.planner = planner
+
+    def begin(self, n_envs: int) -> State:
+        horizon = self.planner.horizon if self.planner else 1
+        return (self.model.actor_sequence(torch.zeros(n_envs, 1), horizon).numpy(),)
+
+    def decide(self, obs: np.ndarray, state: State) -> tuple[np.ndarray, Tensor, State]:
+        z = self.model.encode(torch.as_tensor(obs, dtype=torch.float32))
+        last = torch.from_numpy(state[0])
+        left = torch.cat([last[:, 1:], last[:, -1:]], dim=1)
+        plans, cost = left, torch.zeros(len(z))
+        if self.planner is not None:
+            proposals = torch.stack([left, self.model.actor_sequence(z, left.shape[1])], dim=1)
+            init = PlanInit(proposals, torch.Generator().manual_seed(0))
+            plans, _, _, cost, _ = self.planner.plan(lambda actions: self.model.trajectory_cost(z, actions), init)
+        return self.model.to_env(plans[:, 0]), cost, (plans.numpy(),)
+
+    def realised(self, episode: Episode) -> np.ndarray:
+        assert self.planner is not None
+        paid = np.concatenate([[0.0], np.cumsum(episode.costs)])
+        start = np.arange(len(episode.costs))
+        end = start + self.planner.horizon
+        total = paid[np.minimum(end, len(episode.costs))] - paid[start]
+        return np.where((end > len(episode.costs)) & (not episode.terminated), np.nan, total)
+
+    def best_returns(self, obs: np.ndarray, steps: int) -> np.ndarray | None:
+        return -self.model.least_cost(self.model.encode(torch.as_tensor(obs, dtype=torch.float32)), steps).numpy()
+
+
+def play(player: Player, make: Callable[[], gym.Env], episodes: int, seed: int) -> list[Episode]:
+    """Whole episodes, side by side, the k-th of them begun by ``seed + k``."""
+    envs = [SeededEpisodes(make(), seed + k) for k in range(episodes)]
+    obs = [env.reset()[0] for env in envs]
+    state, running = player.begin(episodes), list(range(episodes))
+    costs: list[list[float]] = [[] for _ in envs]
+    predicted: list[list[float]] = [[] for _ in envs]
+    ended: list[bool] = [False] * episodes
+    while running:
+        actions, promises, state = player.decide(np.stack([obs[k] for k in running]), state)
+        going = []
+        for row, k in enumerate(running):
+            obs[k], reward, ended[k], truncated, _ = envs[k].step(actions[row])
+            costs[k].append(-float(reward))
+            predicted[k].append(float(promises[row]))
+            if not (ended[k] or truncated):
+                going.append(row)
+        if len(going) < len(running):
+            running = [running[row] for row in going]
+            state = tuple(field[going] for field in state)
+    for env in envs:
+        env.close()
+    played = zip(costs, predicted, ended, obs, strict=True)
+    return [Episode(np.array(c), np.array(p), end, last) for c, p, end, last in played]
+
+
+def gap(player: Player, episodes: list[Episode]) -> float:
+    """Mean predicted less realised cost of plans: below zero, they promise more than they keep."""
+    differences = np.concatenate([episode.predicted - player.realised(episode) for episode in episodes])
+    return float(np.nanmean(differences)) if np.isfinite(differences).any() else float("nan")

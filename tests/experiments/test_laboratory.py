@@ -1,0 +1,115 @@
+"""The planner laboratory: what it counts, what it holds equal, what it remembers."""
+
+import json
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+
+from jepa_agent.config import PlannerConfig
+from jepa_agent.experiments.exact_models import CartPole, Pendulum
+from jepa_agent.experiments.laboratory import Design, Laboratory, compared, fitted, flop_of, price
+from jepa_agent.experiments.planner_figures import plot_compute
+from jepa_agent.experiments.players import Episode, ExactPlayer, TrainedAgent, gap, play
+from jepa_agent.planning import CEM, ExhaustivePlanner, make_planner
+
+TINY = Design(("exhaustive", "cem"), 2, (1.0,), (4, 8), (1,), (1, 2), episodes=2)
+
+
+def laboratory(path, design=TINY, command="as tested"):
+    return Laboratory(ExactPlayer(CartPole(), "exact"), lambda: gym.make("CartPole-v1"), design, path, command)
+
+
+def test_operations_are_products_twice_over_and_one_for_each_other_number():
+    a, b = torch.ones(3, 4), torch.ones(4, 5)
+    assert flop_of(lambda: a @ b) == 2 * 3 * 4 * 5
+    assert flop_of(lambda: (a.exp() + 1.0)[:2].view(-1)) == 24  # views make nothing
+
+
+def test_a_price_counts_every_sequence_scored():
+    player, obs = ExactPlayer(CartPole(), "exact"), np.zeros((1, 4), np.float32)
+    assert price(player, ExhaustivePlanner((2,), horizon=3), obs).candidates == 9  # and the first proposal
+    nothing = price(player, None, obs)
+    assert nothing.candidates == 0 < nothing.ms
+    short, long = (price(player, ExhaustivePlanner((2,), horizon=h), obs).mflop for h in (3, 6))
+    assert long > 10 * short
+
+
+@pytest.mark.parametrize("kind", ["cem", "gradient", "random"])
+def test_the_fitted_planner_takes_what_it_was_given(kind):
+    player, obs = ExactPlayer(Pendulum(), "exact"), np.zeros((1, 3), np.float32)
+
+    def cost(planner):
+        return price(player, planner, obs, repeats=1).mflop
+
+    planner = fitted(kind, spaces.Box(-2, 2, (1,)), 5, cost, target=0.1)
+    assert planner.horizon == 5
+    assert cost(planner) == pytest.approx(0.1, rel=0.1)
+
+
+def test_the_gap_is_what_was_promised_less_what_was_paid():
+    player = ExactPlayer(CartPole(), "exact")
+    player.use(CEM(horizon=2))
+    costs = np.array([1.0, 2.0, 4.0])
+    cut = Episode(costs, np.array([2.0, 6.0, 0.0]), False, np.zeros(4))  # the last plan outlasts the time limit
+    assert gap(player, [cut]) == pytest.approx(((2 - 3) + (6 - 6)) / 2)
+    assert gap(player, [cut._replace(terminated=True)]) == pytest.approx(((2 - 3) + (6 - 6) + (0 - 4)) / 3)
+
+
+def test_a_trained_agents_plans_are_held_against_discounted_costs_and_what_lies_beyond_a_time_limit(small):
+    player = TrainedAgent(small("CartPole-v1", gamma=0.5), "agent", "CartPole-v1", {})
+    episode = Episode(np.array([-1.0, -1.0, -1.0]), np.zeros(3), True, np.zeros(4, np.float32))
+    np.testing.assert_allclose(player.realised(episode), [-1.75, -1.5, -1.0])
+    world = player.model.world_model
+    ahead = world.cost_to_go(world.encode(np.zeros((1, 4), np.float32))).mean().item()
+    np.testing.assert_allclose(player.realised(episode._replace(terminated=False))[-1], -1.0 + 0.5 * ahead, rtol=1e-5)
+
+
+def test_episodes_side_by_side_are_those_played_alone(small):
+    players = ExactPlayer(CartPole(), "exact"), TrainedAgent(small("CartPole-v1"), "agent", "CartPole-v1", {})
+    for player in players:
+        player.use(make_planner(PlannerConfig(kind="cem", num_samples=8), spaces.Discrete(2)))
+        together = play(player, lambda: gym.make("CartPole-v1"), 3, seed=5)
+        [alone] = play(player, lambda: gym.make("CartPole-v1"), 1, seed=6)
+        assert together[1].costs.tolist() == alone.costs.tolist()
+        np.testing.assert_allclose(together[1].predicted, alone.predicted, atol=1e-4)
+
+
+def test_it_goes_on_where_it_was_stopped_and_draws(tmp_path):
+    path = tmp_path / "results.json"
+    reports = []
+
+    def stop(what):
+        reports.append(what)
+        if len(reports) == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        laboratory(path).run(stop)
+    assert len(json.loads(path.read_text())["rows"]) == 3
+    before = json.loads(path.read_text())["rows"]
+    result = laboratory(path).run(reports.append)
+    assert result["rows"][:3] == before
+    assert len(set(reports)) == len(reports) - 1 == len(result["rows"])  # the one that was stopped twice
+    assert result["best"] == [500.0, 500.0]
+    titles = dict(compared(result))
+    assert len(titles) == 2
+    assert all([row["planner"] for row in rows][-1] == "no search" for rows in titles.values())
+    assert all(len(row["returns"]) == 2 for row in result["rows"])
+    plot_compute(result, tmp_path / "compute.png")
+    assert (tmp_path / "compute.png").stat().st_size > 10_000
+
+
+def test_measurements_of_something_else_are_not_mixed_in(tmp_path):
+    path = tmp_path / "results.json"
+    laboratory(path, Design(("cem",), 1, (), (4,), (), (), episodes=1)).run()
+    with pytest.raises(ValueError, match="something else"):
+        laboratory(path)
+
+
+def test_with_a_model_that_makes_no_mistake_nothing_promised_is_missed():
+    player = ExactPlayer(CartPole(), "exact")
+    player.use(ExhaustivePlanner((2,), horizon=4))
+    assert gap(player, play(player, lambda: gym.make("CartPole-v1"), 1, seed=0)) >= 0.0
