@@ -16,3 +16,11 @@ _PROBES = (
 for _name in _PROBES:
     if f"JEPA/{_name}-v0" not in registry:
         register(id=f"JEPA/{_name}-v0", entry_point=f"jepa_agent.envs.probes:{_name}")
+
+for _name, _make, _steps in (
+    ("PendulumAngle", "pendulum_angle", 200),
+    ("PendulumSpin", "pendulum_spin", 200),
+    ("CartPosition", "cart_position", 500),
+):
+    if f"JEPA/{_name}-v0" not in registry:
+        register(id=f"JEPA/{_name}-v0", entry_point=f"jepa_agent.envs.goals:{_make}", max_episode_steps=_steps)

@@ -22,13 +22,13 @@ from jepa_agent.losses.actor import distillation_loss, value_gradient_loss
 from jepa_agent.losses.energy import energy_loss
 from jepa_agent.losses.prediction import cost_loss, prediction_loss, termination_loss
 from jepa_agent.losses.value import n_step_return, value_loss
-from jepa_agent.mode_switch import ModeSwitch, make_mode_switch
+from jepa_agent.mode_switch import ModeSwitch
 from jepa_agent.networks import random_latents
 from jepa_agent.planning import Planner
 from jepa_agent.policy import CnnPolicy, JEPAPolicy, MlpPolicy, MultiInputPolicy
 from jepa_agent.replay_buffer import SequenceReplayBuffer, buffer_for
-from jepa_agent.resuming import ResumableAlgorithm
 from jepa_agent.spaces import check_spaces
+from jepa_agent.steering import SteerableAlgorithm
 from jepa_agent.tensor_ops import masked_mean, pessimistic, polyak_update, spread
 from jepa_agent.types import Decision, SequenceBatch
 
@@ -36,7 +36,7 @@ _DEFAULT = AgentConfig()
 _PATIENCE = 4
 
 
-class JEPA(ResumableAlgorithm):
+class JEPA(SteerableAlgorithm):
     """A joint embedding predictive agent with Stable-Baselines3's face.
 
     ``JEPA("MlpPolicy", "CartPole-v1").learn(5_000)``. The settings are documented in `AgentConfig`; sizes of the networks
@@ -138,7 +138,7 @@ class JEPA(ResumableAlgorithm):
     def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
         """As SB3's, but spaces that cannot work are refused before any wrapper trips over them."""
         check_spaces(env.observation_space, env.action_space)
-        return ResumableAlgorithm._wrap_env(env, verbose, monitor_wrapper)
+        return SteerableAlgorithm._wrap_env(env, verbose, monitor_wrapper)
 
     def _check_settings(self) -> None:
         """`ValueError` that names a setting out of range, or a part of the wrong kind."""
@@ -190,17 +190,6 @@ class JEPA(ResumableAlgorithm):
         if seed is not None and hasattr(self, "policy"):  # not when a model is set up: its policy comes later
             self.policy.generator.manual_seed(seed)
             self._random_actions = RandomActions(self.action_space, self.n_envs)
-
-    def set_mode(self, mode: str | ModeSwitch) -> None:
-        """Choose who acts from now on, by one of `make_mode_switch`'s names or a `ModeSwitch`. Nothing is retrained."""
-        self.policy.mode_switch = make_mode_switch(mode)
-        self.mode = mode
-
-    def set_planner(self, planner: PlannerConfig | Planner | None) -> None:
-        """Choose how Mode-2 searches from now on: a `PlannerConfig`, a `Planner`, or ``None`` for the default. Nothing is
-        retrained; a state of `predict` from before may not fit, so episodes are to be begun anew."""
-        self.policy.set_planner(planner)
-        self.planner, self._state = planner, None
 
     # ------------------------------------------------------------------ learning, one page
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from copy import deepcopy
 from functools import partial
 from typing import Any
@@ -79,6 +80,7 @@ class JEPAPolicy(BasePolicy):
         self.energy_weight = energy_weight
         self.set_planner(planner)
         self.mode_switch = make_mode_switch(mode)
+        self.objective: Callable[[Tensor, Tensor], Tensor] | None = None  # in place of the learned `WorldModel.member_costs`
         # Draws of acting and planning come from here, so that an evaluation in mid-training disturbs nothing.
         self.generator = torch.Generator().manual_seed(int(torch.randint(2**31, (1,))))
         self.extractor_class, self.extractor_kwargs = features_extractor_class, features_extractor_kwargs
@@ -261,12 +263,13 @@ class JEPAPolicy(BasePolicy):
         difference: what all members misjudge alike cancels, and what they quarrel about does not look like a gain.
         """
         model = self.world_model
+        objective = self.objective or model.member_costs
         own = model.actor_sequence(z, self.planner.horizon)
         rounding = 1e-6 * float(model.value_scale)
 
         def relative(actions: Tensor) -> Tensor:
             # The actor's own sequence goes along as one more candidate: one row more costs less than one call more.
-            costs = model.member_costs(z, torch.cat([own.unsqueeze(1), actions], dim=1))
+            costs = objective(z, torch.cat([own.unsqueeze(1), actions], dim=1))
             return costs[..., 1:] - costs[..., :1]
 
         def cost_fn(actions: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from jepa_agent.networks.encoders import Encoder, VectorObservation, on_sphere, 
 from jepa_agent.networks.features import ExtractorFeatures, FeatureEncoder, PartFeatures, is_image
 from jepa_agent.networks.gain import GainModel
 from jepa_agent.networks.predictor import Predictor
+from jepa_agent.networks.readout import Readout
 
 __all__ = [
     "Actor",
@@ -25,6 +26,7 @@ __all__ = [
     "PartFeatures",
     "PerActionCostToGo",
     "Predictor",
+    "Readout",
     "RunningNorm",
     "VectorObservation",
     "is_image",

@@ -1,0 +1,89 @@
+"""Other tasks in known environments: what is rewarded is a function of the observation.
+
+The rewards below use arithmetic alone, so that they take numpy arrays and torch tensors ``(..., D)`` alike: an environment
+is re-rewarded by the same object that tells a planner its goal.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.envs.classic_control import CartPoleEnv, PendulumEnv
+
+
+class RewardedBy(gym.Wrapper[Any, Any, Any, Any]):
+    """The environment with ``reward(observation)``, of the observation that a step leads to, in place of its own reward."""
+
+    def __init__(self, env: gym.Env, reward: Callable[[np.ndarray], Any]):
+        super().__init__(env)
+        self.reward = reward
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        obs, _, terminated, truncated, info = self.env.step(action)
+        return obs, float(self.reward(obs)), terminated, truncated, info
+
+
+@dataclass(frozen=True)
+class PendulumAngle:
+    """1 at ``angle`` (radians from upright, anticlockwise), a half ``width`` off, for Pendulum-v1.
+
+    Its motor balances gravity up to 0.41 rad from upright or from hanging: ``sin(angle) = 2 / 5``.
+    """
+
+    angle: float = 0.3
+    width: float = 0.1
+
+    def __call__(self, obs: Any) -> Any:
+        # The distance of two points rather than of two angles: never negative, even for a point read off the circle.
+        chord = (obs[..., 0] - math.cos(self.angle)) ** 2 + (obs[..., 1] - math.sin(self.angle)) ** 2
+        return _closeness(chord, self.width)
+
+
+@dataclass(frozen=True)
+class PendulumSpin:
+    """1 at ``speed`` (radians per second, anticlockwise), a half ``width`` off, for Pendulum-v1.
+
+    Gravity outdoes its motor: no speed is held all the way round, 6 to within about 1.
+    """
+
+    speed: float = 6.0
+    width: float = 1.0
+
+    def __call__(self, obs: Any) -> Any:
+        return _closeness((obs[..., 2] - self.speed) ** 2, self.width)
+
+
+@dataclass(frozen=True)
+class CartPosition:
+    """1 with the cart at ``position`` (metres right of the middle, the edge lies at 2.4), a half ``width`` off, for
+    CartPole-v1."""
+
+    position: float = 1.0
+    width: float = 0.2
+
+    def __call__(self, obs: Any) -> Any:
+        return _closeness((obs[..., 0] - self.position) ** 2, self.width)
+
+
+def _closeness(square: Any, width: float) -> Any:
+    return 1.0 / (1.0 + square / width**2)
+
+
+def pendulum_angle(angle: float = 0.3, width: float = 0.1, render_mode: str | None = None) -> gym.Env:
+    """Pendulum-v1 rewarded for an angle: ``JEPA/PendulumAngle-v0``."""
+    return RewardedBy(PendulumEnv(render_mode), PendulumAngle(angle, width))
+
+
+def pendulum_spin(speed: float = 6.0, width: float = 1.0, render_mode: str | None = None) -> gym.Env:
+    """Pendulum-v1 rewarded for a rate of rotation: ``JEPA/PendulumSpin-v0``."""
+    return RewardedBy(PendulumEnv(render_mode), PendulumSpin(speed, width))
+
+
+def cart_position(position: float = 1.0, width: float = 0.2, render_mode: str | None = None) -> gym.Env:
+    """CartPole-v1 rewarded for the cart's position: ``JEPA/CartPosition-v0``."""
+    return RewardedBy(CartPoleEnv(render_mode=render_mode), CartPosition(position, width))

@@ -1,0 +1,136 @@
+"""What may be changed of a trained agent at any time: who acts, and what for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from jepa_agent.config import PlannerConfig
+from jepa_agent.costs import Cost, Experience, as_cost, make_objective
+from jepa_agent.mode_switch import ModeSwitch, PlannerMode, make_mode_switch
+from jepa_agent.networks import random_latents
+from jepa_agent.planning import Planner
+from jepa_agent.policy import JEPAPolicy
+from jepa_agent.replay_buffer import SequenceReplayBuffer
+from jepa_agent.resuming import ResumableAlgorithm
+from jepa_agent.spaces import num_choices
+from jepa_agent.working_memory import PackedMemory
+
+# Beyond the learned cost-to-go a plan must see the consequences itself; the model is to be trusted for about so long.
+FAR_SIGHTED = PlannerConfig(kind="icem", horizon=15, num_samples=64, num_elites=8, init_std=1.0, noise_beta=2.0)
+FAR_SIGHTED_CHOICES = PlannerConfig(kind="cem", horizon=15, num_samples=128, num_elites=16)
+_LOOKED_AT = 5_000
+
+
+class _Course(NamedTuple):
+    """What Mode-2 minimises and how, and when it acts."""
+
+    cost: Cost | None
+    objective: Callable[[Tensor, Tensor], Tensor] | None
+    planner: PlannerConfig | Planner | None
+    mode_switch: ModeSwitch
+
+
+class SteerableAlgorithm(ResumableAlgorithm):
+    """Modes and costs, chosen at run time. Nothing of this is learning."""
+
+    policy: JEPAPolicy
+    planner: PlannerConfig | Planner | None
+    mode: str | ModeSwitch
+    replay_buffer: SequenceReplayBuffer
+    cost: Cost | None = None
+    _state: PackedMemory | None
+
+    def set_mode(self, mode: str | ModeSwitch) -> None:
+        """Choose who acts from now on, by one of `make_mode_switch`'s names or a `ModeSwitch`. Nothing is retrained.
+
+        While a cost of your own is set, which the actor does not know, the planner acts: ``ValueError`` for any other mode.
+        """
+        switch = make_mode_switch(mode)
+        if self.cost is not None:
+            if isinstance(switch, PlannerMode):
+                return  # it acts already; what acts afterwards is another matter
+            raise ValueError(f"mode {mode!r} leans on the actor, which knows another cost than is set: set_cost(None) first")
+        self.policy.mode_switch = switch
+        self.mode = mode
+
+    def set_planner(self, planner: PlannerConfig | Planner | None) -> None:
+        """Choose how Mode-2 searches from now on: a `PlannerConfig`, a `Planner`, or ``None`` for the default. Nothing is
+        retrained; a state of `predict` from before may not fit, so episodes are to be begun anew."""
+        self.policy.set_planner(planner)
+        self.planner, self._state = planner, None
+
+    def set_cost(
+        self,
+        cost: Cost | Callable[[Tensor], Tensor] | None,
+        planner: PlannerConfig | Planner | None = None,
+        end_cost: float | None = None,
+    ) -> None:
+        """Plan for another cost from now on; None returns to the learned one. Nothing is retrained.
+
+        ``cost`` is one of `jepa_agent.costs`, or a function of the latents ``(..., D)`` that steps lead to, returning
+        ``(...)``. The planner acts at every step and minimises its discounted sum along the horizon, for the learned
+        cost-to-go and the actor, whose sequence is but a proposal, know another; so the horizon is longer than the usual
+        one, unless ``planner`` says otherwise. Each step that an episode has ended before costs ``end_cost``: by default the
+        worst met in the replay buffer, at least 0; give 0 where ending is the goal.
+
+        The cost is tried on latents from the replay buffer at once: ``ValueError`` if it raises, has another shape or is not
+        finite. Saving saves the agent without it; learning is refused while it is set.
+        """
+        if cost is None:
+            self._steer(self._learned_course())
+            return
+        chosen = as_cost(cost)
+        usual = FAR_SIGHTED_CHOICES if num_choices(self.action_space) else FAR_SIGHTED
+        objective = make_objective(chosen, self.policy.world_model, self._experience(), end_cost)
+        self._steer(_Course(chosen, objective, usual if planner is None else planner, PlannerMode()))
+
+    @contextmanager
+    def using_cost(
+        self,
+        cost: Cost | Callable[[Tensor], Tensor] | None,
+        planner: PlannerConfig | Planner | None = None,
+        end_cost: float | None = None,
+    ) -> Iterator[None]:
+        """`set_cost` for the length of a ``with`` block; afterwards the agent plans as before."""
+        policy = self.policy
+        before = _Course(self.cost, policy.objective, policy.planner, policy.mode_switch)
+        self.set_cost(cost, planner, end_cost)
+        try:
+            yield
+        finally:
+            self._steer(self._learned_course() if before.cost is None else before)
+
+    def _learned_course(self) -> _Course:
+        return _Course(None, None, self.planner, make_mode_switch(self.mode))
+
+    def _steer(self, course: _Course) -> None:
+        self.policy.set_planner(course.planner)  # first, for it may refuse
+        self.cost, self.policy.objective, self.policy.mode_switch = course.cost, course.objective, course.mode_switch
+        self._state = None
+
+    def _experience(self) -> Experience:
+        """Observations spread evenly over the replay buffer; without any, latents drawn from all there are."""
+        policy = self.policy
+
+        def encode(obs: Any) -> Tensor:
+            normalizer = self._vec_normalize_env
+            seen, _ = policy.obs_to_tensor(obs if normalizer is None else normalizer.normalize_obs(obs))
+            assert isinstance(seen, Tensor)
+            return policy.world_model.encode(seen)
+
+        obs = self.replay_buffer.spread_observations(_LOOKED_AT)
+        if len(obs) > 1:
+            return Experience(obs, encode(obs), encode)
+        generator = torch.Generator().manual_seed(0)
+        anywhere = random_latents(_LOOKED_AT, policy.sizes.latent_dim, generator, torch.device("cpu")).to(policy.device)
+        return Experience(obs[:0], anywhere, encode)
+
+    def _setup_learn(self, *args: Any, **kwargs: Any) -> Any:
+        if self.cost is not None:
+            raise ValueError("learning follows the environment's reward, but another cost is set: set_cost(None) first")
+        return super()._setup_learn(*args, **kwargs)
