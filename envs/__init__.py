@@ -12,7 +12,9 @@ _PROBES = (
     "BitsDiffer",
     "BrightOrDark",
     "PictureAndNumber",
+    "CueAtFirst",
 )
+
 for _name in _PROBES:
     if f"JEPA/{_name}-v0" not in registry:
         register(id=f"JEPA/{_name}-v0", entry_point=f"jepa_agent.envs.probes:{_name}")
@@ -24,3 +26,15 @@ for _name, _make, _steps in (
 ):
     if f"JEPA/{_name}-v0" not in registry:
         register(id=f"JEPA/{_name}-v0", entry_point=f"jepa_agent.envs.goals:{_make}", max_episode_steps=_steps)
+
+for _name, _made_by, _steps, _threshold in (
+    ("CartPoleNoVel-v1", "cartpole_without_velocities", 500, 450.0),
+    ("PendulumNoVel-v1", "pendulum_without_velocity", 200, -300.0),
+):
+    if f"JEPA/{_name}" not in registry:
+        register(
+            id=f"JEPA/{_name}",
+            entry_point=f"jepa_agent.envs.partial:{_made_by}",
+            max_episode_steps=_steps,
+            reward_threshold=_threshold,
+        )

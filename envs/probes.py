@@ -159,3 +159,23 @@ class PictureAndNumber(BrightOrDark):
 
     def reward(self, action: Any) -> float:
         return self.number * super().reward(action)
+
+
+class CueAtFirst(Probe):
+    """A cue of -1 or 1 is shown at the first of ``delay + 1`` steps, 0 after; the reward comes at the last and is the cue
+    times the action, 1 when the action follows what was shown ``delay`` steps ago."""
+
+    def __init__(self, continuous: bool = False, delay: int = 3):
+        super().__init__(continuous)
+        self.length = delay + 1
+        self.cue = 0.0
+
+    def first(self) -> float:
+        self.cue = float(self.np_random.choice([-1.0, 1.0]))
+        return self.cue
+
+    def then(self) -> float:
+        return 0.0
+
+    def reward(self, action: float) -> float:
+        return self.cue * action if self.steps == self.length - 1 else 0.0

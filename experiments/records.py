@@ -16,12 +16,17 @@ SPEC, RESULT, EVALUATIONS, LOG = "spec.json", "result.json", "evaluations.jsonl"
 _COLUMNS = ("step", "returns", "cpu_seconds", "ms_per_step")
 
 
+def is_agent(algorithm: str) -> bool:
+    """Whether it is JEPA or a variant of it, JEPA+name, which differs by the overrides a study gives it."""
+    return algorithm.partition("+")[0] == AGENT
+
+
 @dataclass(frozen=True)
 class RunSpec:
     """One training run; two equal specs ask for the same run. Dictionaries must hold nothing but JSON.
 
     Args:
-        algorithm: JEPA or the name of a baseline.
+        algorithm: JEPA, a variant of it as JEPA+name, or the name of a baseline.
         env: Gymnasium id.
         seed: Seed of training.
         n_timesteps: Environment steps, counted over all environments.
@@ -48,7 +53,7 @@ class RunSpec:
         for name in ("n_timesteps", "eval_freq", "n_eval_episodes"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)!r}")
-        modes = tuple(self.modes) if self.algorithm == AGENT else ("policy",)
+        modes = tuple(self.modes) if is_agent(self.algorithm) else ("policy",)
         if not modes:
             raise ValueError("modes must name at least one mode")
         object.__setattr__(self, "modes", modes)

@@ -20,13 +20,13 @@ from jepa_agent.experiments.baselines import make_baseline, with_classes
 from jepa_agent.experiments.evaluation import Evaluator
 from jepa_agent.experiments.machine import cpu_model, versions
 from jepa_agent.experiments.records import (
-    AGENT,
     EVALUATIONS,
     LOG,
     RESULT,
     SPEC,
     Curve,
     RunSpec,
+    is_agent,
     read_curves,
     read_spec,
     spec_as_dict,
@@ -197,7 +197,7 @@ def unfinished(
 
 
 def _build(spec: RunSpec) -> BaseAlgorithm:
-    if spec.algorithm != AGENT:
+    if not is_agent(spec.algorithm):
         return make_baseline(spec.algorithm, spec.env, spec.seed, spec.env_kwargs, spec.overrides)
     from jepa_agent.algorithm import JEPA
 

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
-from jepa_agent.experiments.records import AGENT, RunSpec
+from jepa_agent.experiments.records import AGENT, RunSpec, is_agent
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Task:
         threshold: Mean return of an evaluation that counts as solved.
         n_timesteps: Environment steps of JEPA's runs.
         random: Mean return of a random policy; normalised scores are 0 there and 1 at the threshold.
-        baselines: What JEPA is compared with.
+        baselines: What JEPA is compared with; JEPA+name is JEPA with the overrides of that name.
         baseline_timesteps: Environment steps of a baseline's runs; as many as JEPA's by default.
         seeds: Runs of each algorithm, seeds 0, 1, ...
         eval_freq: Environment steps between evaluations of JEPA.
@@ -69,6 +69,9 @@ class Study:
         object.__setattr__(self, "modes", tuple(self.modes))
         used = {AGENT, *(name for task in self.tasks.values() for name in task.baselines)}
         idle = sorted(set(self.overrides) - used)
+        unsaid = sorted(name for name in used - set(self.overrides) if name != AGENT and is_agent(name))
+        if unsaid:
+            raise ValueError(f"{', '.join(unsaid)}: say under overrides in what it differs from {AGENT}")
         if idle:
             raise ValueError(f"overrides for {', '.join(idle)}, which no task uses")
 
@@ -86,7 +89,7 @@ class Study:
         return {env: task.threshold for env, task in self.tasks.items()}
 
     def _spec(self, env: str, task: Task, algorithm: str, seed: int) -> RunSpec:
-        own = algorithm == AGENT
+        own = is_agent(algorithm)
         return RunSpec(
             algorithm=algorithm,
             env=env,

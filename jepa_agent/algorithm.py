@@ -23,7 +23,7 @@ from jepa_agent.losses.energy import energy_loss
 from jepa_agent.losses.prediction import cost_loss, prediction_loss, termination_loss
 from jepa_agent.losses.value import n_step_return, value_loss
 from jepa_agent.mode_switch import ModeSwitch
-from jepa_agent.networks import random_latents
+from jepa_agent.networks import MemoryNetwork, random_latents
 from jepa_agent.planning import Planner
 from jepa_agent.policy import CnnPolicy, JEPAPolicy, MlpPolicy, MultiInputPolicy
 from jepa_agent.replay_buffer import SequenceReplayBuffer, buffer_for
@@ -41,7 +41,8 @@ class JEPA(SteerableAlgorithm):
 
     ``JEPA("MlpPolicy", "CartPole-v1").learn(5_000)``. The settings are documented in `AgentConfig`; sizes of the networks
     go into ``policy_kwargs`` (`ModelConfig`). ``planner`` is a `PlannerConfig` or a planner of your own; ``mode`` one of
-    `make_mode_switch`'s names or a `ModeSwitch`, and can be changed at any time by `set_mode`.
+    `make_mode_switch`'s names or a `ModeSwitch`, and can be changed at any time by `set_mode`; ``memory`` one of
+    ``none, gru, attention`` or a `MemoryNetwork`, which is copied.
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
@@ -70,6 +71,7 @@ class JEPA(SteerableAlgorithm):
         optimize_memory_usage: bool = False,
         n_steps: int = _DEFAULT.n_steps,
         train_horizon: int = _DEFAULT.train_horizon,
+        memory: str | MemoryNetwork = _DEFAULT.memory,
         mode: str | ModeSwitch = "auto",
         planner: PlannerConfig | Planner | None = None,
         exploration_std: float = _DEFAULT.exploration_std,
@@ -116,6 +118,7 @@ class JEPA(SteerableAlgorithm):
             sde_support=False,
         )
         self.train_horizon = train_horizon
+        self.memory = memory
         self.mode = mode
         self.planner = planner
         self.exploration_std = exploration_std
@@ -154,7 +157,7 @@ class JEPA(SteerableAlgorithm):
 
     def _setup_model(self) -> None:
         chosen = self.policy_kwargs
-        own = {"gamma", "exploration_std", "plan_pessimism", "energy_weight", "planner", "mode"}
+        own = {"gamma", "exploration_std", "plan_pessimism", "energy_weight", "memory", "planner", "mode"}
         if own & chosen.keys():
             raise ValueError(f"{', '.join(sorted(own & chosen.keys()))}: give to JEPA itself, not in policy_kwargs")
         self.policy_kwargs = {
@@ -163,6 +166,7 @@ class JEPA(SteerableAlgorithm):
             "exploration_std": self.exploration_std,
             "plan_pessimism": self.plan_pessimism,
             "energy_weight": self.energy_coef,
+            "memory": self.memory,
             "planner": self.planner,
             "mode": self.mode,
         }
@@ -202,7 +206,8 @@ class JEPA(SteerableAlgorithm):
         for _ in range(gradient_steps):
             poll()
             length = self.train_horizon + self.n_steps  # enough for n real steps from any imagined one on
-            batch = self.replay_buffer.sample_sequences(batch_size, length, env=self._vec_normalize_env)
+            past = self.world_model.past_size
+            batch = self.replay_buffer.sample_sequences(batch_size, length, env=self._vec_normalize_env, past=past)
             optimizer.zero_grad()
 
             # Three gradients, none reaching into another's networks, and one step along all of them.
@@ -229,8 +234,8 @@ class JEPA(SteerableAlgorithm):
         model, heads, horizon = self.world_model, self.world_model.cost_module, self.train_horizon
         action, mask = batch.action[:, :horizon], batch.mask[:, :horizon]
         with torch.no_grad():
-            z_target = self.world_model_target.encode(batch.obs[:, 1 : horizon + 1])
-        z_hat = model.imagine(model.encode(batch.obs[:, 0]), action)
+            z_target = self.world_model_target.observe(batch, 1, horizon)
+        z_hat = model.imagine(model.observe(batch, 0, 1)[:, 0], action)
         cost, logit = heads.step(z_hat[:, :-1], action)
         terms = {
             "prediction": masked_mean(prediction_loss(z_hat[:, 1:], z_target), mask),
@@ -265,9 +270,9 @@ class JEPA(SteerableAlgorithm):
     @torch.no_grad()
     def _value_target(self, batch: SequenceBatch, at: tuple[Tensor, Tensor]) -> Tensor:
         """Cost-to-go ``(B,)`` from each window's step on, in the units of -reward."""
-        model, (row, start) = self.world_model_target, at
+        model, (_, start) = self.world_model_target, at
         known = n_step_return(batch.cost, batch.terminated, batch.mask, self.gamma, start, self.n_steps)
-        z_next = model.encode(batch.obs[row, known.last + 1])
+        z_next = model.observe(batch, known.last + 1, 1)[:, 0]
         action = model.actor.relaxed(model.actor.net(z_next), self.target_noise)
         ahead = model.cost_module.cost_to_go.dealt(z_next, action, judges=2) * model.value_scale
         return known.cost + known.discount * pessimistic(ahead, self.pessimism)

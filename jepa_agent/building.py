@@ -19,11 +19,13 @@ from jepa_agent.networks import (
     FactoredActor,
     FeatureEncoder,
     JointCostToGo,
+    MemoryNetwork,
     PartFeatures,
     PerActionCostToGo,
     Predictor,
     VectorObservation,
     is_image,
+    make_memory,
 )
 from jepa_agent.spaces import action_code, num_choices
 from jepa_agent.world_model import WorldModel
@@ -37,6 +39,7 @@ def build_world_model(
     energy_weight: float = 0.0,
     activation_fn: type[nn.Module] = nn.ReLU,
     features: PartFeatures | ExtractorFeatures | None = None,
+    memory: str | MemoryNetwork = "none",
 ) -> WorldModel:
     """A world model with fresh networks; without ``features``, observations are vectors."""
     body: dict[str, Any] = {"net_arch": sizes.net_arch, "activation_fn": activation_fn}
@@ -67,6 +70,7 @@ def build_world_model(
         _actor(latent_dim, choices or action_dim, **head),
         gamma=gamma,
         energy_weight=energy_weight,
+        memory=make_memory(memory, latent_dim, action_dim, sizes.memory_size),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
+MemoryKind = Literal["none", "gru", "attention"]
 PlannerKind = Literal["auto", "mppi", "cem", "icem", "gradient", "hybrid", "random", "exhaustive"]
 
 
@@ -126,6 +127,8 @@ class AgentConfig:
         gradient_steps: Updates per round; -1 means as many as steps were collected.
         n_steps: Real steps summed before the cost-to-go bootstraps.
         train_horizon: Imagined steps the world model is trained on.
+        memory: Network that folds the last memory_size steps into what is seen, for environments that show a part of their
+            state only.
         exploration_std: Spread of the noise on collected actions in [-1, 1]; for choices, the chance that each is random.
         target_noise: Spread of the noise that smooths the cost-to-go of Box actions.
         pessimism: Ensemble standard deviations added to the targets of the cost-to-go.
@@ -148,6 +151,7 @@ class AgentConfig:
     gradient_steps: int = 1
     n_steps: int = 3
     train_horizon: int = 3
+    memory: MemoryKind = "none"
     exploration_std: float = 0.2
     target_noise: float = 0.2
     pessimism: float = 0.5

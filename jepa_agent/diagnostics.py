@@ -17,7 +17,7 @@ def latent_health(model: WorldModel, batch: SequenceBatch) -> dict[str, float]:
     """Is the latent space alive? ``std`` over observations (1 is the most there can be, 0 is collapse), effective
     ``rank`` in [1, D], and the prediction error after one step and at the end of the window, as a share of the
     latents' variance (1 is no better than predicting the mean latent)."""
-    latents = model.encode(batch.obs[:, :])
+    latents = model.observe(batch, 0, batch.mask.shape[1] + 1)
     first = latents[:, 0]
     z_hat = model.imagine(first, batch.action)
     error = prediction_loss(z_hat[:, 1:], latents[:, 1:])

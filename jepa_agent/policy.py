@@ -20,7 +20,7 @@ from jepa_agent.building import build_features, build_world_model
 from jepa_agent.config import AgentConfig, ModelConfig, PlannerConfig
 from jepa_agent.interruption import poll
 from jepa_agent.mode_switch import NUM_FEATURES, ModeSwitch, Situation, make_mode_switch
-from jepa_agent.networks import GainModel
+from jepa_agent.networks import GainModel, MemoryNetwork
 from jepa_agent.planning import Planner, make_planner
 from jepa_agent.spaces import BoxCode, action_code, check_spaces
 from jepa_agent.tensor_ops import copy_buffers, pessimistic, row_count
@@ -58,6 +58,7 @@ class JEPAPolicy(BasePolicy):
         exploration_std: float = _AGENT.exploration_std,
         plan_pessimism: float = _AGENT.plan_pessimism,
         energy_weight: float = 0.0,
+        memory: str | MemoryNetwork = _AGENT.memory,
         planner: Planner | PlannerConfig | None = None,
         mode: str | ModeSwitch = "auto",
     ):
@@ -77,7 +78,7 @@ class JEPAPolicy(BasePolicy):
         self.sizes = ModelConfig(latent_dim, net_arch, head_arch, ensemble_size, memory_size)  # type: ignore[arg-type]
         self.activation_fn = activation_fn
         self.gamma, self.exploration_std, self.plan_pessimism = gamma, exploration_std, plan_pessimism
-        self.energy_weight = energy_weight
+        self.energy_weight, self.memory = energy_weight, memory
         self.set_planner(planner)
         self.mode_switch = make_mode_switch(mode)
         self.objective: Callable[[Tensor, Tensor], Tensor] | None = None  # in place of the learned `WorldModel.member_costs`
@@ -92,6 +93,7 @@ class JEPAPolicy(BasePolicy):
             energy_weight,
             activation_fn,
             build_features(observation_space, features_extractor_class, features_extractor_kwargs, normalize_images),
+            memory,
         )
         self.gain_model = GainModel(NUM_FEATURES)
         self.world_model_target = deepcopy(self.world_model).requires_grad_(False).eval()
@@ -117,8 +119,8 @@ class JEPAPolicy(BasePolicy):
     ) -> tuple[np.ndarray, PackedMemory]:
         """Actions for observations ``(*obs_shape)`` or ``(n_envs, *obs_shape)``, and the state to hand to the next call.
 
-        ``state=None`` starts afresh; ``episode_start[i]`` forgets row i; Mode-1 alone neither reads a state nor leaves more
-        than an empty one. Deterministic calls draw from a generator seeded
+        ``state=None`` starts afresh; ``episode_start[i]`` forgets row i; without a memory network, Mode-1 alone neither
+        reads a state nor leaves more than an empty one. Deterministic calls draw from a generator seeded
         anew, so that equal input gives equal output and nothing else changes.
         """
         if isinstance(observation, tuple):
@@ -133,7 +135,7 @@ class JEPAPolicy(BasePolicy):
         starts = None if episode_start is None else np.atleast_1d(episode_start)
         if starts is not None and starts.shape != (count,):
             raise ValueError(f"episode_start has shape {starts.shape} for {count} observation(s)")
-        if deterministic and not self.mode_switch.watchful:
+        if deterministic and not self.mode_switch.watchful and self.world_model.memory is None:
             # Mode-1 alone depends on nothing but what it sees, so it leaves an empty memory behind.
             memory = self.recall(None, count)
             with torch.no_grad():
@@ -171,7 +173,8 @@ class JEPAPolicy(BasePolicy):
         """
         with torch.inference_mode(False), torch.no_grad():
             model, watchful = self.world_model, self.mode_switch.watchful
-            z = model.encode(obs)
+            seen = model.encode(obs)
+            z = seen if model.memory is None else model.recollect(seen, memory.past())
             surprise = torch.zeros_like(z[:, 0])
             if watchful:
                 surprise = memory.surprise(z, model.predict(memory.latents[:, 0], memory.actions[:, 0]))
@@ -201,6 +204,8 @@ class JEPAPolicy(BasePolicy):
             if noise is not None:
                 decision = decision._replace(action=(decision.action + noise).clamp(-1.0, 1.0))
             cost = model.cost(z, decision.action).cost if watchful else torch.zeros_like(surprise)
+            if model.memory is not None:
+                memory = memory.note(model.note(seen, decision.action))
             return decision, memory.remember(z, decision.action, cost, surprise, found, ahead)
 
     def _judge(self, z: Tensor, own: Tensor, remembered: Tensor) -> Tensor:
@@ -283,8 +288,9 @@ class JEPAPolicy(BasePolicy):
 
     def recall(self, state: PackedMemory | None, n_envs: int) -> WorkingMemory:
         """Working memory from a packed state; empty for ``None``. ``ValueError`` if the state is of another form."""
-        sizes = self.sizes
-        empty = WorkingMemory.empty(n_envs, sizes.memory_size, sizes.latent_dim, self.action_dim, self.planner.horizon)
+        latent_dim, action_dim, past_size = self.sizes.latent_dim, self.action_dim, self.world_model.past_size
+        notes = (past_size, latent_dim + action_dim + 1 if past_size else 0)
+        empty = WorkingMemory.empty(n_envs, self.sizes.memory_size, latent_dim, action_dim, self.planner.horizon, notes)
         return (empty if state is None else WorkingMemory.unpack(state, empty)).to(self.world_model.device)
 
     def observe_scales(self, obs: np.ndarray | dict[str, np.ndarray], reward: np.ndarray) -> None:
@@ -331,6 +337,7 @@ class JEPAPolicy(BasePolicy):
             exploration_std=self.exploration_std,
             plan_pessimism=self.plan_pessimism,
             energy_weight=self.energy_weight,
+            memory=self.memory,
             planner=self.planner,
             mode=self.mode_switch,
         )

@@ -15,7 +15,7 @@ from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 from torch import Tensor
 
 from jepa_agent.spaces import ChoiceCode, action_code, stored_actions
-from jepa_agent.types import Observations, SequenceBatch
+from jepa_agent.types import Observations, PastSteps, SequenceBatch
 
 _FEW = 1000  # numbers of an observation up to which it is no use to look twice
 
@@ -70,14 +70,17 @@ class SequenceReplayBuffer(ReplayBuffer):
             self.timeouts[newest] = np.where(self.dones[newest] > 0, self.timeouts[newest], 1.0)
             self.dones[newest] = 1.0
 
-    def sample_sequences(self, batch_size: int, length: int, env: VecNormalize | None = None) -> SequenceBatch:
-        """``batch_size`` windows of ``length`` steps, their starts drawn from everything stored, the more often the newer:
-        the density grows linearly with time, so that the newest are met twice as often as on average (compare Wang & Ross,
-        1906.04009). Uniform draws spend an agent that has got better on what it did when it was worse."""
+    def sample_sequences(
+        self, batch_size: int, length: int, env: VecNormalize | None = None, past: int = 0
+    ) -> SequenceBatch:
+        """``batch_size`` windows of ``length`` steps, each with the ``past`` steps before it. Their starts are drawn from
+        everything stored, the more often the newer: the density grows linearly with time, so that the newest are met twice
+        as often as on average (compare Wang & Ross, 1906.04009). Uniform draws spend an agent that has got better on what
+        it did when it was worse."""
         # numpy's global generator, as in all of SB3's buffers: `seed` of the algorithm governs it.
         rows = (self.size() * np.sqrt(np.random.random_sample(batch_size))).astype(np.int64)  # noqa: NPY002
         envs = np.random.randint(0, self.n_envs, size=batch_size)  # noqa: NPY002
-        return self.window(rows, envs, length, env)
+        return self.window(rows, envs, length, env, past)
 
     def spread_observations(self, count: int) -> np.ndarray:
         """At most ``count`` stored observations ``(M, *obs_shape)``, evenly spread over time and never normalised."""
@@ -86,7 +89,9 @@ class SequenceReplayBuffer(ReplayBuffer):
         obs = self.observations[chosen // self.n_envs, chosen % self.n_envs]
         return obs.reshape(len(obs), *(self.observation_space.shape or ()))
 
-    def window(self, age: np.ndarray, envs: np.ndarray, length: int, env: VecNormalize | None = None) -> SequenceBatch:
+    def window(
+        self, age: np.ndarray, envs: np.ndarray, length: int, env: VecNormalize | None = None, past: int = 0
+    ) -> SequenceBatch:
         """Windows ``(B, length)`` that start at the given ages (0: the oldest transition) in the given environments."""
         offsets = age[:, None] + np.arange(length)  # (B, T), counted from the oldest transition
         steps = (offsets + (self.pos if self.full else 0)) % self.buffer_size
@@ -103,6 +108,19 @@ class SequenceReplayBuffer(ReplayBuffer):
             mask=self._tensor(mask.astype(np.float32)),
             plan_mean=self._tensor(self.plan_mean[steps[:, 0], envs]),
             plan_std=self._tensor(self.plan_std[steps[:, 0], envs]),
+            past=self._before(age, envs, past, env) if past else None,
+        )
+
+    def _before(self, age: np.ndarray, envs: np.ndarray, count: int, env: VecNormalize | None) -> PastSteps:
+        """The ``count`` steps before windows that start at the given ages."""
+        offsets = age[:, None] + np.arange(-count, 0)
+        steps = (offsets + (self.pos if self.full else 0)) % self.buffer_size
+        column = envs[:, None]
+        ended_since = np.cumsum(self.dones[steps, column][:, ::-1], axis=1)[:, ::-1]
+        return PastSteps(
+            obs=self.read(self.observations, steps, np.broadcast_to(column, steps.shape), env),
+            action=self._action_vectors(self.actions[steps, column]),
+            mask=self._tensor(((offsets >= 0) & (ended_since == 0)).astype(np.float32)),
         )
 
     def _observations(self, steps: np.ndarray, envs: np.ndarray, env: VecNormalize | None) -> Any:
@@ -121,7 +139,8 @@ class SequenceReplayBuffer(ReplayBuffer):
 
     def read(self, stored: Any, steps: np.ndarray, envs: np.ndarray, env: VecNormalize | None) -> Observations:
         """Observations out of `observations` or `next_observations`, at places of any shape."""
-        return self._tensor(np.asarray(self._normalize_obs(stored[steps, envs], env)))
+        obs = np.asarray(self._normalize_obs(stored[steps, envs], env))
+        return self._tensor(obs.reshape(*steps.shape, *(self.observation_space.shape or ())))
 
     def _action_vectors(self, actions: np.ndarray) -> Tensor:
         if isinstance(self._code, ChoiceCode):

@@ -68,6 +68,14 @@ def from_blocks(blocks: Tensor, num_choices: tuple[int, ...]) -> Tensor:
     return torch.cat([blocks[..., i, :n] for i, n in enumerate(num_choices)], dim=-1)
 
 
+def span(values: Tensor, first: int | Tensor, count: int) -> Tensor:
+    """``count`` consecutive steps of ``(B, T, ...)``, from step ``first`` on: the same, or every row's own ``(B,)``."""
+    if isinstance(first, int):
+        return values[:, first : first + count]
+    row = torch.arange(len(values), device=values.device).unsqueeze(1)
+    return values[row, first.unsqueeze(1) + torch.arange(count, device=values.device)]
+
+
 def pessimistic(cost: Tensor, pessimism: float, rounding: float = 0.0) -> Tensor:
     """Ensemble costs ``(E, ...)`` to ``(...)``: the mean plus ``pessimism`` standard deviations; a higher cost is worse.
 

@@ -18,6 +18,21 @@ CostFn = Callable[[Tensor], Tensor]
 """What a planner sees: action sequences ``(B, N, H, A)`` in, costs ``(B, N)`` out; lower is better."""
 
 
+class PastSteps(NamedTuple):
+    """The P steps before a window, the last being the one just before it."""
+
+    obs: Observations  # (B, P, *obs_shape), by name for a Dict space
+    action: Tensor  # (B, P, A)
+    mask: Tensor  # (B, P) 0 where a step belongs to an earlier episode or is no longer stored
+
+
+class Past(NamedTuple):
+    """What working memory holds for the memory network: its notes of the last K steps, the newest first."""
+
+    notes: Tensor  # (..., K, D + A + 1) latent of the observation alone, action, cost as the cost module sees it
+    mask: Tensor  # (..., K) 0 before the episode's first step
+
+
 class SequenceBatch(NamedTuple):
     """Windows of experience; ``mask`` is 0 for every step after an episode's end or past the newest transition."""
 
@@ -30,6 +45,7 @@ class SequenceBatch(NamedTuple):
     mask: Tensor  # (B, T)
     plan_mean: Tensor  # (B, A) what Mode-2 found at the first step
     plan_std: Tensor  # (B, A) its spread; negative where Mode-2 did not act
+    past: PastSteps | None = None  # what came before, if asked for
 
 
 class StepCost(NamedTuple):

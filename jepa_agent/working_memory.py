@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from jepa_agent.types import Past
+
 PackedMemory = tuple[np.ndarray, ...]
 _FORGETTING = 0.5  # share of the newest gain in the recent one
 
@@ -23,16 +25,20 @@ class WorkingMemory(NamedTuple):
     plan: Tensor  # (B, H, A) last plan, its first action still to be dropped
     ahead: Tensor  # (B,) how many more of the plan's actions are to be executed before the next search
     effort: Tensor  # (B, 5) what was spent on searches in this episode, what they brought, and how the switch is set
+    notes: Tensor  # (B, M, F) what the memory network is told of each step; (B, 0, 0) without one
     steps: Tensor  # (B,) steps since the episode began
 
     @classmethod
-    def empty(cls, batch: int, size: int, latent_dim: int, action_dim: int, horizon: int) -> WorkingMemory:
-        """A memory of nothing, for ``batch`` environments."""
+    def empty(
+        cls, batch: int, size: int, latent_dim: int, action_dim: int, horizon: int, notes: tuple[int, int] = (0, 0)
+    ) -> WorkingMemory:
+        """A memory of nothing, for ``batch`` environments; ``notes`` is how many of what width."""
         return cls(
             torch.zeros(batch, size, latent_dim + action_dim + 2),
             torch.zeros(batch, horizon, action_dim),
             torch.zeros(batch, dtype=torch.int64),
             torch.zeros(batch, 5),
+            torch.zeros(batch, *notes),
             torch.zeros(batch, dtype=torch.int64),
         )
 
@@ -117,6 +123,15 @@ class WorkingMemory(NamedTuple):
         recent = torch.where(rows, self.recent_gain.lerp(gain, _FORGETTING), self.recent_gain)
         spent = torch.stack([self.searches + rows, self.milliseconds + milliseconds, recent], dim=1)
         return self._replace(effort=torch.cat([spent, control], dim=1))
+
+    def past(self) -> Past:
+        """The notes, and which of them were taken in this episode."""
+        ago = torch.arange(self.notes.shape[1], device=self.steps.device)
+        return Past(self.notes, (ago < self.steps.unsqueeze(1)).float())
+
+    def note(self, newest: Tensor) -> WorkingMemory:
+        """Take one more note ``(B, F)``; the oldest is forgotten."""
+        return self._replace(notes=torch.cat([newest.unsqueeze(1), self.notes[:, :-1]], dim=1))
 
     def remember(
         self, z: Tensor, action: Tensor, cost: Tensor, surprise: Tensor, plan: Tensor, ahead: Tensor

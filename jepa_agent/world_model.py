@@ -8,9 +8,9 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from jepa_agent.networks import Actor, CostModule, Encoder, FeatureEncoder, Predictor
-from jepa_agent.tensor_ops import discount_weights
-from jepa_agent.types import ArrayLike, Observations, StepCost
+from jepa_agent.networks import Actor, CostModule, Encoder, FeatureEncoder, MemoryNetwork, Predictor, on_sphere
+from jepa_agent.tensor_ops import discount_weights, span
+from jepa_agent.types import ArrayLike, Observations, Past, SequenceBatch, StepCost
 
 _CACHED_SEQUENCES = 160
 
@@ -30,6 +30,7 @@ class WorldModel(nn.Module):
         actor: Actor,
         gamma: float,
         energy_weight: float = 0.0,
+        memory: MemoryNetwork | None = None,
     ):
         super().__init__()
         self.observation = observation
@@ -39,12 +40,15 @@ class WorldModel(nn.Module):
         self.actor = actor
         self.gamma = gamma
         self.energy_weight = energy_weight
+        self.memory = memory
 
     # ------------------------------------------------------------------ the six verbs
 
-    def encode(self, obs: ArrayLike | Mapping[str, ArrayLike]) -> Tensor:
-        """Latent of raw observations: ``(..., *obs_shape)``, by name for a Dict space, to ``(..., D)``."""
-        return self.encoder(self.observation(self._raw(obs)))
+    def encode(self, obs: ArrayLike | Mapping[str, ArrayLike], past: Past | None = None) -> Tensor:
+        """Latent of raw observations: ``(..., *obs_shape)``, by name for a Dict space, to ``(..., D)``; without a past, as
+        at an episode's start."""
+        seen = self.encoder(self.observation(self._raw(obs)))
+        return seen if past is None else self.recollect(seen, past)
 
     def predict(self, z: ArrayLike, action: ArrayLike) -> Tensor:
         """Latent after one action: ``(..., D)``, ``(..., A)`` to ``(..., D)``."""
@@ -71,6 +75,43 @@ class WorldModel(nn.Module):
     def trajectory_cost(self, z: ArrayLike, actions: ArrayLike) -> Tensor:
         """Expected discounted cost of candidate sequences: ``(B, D)``, ``(B, N, H, A)`` to ``(B, N)``."""
         return self.member_costs(z, actions).mean(0)
+
+    # ------------------------------------------------------------------ memory
+
+    @property
+    def past_size(self) -> int:
+        """How many steps back the memory network looks; 0 without one."""
+        return 0 if self.memory is None else self.memory.size
+
+    def recollect(self, seen: Tensor, past: Past) -> Tensor:
+        """Latents of observations ``(..., D)`` as they appear in the light of the past; as they are without a memory
+        network."""
+        return seen if self.memory is None else on_sphere(seen + self.memory(seen, past))
+
+    def note(self, seen: Tensor, action: Tensor) -> Tensor:
+        """What the memory network is told of a step ``(..., D + A + 1)``: the latent of its observation alone, the action,
+        and what that costs in the eyes of the cost module."""
+        with torch.no_grad():
+            cost, _ = self.cost_module.step(seen, action)
+        return torch.cat([seen, action, cost.unsqueeze(-1)], dim=-1)
+
+    def observe(self, batch: SequenceBatch, first: int | Tensor, count: int) -> Tensor:
+        """Latents ``(B, count, D)`` of a window's observations from step ``first`` on, the same for all or every row's own
+        ``(B,)``, with the past that acting would have had there."""
+        if self.memory is None:
+            return self.encode(span(batch.obs, first, count))
+        assert batch.past is not None
+        size = self.memory.size
+        before, now = batch.past, batch.obs[:, : first + count] if isinstance(first, int) else batch.obs[:, :]
+        # The past ends where the window begins, so that step `first` lies at its end in a line that begins at `first`.
+        seen = span(torch.cat([self.encode(before.obs), self.encode(now)], dim=1), first, size + count)
+        action, mask = (
+            span(torch.cat(parts, dim=1), first, size + count - 1)
+            for parts in ((before.action, batch.action), (before.mask, batch.mask))
+        )
+        notes = self.note(seen[:, :-1], action).unfold(1, size, 1).transpose(-1, -2)
+        past = Past(notes.flip(-2), mask.unfold(1, size, 1).flip(-1))
+        return self.recollect(seen[:, size:], past)
 
     # ------------------------------------------------------------------ what the verbs are made of
 

@@ -102,3 +102,26 @@ def test_pictures_are_seen_alone_and_beside_numbers(small, name):
     z = model.world_model.encode(env.observation() if name == "PictureAndNumber" else np.moveaxis(env.observation(), -1, 0))
     with torch.no_grad():
         assert model.world_model.cost_to_go(z[None]).mean().item() == pytest.approx(-1.0, abs=0.25)
+
+
+@pytest.mark.parametrize("kind", ["gru", "attention"])
+def test_what_was_shown_at_first_is_remembered(small, kind):
+    model = train(small, "CueAtFirst", False, steps=450, memory=kind)
+    assert recalled(model, "actor") == recalled(model, "planner") == [0.0, 1.0]
+
+
+def test_without_a_memory_network_what_was_shown_at_first_is_lost(small):
+    low, high = recalled(train(small, "CueAtFirst", False, steps=300), "actor")
+    assert low == high
+
+
+def recalled(model, mode):
+    """The last action of an episode after either cue."""
+    model.set_mode(mode)
+    found = []
+    for cue in (-1.0, 1.0):
+        state = None
+        for value in (cue, 0.0, 0.0, 0.0):
+            acted, state = model.predict(np.array([value], dtype=np.float32), state, deterministic=True)
+        found.append(float(acted))
+    return found

@@ -95,3 +95,46 @@ def test_a_staged_plan_stands_beside_its_own_transition_only():
     assert window(buffer, age=3).plan_std.item() == pytest.approx(0.1)
     assert window(buffer, age=4).plan_std.item() < 0
     assert window(buffer, age=2).plan_std.item() < 0
+
+
+def before(buffer, age, count=3, env=0):
+    return buffer.window(np.array([age]), np.array([env]), 2, past=count).past
+
+
+def test_the_past_is_what_came_just_before_the_window():
+    past = before(filled(20), age=7)
+    assert past.obs[0, :, 0].tolist() == [4, 5, 6]
+    np.testing.assert_allclose(past.action[0, :, 0], [0.04, 0.05, 0.06], atol=1e-6)
+    assert past.mask[0].tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize("end", ["ends", "limits"])
+def test_the_past_never_reaches_into_an_earlier_episode(end):
+    buffer = filled(20, **{end: [5]})
+    assert before(buffer, age=6).mask[0].tolist() == [0, 0, 0]
+    past = before(buffer, age=8)
+    assert past.mask[0].tolist() == [0, 1, 1]
+    assert past.obs[0, 1:, 0].tolist() == [6, 7]
+    assert before(buffer, age=5).mask[0].tolist() == [1, 1, 1]
+
+
+def test_the_past_ends_at_the_oldest_transition_also_in_a_full_ring():
+    assert before(filled(20), age=1).mask[0].tolist() == [0, 0, 1]
+    ring = filled(25, size=10)  # holds steps 15..24, the seam in the middle of the array
+    assert before(ring, age=0).mask[0].tolist() == [0, 0, 0]
+    past = before(ring, age=2)
+    assert past.mask[0].tolist() == [0, 1, 1]
+    assert past.obs[0, 1:, 0].tolist() == [15, 16]
+    assert before(ring, age=7).obs[0, :, 0].tolist() == [19, 20, 21]  # across the seam
+
+
+def test_the_past_of_one_environment_is_not_anothers():
+    assert before(filled(20, n_envs=3), age=4, env=2).obs[0, :, 0].tolist() == [2001, 2002, 2003]
+
+
+def test_asking_for_a_past_draws_the_same_windows():
+    buffer, found = filled(50), []
+    for past in (0, 4):
+        np.random.seed(0)
+        found.append(buffer.sample_sequences(30, 3, past=past).obs)
+    assert found[0].equal(found[1])

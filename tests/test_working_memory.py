@@ -93,3 +93,14 @@ def test_rows_can_be_taken():
     taken = memory.take(torch.tensor([2, 0]))
     assert taken.steps.tolist() == [7, 5]
     assert taken.trace.shape[0] == taken.effort.shape[0] == 2
+
+
+def test_notes_are_kept_newest_first_and_count_only_for_this_episode():
+    memory = WorkingMemory.empty(2, size=3, latent_dim=4, action_dim=2, horizon=3, notes=(3, 1))
+    for value in (1.0, 2.0, 3.0, 4.0):
+        memory = step(memory.note(torch.full((2, 1), value)), value)
+    assert memory.past().notes[0, :, 0].tolist() == [4.0, 3.0, 2.0]
+    memory = memory.clear(torch.tensor([True, False]))
+    memory = step(memory.note(torch.full((2, 1), 5.0)), 5.0)
+    assert memory.past().mask.tolist() == [[1, 0, 0], [1, 1, 1]]
+    assert memory.past().notes[:, :, 0].tolist() == [[5, 0, 0], [5, 4, 3]]

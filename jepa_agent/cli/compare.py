@@ -24,7 +24,7 @@ from jepa_agent.experiments.baselines import BASELINES, algorithm_class, fits
 from jepa_agent.experiments.document import write_report
 from jepa_agent.experiments.figures import name_of
 from jepa_agent.experiments.progress import read_progress, remaining_seconds
-from jepa_agent.experiments.records import AGENT
+from jepa_agent.experiments.records import AGENT, is_agent
 from jepa_agent.experiments.report import print_table
 from jepa_agent.experiments.runner import Event, Failure, Launcher, LocalLauncher, RunSpec, read_curves, run_all, unfinished
 from jepa_agent.experiments.study import Study, Task, read_study
@@ -174,7 +174,7 @@ def check(study: Study) -> None:
         action_space = env.action_space
         env.close()
         fitting = [name for name in BASELINES if fits(name, action_space)]
-        for name in task.baselines:
+        for name in (name for name in task.baselines if not is_agent(name)):
             try:
                 algorithm_class(name)
             except ValueError as error:

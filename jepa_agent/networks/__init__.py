@@ -6,11 +6,13 @@ from jepa_agent.networks.cost import CostModule, CostToGo, JointCostToGo, PerAct
 from jepa_agent.networks.encoders import Encoder, VectorObservation, on_sphere, random_latents
 from jepa_agent.networks.features import ExtractorFeatures, FeatureEncoder, PartFeatures, is_image
 from jepa_agent.networks.gain import GainModel
+from jepa_agent.networks.memory import AttentionMemory, GRUMemory, MemoryNetwork, make_memory
 from jepa_agent.networks.predictor import Predictor
 from jepa_agent.networks.readout import Readout
 
 __all__ = [
     "Actor",
+    "AttentionMemory",
     "BoundedActor",
     "CategoricalActor",
     "CostModule",
@@ -21,8 +23,10 @@ __all__ = [
     "ExtractorFeatures",
     "FactoredActor",
     "FeatureEncoder",
+    "GRUMemory",
     "GainModel",
     "JointCostToGo",
+    "MemoryNetwork",
     "PartFeatures",
     "PerActionCostToGo",
     "Predictor",
@@ -30,6 +34,7 @@ __all__ = [
     "RunningNorm",
     "VectorObservation",
     "is_image",
+    "make_memory",
     "mlp",
     "on_sphere",
     "random_latents",

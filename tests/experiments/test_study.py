@@ -51,6 +51,7 @@ def test_a_study_says_what_is_run(tmp_path: Path) -> None:
         ("tasks: {A: {threshold: 3, random: 4, n_timesteps: 1}}", "random 4 must lie below"),
         ("mods: [actor]\ntasks: {A: {threshold: 3, n_timesteps: 1}}", "mods"),
         ("tasks: {A: {threshold: 3, n_timesteps: 1, env_kwargs: {since: 2024-01-01}}}", "not JSON"),
+        ("tasks: {A: {threshold: 3, n_timesteps: 1, baselines: [JEPA+x]}}", "JEPA.x: say under overrides"),
         ("overrides: {PPP: {}}\ntasks: {A: {threshold: 3, n_timesteps: 1}}", "PPP, which no task uses"),
     ],
 )
@@ -76,3 +77,11 @@ def test_a_study_of_ones_own_needs_no_file() -> None:
     study = Study({"CartPole-v1": Task(475, 10, baselines=("PPO",), seeds=1)}, modes=("auto",))
     assert [spec.modes for spec in study.specs()] == [("auto",), ("policy",)]
     assert study.thresholds() == {"CartPole-v1": 475}
+
+
+def test_a_variant_of_the_agent_is_run_as_the_agent_is_with_overrides_of_its_own() -> None:
+    task = Task(475, 10, baselines=("JEPA+gru",), baseline_timesteps=99, seeds=1)
+    study = Study({"CartPole-v1": task}, modes=("actor", "auto"), overrides={"JEPA+gru": {"memory": "gru"}})
+    plain, variant = study.specs()
+    assert (variant.modes, variant.n_timesteps, variant.overrides) == (plain.modes, 10, {"memory": "gru"})
+    assert variant.folder(Path()) != plain.folder(Path())
