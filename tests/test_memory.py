@@ -127,3 +127,14 @@ def test_a_part_of_another_kind_is_refused(small):
     for given in ("lstm", 3, GRUMemory):
         with pytest.raises(ValueError, match="memory"):
             small("Pendulum-v1", memory=given)
+
+
+@KINDS
+def test_pictures_and_numbers_are_remembered_too(small, kind):
+    env = gym.make("JEPA/PictureAndNumber-v0")
+    model = small(env, memory=kind, buffer_size=200).learn(60)
+    past, buffer = model.world_model.past_size, model.replay_buffer
+    batch = buffer.window(np.array([0, 30]), np.array([0, 0]), 2, None, past)
+    assert batch.past.obs["picture"].shape[:2] == (2, past)
+    assert batch.past.mask[0].sum() == 0  # nothing was before the oldest step
+    assert model.world_model.observe(batch, 1, 2).shape == (2, 2, 16)
