@@ -12,11 +12,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from jepa_agent.networks import GainModel
 from jepa_agent.working_memory import WorkingMemory
 
 NUM_FEATURES = 5
-_LEEWAY = 0.1  # how far from its budget, as a share of it, a switch may be at any step of an episode
-_CORRECTION = 0.3  # how fast a threshold follows, in units of the scores' mean size
+_LEEWAY = 0.1  # how far from its budget, as a share of it, a switch may be
+_CREDIT = 100  # steps of an episode whose budget may be spent at once; it is paid back within as many more
+_CORRECTION = 0.03  # how fast a threshold follows, in units of the scores' mean size
 _TABLE = 4096
 
 
@@ -24,8 +26,8 @@ class Situation:
     """What a switch may ask before the search: what is remembered, and a few things that cost a forward pass each and are
     computed once, if asked for at all.
 
-    ``judge`` gives the costs-to-go ``(E, B, 2)`` of the actor's action and of the remembered plan's next one; ``expect``
-    the gain ``(B,)`` to expect of a search by its `features` ``(B, F)``, in multiples of ``unit``, as the features have it.
+    ``judge`` gives the costs-to-go ``(E, B, 2)`` of the actor's action and of the remembered plan's next one; the
+    ``gain_model`` knows gains and `features` in multiples of ``unit``.
     """
 
     def __init__(
@@ -33,11 +35,11 @@ class Situation:
         memory: WorkingMemory,
         surprise: Tensor,
         judge: Callable[[], Tensor],
-        expect: Callable[[Tensor], Tensor],
+        gain_model: GainModel,
         unit: Tensor,
     ):
         self.memory, self.surprise, self.unit = memory, surprise, unit
-        self._judge, self._expect = judge, expect
+        self._judge, self._gain_model = judge, gain_model
 
     @cached_property
     def _judged(self) -> Tensor:
@@ -66,7 +68,12 @@ class Situation:
     @cached_property
     def expected_gain(self) -> Tensor:
         """Gain ``(B,)`` to expect of a search, in the units of -reward, learned from the gains of earlier ones."""
-        return self._expect(self.features) * self.unit
+        return self._gain_model(self.features) * self.unit
+
+    @property
+    def usual_gain(self) -> Tensor:
+        """What searches gained in the mean ``(B,)``."""
+        return (self._gain_model.mean * self.unit).expand_as(self.surprise)
 
 
 class ModeSwitch(ABC):
@@ -134,8 +141,9 @@ class Budgeted(ModeSwitch):
 
     The budget is a share of the steps, ``plan_fraction``, or, if it is not 0, a mean time of ``ms_per_step`` spent on
     searches, which makes what is decided depend on the clock. In every environment an integral controller moves the
-    threshold that the score must pass until the budget is met. At no step of an episode is more than a tenth of it (or two
-    searches, which is more when an episode is young) left over or overdrawn.
+    threshold that the score must pass until the budget is met. At no step of an episode is more than a tenth of the budget
+    left over (or two searches, if that is more), nor overdrawn; but an episode may begin on credit, since that is where
+    most is decided: as much as 100 steps are granted, paid back by the 200th. The first step always has a search.
     """
 
     plan_fraction: float = 0.25
@@ -157,8 +165,9 @@ class Budgeted(ModeSwitch):
             return torch.ones_like(situation.surprise, dtype=torch.bool)
         granted = self._share(memory) * (memory.steps + 1)
         due, leeway = granted - memory.searches, (_LEEWAY * granted).clamp(min=2.0)
-        passes = self.score(situation) >= memory.control[:, 0]
-        return (passes & (due >= 1.0 - leeway)) | (due > leeway)
+        credit = self._share(memory) * (2.0 * _CREDIT - memory.steps).clamp(0.0, _CREDIT)
+        passes = (self.score(situation) >= self._threshold(situation)) | (memory.steps == 0)
+        return (passes & (due >= 1.0 - torch.maximum(leeway, credit))) | (due > leeway)
 
     def control(self, situation: Situation) -> Tensor:
         """The threshold, raised where the score passed it and lowered where not, so that both balance at the budget, and the
@@ -166,11 +175,14 @@ class Budgeted(ModeSwitch):
         memory = situation.memory
         if self._always:
             return memory.control
-        threshold, size = memory.control.unbind(1)
-        score = self.score(situation)
+        threshold, size, score = self._threshold(situation), memory.control[:, 1], self.score(situation)
         size = torch.where(memory.steps > 0, size.lerp(score, 0.1), score)
         excess = (score >= threshold).float() - self._share(memory)
         return torch.stack([threshold + _CORRECTION * size * excess, size], dim=1)
+
+    def opening(self, situation: Situation) -> Tensor:
+        """The threshold ``(B,)`` that an episode begins with."""
+        return torch.zeros_like(situation.surprise)
 
     @property
     def clocked(self) -> bool:
@@ -179,6 +191,10 @@ class Budgeted(ModeSwitch):
     @property
     def _always(self) -> bool:
         return self.plan_fraction == 1.0 and not self.ms_per_step
+
+    def _threshold(self, situation: Situation) -> Tensor:
+        memory = situation.memory
+        return torch.where(memory.steps > 0, memory.control[:, 0], self.opening(situation))
 
     def _share(self, memory: WorkingMemory) -> Tensor:
         """Share of the steps at which to search ``(B,)``; all, until the first search has shown how long one takes."""
@@ -201,6 +217,9 @@ class RandomMode(Budgeted):
 
     def score(self, situation: Situation) -> Tensor:
         return _table(self.seed).to(situation.surprise.device)[situation.memory.steps % _TABLE]
+
+    def opening(self, situation: Situation) -> Tensor:
+        return 1.0 - self._share(situation.memory)  # passed as often as the budget has it
 
 
 @dataclass(frozen=True)
@@ -233,6 +252,9 @@ class AutoMode(Budgeted):
 
     def score(self, situation: Situation) -> Tensor:
         return situation.expected_gain.clamp(min=0.0)
+
+    def opening(self, situation: Situation) -> Tensor:
+        return situation.usual_gain
 
     def accepts(self, gain: Tensor, disagreement: Tensor) -> Tensor:
         return gain > self.confidence * disagreement  # NaN compares as false: the actor acts

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from jepa_agent.mode_switch import (
+    NUM_FEATURES,
     ActorMode,
     AutoMode,
     DisagreementMode,
@@ -12,6 +13,7 @@ from jepa_agent.mode_switch import (
     SurpriseMode,
     make_mode_switch,
 )
+from jepa_agent.networks import GainModel
 from jepa_agent.working_memory import WorkingMemory
 
 BUDGETED = (RandomMode, SurpriseMode, DisagreementMode, AutoMode)
@@ -22,11 +24,21 @@ def memory(*steps):
     return empty._replace(steps=torch.tensor(steps))
 
 
+class GainOfDisagreement(GainModel):
+    """Expects three times the ensemble's disagreement; searches gained a half in the mean."""
+
+    def __init__(self):
+        super().__init__(NUM_FEATURES)
+        self.moment[0, 0], self.product[0] = 10.0, 5.0
+
+    def forward(self, features):
+        return 3.0 * features[:, 2]
+
+
 def situation(memory, surprise=None, judged=None):
-    """A situation whose expected gain is three times the ensemble's disagreement."""
     surprise = torch.zeros(len(memory.steps)) if surprise is None else surprise
     judged = torch.zeros(2, len(memory.steps), 2) if judged is None else judged
-    return Situation(memory, surprise, lambda: judged, lambda features: 3.0 * features[:, 2], unit=torch.tensor(2.0))
+    return Situation(memory, surprise, lambda: judged, GainOfDisagreement(), unit=torch.tensor(2.0))
 
 
 def live(switch, scores, milliseconds=1.0):
@@ -87,8 +99,8 @@ def test_only_a_budget_of_time_looks_at_the_clock():
 
 @pytest.mark.parametrize("switch", [SurpriseMode(), DisagreementMode(), AutoMode(plan_fraction=0.25)])
 def test_searches_fall_where_the_score_is_high(switch):
-    score = scores("noise")
-    searched = live(switch, score.unsqueeze(1))[:, 0]
+    score = scores("noise", 600)
+    searched, score = live(switch, score.unsqueeze(1))[200:, 0], score[200:]  # once the threshold has found its place
     assert score[searched].mean() > 0.8
     assert score[~searched].mean() < 0.5
 
@@ -125,7 +137,7 @@ def test_planner_mode_takes_every_plan():
 def test_costs_to_go_are_judged_once_and_only_if_asked_for():
     calls = []
     judge = lambda: calls.append(1) or torch.zeros(2, 1, 2)  # noqa: E731
-    asked = Situation(memory(1), torch.zeros(1), judge, lambda features: features.sum(-1), unit=torch.ones(()))
+    asked = Situation(memory(1), torch.zeros(1), judge, GainOfDisagreement(), unit=torch.ones(()))
     SurpriseMode().wants_plan(asked)
     assert not calls
     DisagreementMode().wants_plan(asked)
@@ -140,7 +152,22 @@ def test_features_tell_what_a_gain_may_depend_on():
     expected = [[1.0, 0.2, 0.5, 0.7, 1.5], [1.0, 0.3, 0.5, 0.0, 0.0]]  # no plan is remembered before the first search
     torch.testing.assert_close(now.features, torch.tensor(expected))
     assert now.expected_gain.tolist() == [3.0, 3.0]
+    assert now.usual_gain.tolist() == [1.0, 1.0]
     assert now.cost_to_go.tolist() == [6.0, 6.0]
+
+
+@pytest.mark.parametrize("switch", [SurpriseMode(), DisagreementMode(), AutoMode(plan_fraction=0.25)])
+def test_an_episode_may_begin_on_credit(switch):
+    score = torch.cat([torch.full((20,), 50.0), torch.zeros(180)])
+    searched = live(switch, score.unsqueeze(1))[:, 0]
+    assert searched[:20].all()
+    assert abs(searched.float().mean() - 0.25) <= 0.025 + 1e-6
+
+
+def test_a_search_is_made_at_the_first_step_and_whenever_two_are_due():
+    searched = live(AutoMode(plan_fraction=0.25), scores("nothing").unsqueeze(1))[:, 0]
+    assert searched[0]
+    assert max(searched.nonzero().squeeze(-1).diff()) <= 12
 
 
 def test_names():

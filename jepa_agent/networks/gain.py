@@ -32,6 +32,11 @@ class GainModel(nn.Module):
         held.diagonal().add_(_PRIOR / self.moment[0, 0].clamp(min=1.0))
         return features @ (guess + torch.linalg.solve(held, (self.product - self.moment @ guess) / size) / size)
 
+    @property
+    def mean(self) -> Tensor:
+        """Mean gain of the searches it has learned from; 0 before there are any."""
+        return self.product[0] / self.moment[0, 0].clamp(min=1.0)
+
     def learn(self, features: Tensor, gain: Tensor) -> None:
         """Take in searches and what they gained."""
         fading = 1.0 - len(gain) / (_MEMORY + len(gain))

@@ -27,6 +27,12 @@ def test_learns_what_a_gain_depends_on_though_features_differ_in_size():
         torch.testing.assert_close(learned((features, gain))(features), gain, atol=0.1, rtol=0)
 
 
+def test_knows_the_mean_gain():
+    features, gain = searches(100, [1.0, -2.0, 3.0])
+    torch.testing.assert_close(learned((features, gain)).mean, gain.mean(), atol=0.05, rtol=0)
+    assert GainModel(3).mean == 0.0
+
+
 def test_old_searches_fade():
     model = learned(searches(500, [1.0, 0.0, 0.0]), searches(3000, [0.0, 0.0, 2.0], seed=1))
     features, gain = searches(50, [0.0, 0.0, 2.0], seed=2)
