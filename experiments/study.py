@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
 from jepa_agent.experiments.records import AGENT, RunSpec, is_agent
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,7 @@ class Study:
             raise ValueError(f"{', '.join(unsaid)}: say under overrides in what it differs from {AGENT}")
         if idle:
             raise ValueError(f"overrides for {', '.join(idle)}, which no task uses")
+        self.specs()  # raises for what no run can be
 
     def specs(self) -> list[RunSpec]:
         """Its runs, seed by seed, so that a study stopped half-way has something to say on every algorithm."""
@@ -106,6 +109,11 @@ class Study:
 
 def read_study(path: Path) -> Study:
     """A study from its YAML file, whose keys are the fields of `Study` and `Task`. ValueError names what does not fit."""
+    return read_as(Study, path)
+
+
+def read_as(kind: type[T], path: Path) -> T:
+    """What a YAML file with ``tasks`` describes, its keys being the fields of the dataclass. ValueError as `read_study`."""
     try:
         content = yaml.safe_load(path.read_text())
     except (OSError, UnicodeDecodeError) as error:
@@ -115,11 +123,9 @@ def read_study(path: Path) -> Study:
     if not isinstance(content, dict) or not content.get("tasks"):
         raise ValueError(f"{path} is no study: expected a mapping with tasks, each an environment's id and its settings")
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(Study)
+    parser.add_class_arguments(kind)
     try:
-        study = Study(**parser.instantiate(parser.parse_object(content)))
-        study.specs()
-        return study
+        return kind(**parser.instantiate(parser.parse_object(content)))
     except (ArgumentError, ValueError, TypeError) as error:
         keys = re.findall(r'Parser key "([^"]+)"', str(error))
         told = [

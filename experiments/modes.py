@@ -1,0 +1,216 @@
+"""Who should act? Every mode on the same agents: ``python -m jepa_agent.experiments.modes STUDY --output FOLDER``."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+import numpy as np
+import torch
+from jsonargparse import ArgumentParser
+from stable_baselines3.common.callbacks import CheckpointCallback
+from stable_baselines3.common.env_util import make_vec_env
+
+from jepa_agent.algorithm import JEPA
+from jepa_agent.experiments.evaluation import EVALUATION_SEED
+from jepa_agent.experiments.machine import cpu_model, versions
+from jepa_agent.experiments.modes_report import write_report
+from jepa_agent.experiments.records import write_json
+from jepa_agent.experiments.study import read_as
+from jepa_agent.mode_switch import make_mode_switch
+from jepa_agent.policy import JEPAPolicy
+
+DEFAULTS = "defaults"
+_TIMED_STEPS = 200
+
+
+@dataclass(frozen=True)
+class ModeTask:
+    """How an environment is used.
+
+    Args:
+        n_timesteps: Environment steps of training.
+        random: Mean return of a random policy: a normalised score of 0.
+        ceiling: Mean return that counts as a normalised score of 1.
+        seeds: Training runs, seeds 0, 1, ...
+    """
+
+    n_timesteps: int
+    random: float
+    ceiling: float
+    seeds: int = 5
+
+    def __post_init__(self) -> None:
+        if self.random >= self.ceiling:
+            raise ValueError(f"random {self.random:g} must lie below the ceiling {self.ceiling:g}")
+
+
+@dataclass(frozen=True)
+class ModeStudy:
+    """Which agents are trained, and which modes then act on them.
+
+    Args:
+        tasks: By Gymnasium id.
+        modes: Who acts, by `make_mode_switch`'s names.
+        checkpoints: How many agents are kept of a run, equally spaced, the last from its end.
+        n_eval_episodes: Episodes per agent and mode, the same for all.
+        variants: Constructor arguments of the agents to train, in place of defaults, by a name.
+    """
+
+    tasks: dict[str, ModeTask]
+    modes: tuple[str, ...] = ("actor", "planner")
+    checkpoints: int = 4
+    n_eval_episodes: int = 10
+    variants: dict[str, dict[str, Any]] = field(default_factory=lambda: {DEFAULTS: {}})
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "modes", tuple(self.modes))
+        for mode in self.modes:
+            make_mode_switch(mode)
+
+    def runs(self) -> list[Run]:
+        """Its training runs, seed by seed, so that a study stopped half-way has something to say on every task."""
+        most = max(task.seeds for task in self.tasks.values())
+        return [
+            Run(env, variant, seed)
+            for seed in range(most)
+            for env, task in self.tasks.items()
+            for variant in self.variants
+            if seed < task.seeds
+        ]
+
+    def steps(self, env: str) -> range:
+        """Environment steps after which an agent is kept."""
+        every = self.tasks[env].n_timesteps // self.checkpoints
+        return range(every, every * self.checkpoints + 1, every)
+
+
+class Run(NamedTuple):
+    """One training run."""
+
+    env: str
+    variant: str
+    seed: int
+
+    def folder(self, root: Path) -> Path:
+        """Where it lives below ``root``."""
+        return root / self.env / f"{self.variant}-seed{self.seed}"
+
+
+class Played(NamedTuple):
+    """What came of some episodes."""
+
+    returns: list[float]
+    steps: int  # over all episodes
+    searched: float  # share of the steps at which a plan was made
+    planned: float  # share of the steps at which one was executed
+
+
+def play(policy: JEPAPolicy, env_id: str, episodes: int) -> Played:
+    """Play the first ``episodes`` evaluation episodes side by side, deterministically, each to its end."""
+    envs = [gym.make(env_id) for _ in range(episodes)]
+    obs = np.stack([env.reset(seed=EVALUATION_SEED + k)[0] for k, env in enumerate(envs)])
+    returns, alive, memory = np.zeros(episodes), np.arange(episodes), policy.recall(None, episodes)
+    steps = searched = planned = 0
+    while len(alive):
+        seen, _ = policy.obs_to_tensor(obs)
+        assert isinstance(seen, torch.Tensor)
+        decision, memory = policy.act(seen, memory, deterministic=True)
+        steps += len(alive)
+        searched += int(decision.searched.sum())
+        planned += int(decision.planned.sum())
+        after = [envs[k].step(action) for k, action in zip(alive, policy.to_env(decision.action), strict=True)]
+        returns[alive] += [float(step[1]) for step in after]
+        on = np.flatnonzero([not (step[2] or step[3]) for step in after])
+        obs, alive, memory = np.stack([step[0] for step in after])[on], alive[on], memory.take(torch.from_numpy(on))
+    for env in envs:
+        env.close()
+    return Played(returns.tolist(), steps, searched / steps, planned / steps)
+
+
+def milliseconds_per_step(policy: JEPAPolicy, env_id: str) -> float:
+    """CPU time of deciding on one environment alone, averaged over its first steps."""
+    env, memory = gym.make(env_id), policy.recall(None, 1)
+    obs, _ = env.reset(seed=EVALUATION_SEED)
+    spent = 0.0
+    for step in range(-1, _TIMED_STEPS):
+        began = time.process_time()
+        seen, _ = policy.obs_to_tensor(obs)
+        assert isinstance(seen, torch.Tensor)
+        decision, memory = policy.act(seen, memory, deterministic=True)
+        spent += (time.process_time() - began) * (step >= 0)  # torch's first call is slow
+        obs, _, terminated, truncated, _ = env.step(policy.to_env(decision.action)[0])
+        if terminated or truncated:
+            (obs, _), memory = env.reset(), policy.recall(None, 1)
+    env.close()
+    return 1000.0 * spent / _TIMED_STEPS
+
+
+def agents_of(study: ModeStudy, run: Run, root: Path) -> dict[int, Path]:
+    """The agents of a run by environment step, trained now unless all of them are there."""
+    folder, steps = run.folder(root), study.steps(run.env)
+    paths = {step: folder / f"agent_{step}_steps.zip" for step in steps}
+    if not all(path.exists() for path in paths.values()):
+        env, chosen = make_vec_env(run.env, 1, seed=run.seed), study.variants[run.variant]
+        model = JEPA("MlpPolicy", env, seed=run.seed, device="cpu", **chosen)
+        model.learn(steps[-1], callback=CheckpointCallback(steps.step, str(folder), "agent"))
+        env.close()
+    return paths
+
+
+def evaluate(study: ModeStudy, run: Run, agents: Path, lines: Path) -> Iterator[dict[str, Any]]:
+    """Append a JSON line per agent and mode to ``lines``, leaving out those it has; yields each as it comes."""
+    done = {(row["step"], row["mode"]) for row in read_rows(lines)}
+    lines.parent.mkdir(parents=True, exist_ok=True)
+    for step, path in agents_of(study, run, agents).items():
+        for mode in study.modes:
+            if (step, mode) in done:
+                continue
+            policy = JEPA.load(path, device="cpu").policy
+            policy.set_training_mode(False)
+            policy.mode_switch = make_mode_switch(mode)
+            row = {**run._asdict(), "step": step, "mode": mode, "ms_per_step": milliseconds_per_step(policy, run.env)}
+            row.update(play(policy, run.env, study.n_eval_episodes)._asdict())
+            with lines.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+            yield row
+
+
+def read_rows(lines: Path) -> list[dict[str, Any]]:
+    """The rows of a file of JSON lines; none if it does not exist."""
+    return [json.loads(line) for line in lines.read_text().splitlines()] if lines.exists() else []
+
+
+def main(argv: Sequence[str]) -> None:
+    """Train and evaluate what of the study is missing, then report on what there is."""
+    parser = ArgumentParser(description="Every mode on the same agents; goes on where it was stopped.")
+    parser.add_argument("study", type=Path, help="YAML file, e.g. experiments/studies/modes.yaml")
+    parser.add_argument("--output", type=Path, required=True, help="folder of the results")
+    parser.add_argument("--agents", type=Path, default=Path("runs/modes"), help="folder of the trained agents")
+    parser.add_argument("--seeds", type=list[int], help="only these, so that two processes can share a study")
+    parser.add_argument("--tasks", type=list[str], help="only these")
+    parser.add_argument("--report_only", type=bool, default=False, help="report on what there is, and do nothing else")
+    options = parser.parse_args(argv)
+    torch.set_num_threads(1)
+    study = read_as(ModeStudy, options.study)
+    write_json(options.output / "machine.json", {"cpu": cpu_model(), "versions": versions(), "study": options.study.name})
+    files = {run: run.folder(options.output).with_suffix(".jsonl") for run in study.runs()}
+    for run, lines in files.items():
+        if run.seed in (options.seeds or [run.seed]) and run.env in (options.tasks or [run.env]) and not options.report_only:
+            for row in evaluate(study, run, options.agents, lines):
+                shown = f"{np.mean(row['returns']):9.1f} searched {row['searched']:.2f} {row['ms_per_step']:.2f} ms"
+                print(f"{run.env} {run.variant} seed {run.seed} step {row['step']} {row['mode']:18} {shown}", flush=True)
+    rows = [row for lines in files.values() for row in read_rows(lines)]
+    scales = {env: (task.random, task.ceiling) for env, task in study.tasks.items()}
+    command = f"python -m jepa_agent.experiments.modes {options.study} --output {options.output}"
+    write_report(rows, scales, command, options.output)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,149 @@
+"""What a study of modes found: tables in Markdown and a figure, made anew from its rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from jepa_agent.experiments.figures import COLOURS, MARKERS, plain_log, save
+from jepa_agent.experiments.records import write_json
+from jepa_agent.experiments.statistics import bootstrap_interval
+
+Row = dict[str, Any]
+Scale = tuple[float, float]
+"""The mean returns that count as 0 and as 1."""
+
+
+class Cell(NamedTuple):
+    """What one mode did in one environment, over seeds; scores are normalised, one per seed."""
+
+    env: str
+    variant: str
+    mode: str
+    n_seeds: int
+    final: float  # mean return of the last agents
+    score: float  # mean over all agents of a run, then over runs
+    gain: float  # mean score less the actor's on the same agents
+    gain_interval: tuple[float, float] | None  # its 95% bootstrap interval over seeds
+    searched: float
+    planned: float
+    ms_per_step: float
+
+
+def cells(rows: Sequence[Row], scales: dict[str, Scale]) -> list[Cell]:
+    """A cell per environment, variant and mode, from the agents that every mode has acted on."""
+    found = []
+    for env, variant in dict.fromkeys((row["env"], row["variant"]) for row in rows):
+        own = [row for row in rows if (row["env"], row["variant"]) == (env, variant)]
+        modes = list(dict.fromkeys(row["mode"] for row in own))
+        scores = {(row["seed"], row["step"], row["mode"]): score(row, scales[env]) for row in own}
+        agents = sorted({(seed, step) for seed, step, _ in scores})
+        agents = [agent for agent in agents if all((*agent, mode) in scores for mode in modes)]
+        if not agents:
+            continue
+        seeds, last = sorted({seed for seed, _ in agents}), max(step for _, step in agents)
+        for mode in modes:
+            of_mode = [row for row in own if row["mode"] == mode and (row["seed"], row["step"]) in agents]
+            finals = [row for row in of_mode if row["step"] == last]
+            gains = [
+                float(np.mean([scores[s, t, mode] - scores[s, t, "actor"] for s, t in agents if s == seed]))
+                for seed in seeds
+                if "actor" in modes
+            ]
+            found.append(
+                Cell(
+                    env,
+                    variant,
+                    mode,
+                    len(seeds),
+                    float(np.mean([np.mean(row["returns"]) for row in finals])),
+                    float(np.mean([scores[row["seed"], row["step"], mode] for row in of_mode])),
+                    float(np.mean(gains)) if gains else float("nan"),
+                    bootstrap_interval(gains) if gains else None,
+                    float(np.mean([row["searched"] for row in of_mode])),
+                    float(np.mean([row["planned"] for row in of_mode])),
+                    float(np.median([row["ms_per_step"] for row in of_mode])),
+                )
+            )
+    return found
+
+
+def score(row: Row, scale: Scale) -> float:
+    """Mean return of a row, normalised."""
+    low, high = scale
+    return (float(np.mean(row["returns"])) - low) / (high - low)
+
+
+def by_step(rows: Sequence[Row], mode: str, scales: dict[str, Scale]) -> list[str]:
+    """Lines of a table: ``mode`` less the actor, agent by agent, paired over seeds."""
+    lines = [f"| environment | steps | n | actor | {mode} | gained | 95 % interval |", "|---|---:|---:|---:|---:|---:|---|"]
+    keyed = {(row["env"], row["variant"], row["step"], row["seed"], row["mode"]): row for row in rows}
+    seeds = sorted({row["seed"] for row in rows})
+    for env, variant, step in sorted({key[:3] for key in keyed}):
+        both = [[keyed.get((env, variant, step, seed, who)) for who in ("actor", mode)] for seed in seeds]
+        pairs = [(own, theirs) for own, theirs in both if own and theirs]
+        if pairs:
+            gains = [score(theirs, scales[env]) - score(own, scales[env]) for own, theirs in pairs]
+            actor, other = (np.mean([np.mean(row["returns"]) for row in side]) for side in zip(*pairs, strict=True))
+            shown = f"{actor:.1f} | {other:.1f} | {np.mean(gains):+.3f} | {_interval(bootstrap_interval(gains))}"
+            lines.append(f"| {_name(env, variant)} | {step:,} | {len(pairs)} | {shown} |")
+    return lines
+
+
+def plot_trade_off(cells: Sequence[Cell], path: Path) -> None:
+    """Normalised score against milliseconds per step, a panel per environment."""
+    envs, modes = (list(dict.fromkeys(names)) for names in ([c.env for c in cells], [c.mode for c in cells]))
+    columns = min(len(envs), 3)
+    figure = Figure(figsize=(4.2 * columns, 0.6 + 3.4 * -(-len(envs) // columns)), layout="constrained")
+    panels = np.atleast_1d(figure.subplots(-(-len(envs) // columns), columns)).ravel()
+    for axes, env in zip(panels, envs, strict=False):
+        own = [cell for cell in cells if cell.env == env]
+        for cell in own:
+            style = {"color": COLOURS[modes.index(cell.mode) % len(COLOURS)], "linestyle": "none", "markersize": 8}
+            marker = MARKERS[modes.index(cell.mode) % len(MARKERS)]
+            axes.plot(cell.ms_per_step, cell.score, marker=marker, label=cell.mode, **style)  # type: ignore[arg-type]
+        plain_log(axes)
+        axes.set_title(f"{env}, n={own[0].n_seeds}", fontsize=10)
+        axes.set_xlabel("CPU ms per step, log scale")
+        axes.set_ylabel("normalised score, mean over agents")
+        axes.spines[["top", "right"]].set_visible(False)
+    for axes in panels[len(envs) :]:
+        axes.set_visible(False)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
+    save(figure, path)
+
+
+def _name(env: str, variant: str) -> str:
+    return env if variant == "defaults" else f"{env}, {variant}"
+
+
+def _interval(interval: tuple[float, float] | None) -> str:
+    return "-" if interval is None else f"{interval[0]:+.3f} to {interval[1]:+.3f}"
+
+
+def write_report(rows: Sequence[Row], scales: dict[str, Scale], command: str, folder: Path) -> None:
+    """Write summary.json, report.md and modes.png into ``folder``."""
+    found = cells(rows, scales)
+    write_json(folder / "summary.json", {"command": command, "cells": [cell._asdict() for cell in found]})
+    lines = [
+        "# Modes on the same agents",
+        "",
+        f"Made by `{command}`. Scores are normalised: 0 is a random policy, 1 the study's ceiling. Seeds are those",
+        "of agents on which every mode has acted. *score* is the mean over all agents of a run, *gained* the same less",
+        "the actor's; *searched* and *executed* are shares of the steps.",
+        "",
+        "| environment | mode | n | last return | score | gained | 95 % interval | searched | executed | ms per step |",
+        "|---|---|---:|---:|---:|---:|---|---:|---:|---:|",
+    ]
+    for cell in found:
+        who = f"{_name(cell.env, cell.variant)} | {cell.mode} | {cell.n_seeds}"
+        gained = f"{cell.final:.1f} | {cell.score:.3f} | {cell.gain:+.3f} | {_interval(cell.gain_interval)}"
+        lines.append(f"| {who} | {gained} | {cell.searched:.2f} | {cell.planned:.2f} | {cell.ms_per_step:.2f} |")
+    if {"actor", "planner"} <= {cell.mode for cell in found}:
+        lines += ["", "## Planning at every step, agent by agent", "", *by_step(rows, "planner", scales)]
+    (folder / "report.md").write_text("\n".join([*lines, ""]))
+    plot_trade_off(found, folder / "modes.png")
