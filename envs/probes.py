@@ -129,15 +129,17 @@ class BitsDiffer(ChoicesTogether):
 
 
 class BrightOrDark(ActionFollowsObservation):
-    """`ActionFollowsObservation` as a picture, 16 by 16 pixels of noise with three colours: bright for 1, dark for -1."""
+    """`ActionFollowsObservation` as a picture, ``side`` by ``side`` pixels of noise with three colours: bright for 1, dark
+    for -1."""
 
-    def __init__(self, continuous: bool = False):
+    def __init__(self, continuous: bool = False, side: int = 16):
         super().__init__(continuous)
-        self.observation_space = spaces.Box(0, 255, (16, 16, 3), np.uint8)
+        self.side = side
+        self.observation_space = spaces.Box(0, 255, (side, side, 3), np.uint8)
 
     def observation(self) -> Any:
         low, high = (128, 256) if self.value > 0 else (0, 128)
-        return self.np_random.integers(low, high, (16, 16, 3)).astype(np.uint8)
+        return self.np_random.integers(low, high, (self.side, self.side, 3)).astype(np.uint8)
 
 
 class PictureAndNumber(BrightOrDark):

@@ -42,6 +42,7 @@ def measure(report: Report = lambda _: None) -> dict[str, Any]:
             "update": update_speed,
             "plan": plan_speed,
             "predict": predict_speed,
+            "images": image_speed,
             "training": training_speed,
             "growth": growth,
         }
@@ -160,6 +161,17 @@ def predict_speed() -> list[dict[str, Any]]:
     return [{"agent": name, "us": 1e3 * median(times)} for name, times in rows.items()]
 
 
+def image_speed(side: int = 64) -> dict[str, Any]:
+    """An update and an action in either mode on pictures of ``side`` by ``side`` pixels and three colours."""
+    agent = _agent(gym.make("JEPA/BrightOrDark-v0", side=side))
+    measured: dict[str, Any] = {"shape": [side, side, 3], "batch_size": agent.batch_size}
+    measured["update_ms"] = milliseconds(lambda: agent.train(1, agent.batch_size), 5, 1)
+    for mode in ("actor", "planner"):
+        agent.set_mode(mode)
+        measured[f"{mode}_ms"] = _predict_ms(agent, 1, repeats=15)
+    return measured
+
+
 def training_speed(steps: int = 300) -> list[dict[str, Any]]:
     """Environment steps per CPU second once learning has begun, all included."""
     rows = []
@@ -251,7 +263,7 @@ def _timed(call: Callable[..., Any], name: str, spent: dict[str, float]) -> Call
     return timed
 
 
-def _agent(env: str, **settings: Any) -> JEPA:
+def _agent(env: str | gym.Env[Any, Any], **settings: Any) -> JEPA:
     """An agent with experience that has learned nothing from it yet."""
     agent = JEPA("MlpPolicy", env, seed=0, learning_starts=10**9, buffer_size=STORED, device="cpu", **settings)
     agent.learn(STORED)

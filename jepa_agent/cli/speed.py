@@ -58,6 +58,8 @@ def show(result: dict[str, Any]) -> None:
     plans = {name: _cell(name, ".2f") for name in ("env", "planner", "n_envs", "ms", "ms_per_env")}
     _table("One step in Mode-2", result["plan"], plans)
     _table("One deterministic action at batch 1", result["predict"], {"agent": _cell("agent"), "us": _cell("us", ".0f")})
+    images = {name: _cell(name, ".2f") for name in ("batch_size", "update_ms", "actor_ms", "planner_ms")}
+    _table(f"Pictures of {result['images']['shape']}", [result["images"]], images)
     training = {"env": _cell("env"), "steps per CPU second": _cell("steps_per_cpu_second", ".0f")}
     _table("Training, all included", result["training"], training)
     buffer = {name: _cell(name, spec) for name, spec in (("size", ""), ("sample_ms", ".2f"), ("memory_ratio", ".2f"))}

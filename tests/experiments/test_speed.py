@@ -72,6 +72,7 @@ def test_the_verb_prints_and_saves_what_was_measured(monkeypatch, tmp_path, caps
         "update": [update],
         "plan": [{"env": "E", "planner": "MPPI", "n_envs": 8, "ms": 24.0, "ms_per_env": 3.0}],
         "predict": [{"agent": "SAC", "us": 150.0}],
+        "images": {"shape": [64, 64, 3], "batch_size": 192, "update_ms": 123.0, "actor_ms": 1.25, "planner_ms": 6.5},
         "training": [{"env": "E", "steps_per_cpu_second": 99.0}],
         "buffer": {"size": 1_000_000, "sample_ms": 0.2, "memory_ratio": 1.01},
         "growth": [{"what": "plan", "quantity": "horizon", "value": 10, "ms": 7.5}],
@@ -80,7 +81,7 @@ def test_the_verb_prints_and_saves_what_was_measured(monkeypatch, tmp_path, caps
     path = tmp_path / "new" / "speed.json"
     assert main(["speed", "--output", str(path)]) == 0
     out = capsys.readouterr().out
-    for shown in ("Some CPU", "101 GFLOP/s", "35 %", "24.00", "1,000,000", "7.50"):
+    for shown in ("Some CPU", "101 GFLOP/s", "35 %", "24.00", "1,000,000", "7.50", "123.00"):
         assert shown in out, shown
     assert json.loads(path.read_text()) == {"command": f"jepa-agent speed --output {path}", **result}
 
