@@ -281,10 +281,10 @@ class JEPA(SteerableAlgorithm):
         """Down the cost-to-go, and at a window's first step, where plans are stored, towards what the planner found."""
         actor, heads = self.world_model.actor, self.world_model.cost_module
         output = actor.net(z)
-        cost_to_go = heads.cost_to_go.dealt(z, actor.relaxed(output, 0.0), judges=1)[0]
+        cost_to_go = actor.expected(output, lambda action: heads.cost_to_go.dealt(z, action, judges=1)[0])
         with torch.no_grad():
             self.value_spread.lerp_(spread(cost_to_go).clamp(min=1e-3), 0.01)
-            plan_cost = heads.cost_to_go.dealt(z, actor.settled(batch.plan_mean), judges=1)[0]
+            plan_cost = heads.cost_to_go.dealt(z, batch.plan_mean, judges=1)[0]
         planned = (batch.plan_std[:, 0] >= 0) & (at[1] == 0)
         promise = (cost_to_go - plan_cost) / self.value_spread
         pull = distillation_loss(actor.imitation(output, batch.plan_mean), promise, planned)

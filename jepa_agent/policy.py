@@ -246,7 +246,8 @@ class JEPAPolicy(BasePolicy):
         plan, gain, disagreement = self.deliberate(*searched, generator)
         each = 1000.0 * (time.perf_counter() - began) / len(rows)
         accepted = spread_out(self.mode_switch.accepts(gain, disagreement), decision.planned)
-        found = {"action": plan.actions[:, 0], "plan_mean": plan.mean[:, 0], "plan_std": plan.std[:, 0]}
+        first, mean, std = plan.actions[:, 0], plan.mean[:, 0], plan.std[:, 0]
+        found = {"action": first, "plan_mean": self.world_model.actor.lesson(first, mean), "plan_std": std}
         acted = {
             name: torch.where(accepted.unsqueeze(-1), spread_out(values, getattr(decision, name)), getattr(decision, name))
             for name, values in found.items()

@@ -83,7 +83,7 @@ def rewards(model, mode, values=(-1.0, 1.0)):
 
 @pytest.mark.parametrize("name", ["ChoicesTogether", "BitsDiffer"])
 def test_choices_that_are_worth_nothing_alone_are_found_together(small, name):
-    model = train(small, name, steps=600)
+    model = train(small, name, steps=700)
     for mode in ("actor", "planner"):
         assert rewards(model, mode) == [1.0, 1.0], mode
     assert cost_to_go(model, 1.0) == pytest.approx(-1.0, abs=0.15)
@@ -91,7 +91,7 @@ def test_choices_that_are_worth_nothing_alone_are_found_together(small, name):
 
 @pytest.mark.parametrize("name", ["BrightOrDark", "PictureAndNumber"])
 def test_pictures_are_seen_alone_and_beside_numbers(small, name):
-    model = train(small, name, steps=600, buffer_size=1000)
+    model = train(small, name, steps=600, train_freq=2, buffer_size=1000)
     env = model.get_env().envs[0].unwrapped
     for mode in ("actor", "planner"):
         model.set_mode(mode)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from jepa_agent.networks.blocks import mlp
 from jepa_agent.tensor_ops import from_blocks, one_hot, to_blocks
@@ -34,9 +33,13 @@ class Actor(nn.Module):
     def relaxed(self, output: Tensor, noise: float) -> Tensor:
         """An action ``(..., A)``, differentiable in the actor, whose cost-to-go is what the actor may expect."""
 
-    def settled(self, plan_mean: Tensor) -> Tensor:
-        """The action ``(B, A)`` by whose cost-to-go a stored plan is judged."""
-        return plan_mean
+    def expected(self, output: Tensor, judge: Callable[[Tensor], Tensor]) -> Tensor:
+        """The cost-to-go ``(B,)`` that the actor may expect, differentiable in it; ``judge`` knows that of actions."""
+        return judge(self.relaxed(output, 0.0))
+
+    def lesson(self, action: Tensor, mean: Tensor) -> Tensor:
+        """What to imitate ``(B, A)`` of a plan that begins with ``action``, the centre of its search being ``mean``."""
+        return mean
 
     @abstractmethod
     def imitation(self, output: Tensor, plan_mean: Tensor) -> Tensor:
@@ -98,9 +101,10 @@ class FactoredActor(Actor):
     """Several choices at once, one-hot vectors side by side: a categorical for each, independent given the latent.
 
     What one choice is worth depends on the others, so the cost-to-go takes all of them in, and an exact expectation would
-    have to name every combination. It is drawn from instead: one Gumbel sample a choice, one-hot as what the cost-to-go
-    was trained on, whose gradient is that of the relaxed sample (straight through: Jang et al., 1611.01144; MR.Q,
-    2501.16142).
+    have to name every combination. It is drawn from instead, in one-hot vectors such as the cost-to-go was trained on. The
+    slope is the score function's, each of two draws being the other's baseline (Kool et al., 2019, "Buy 4 REINFORCE
+    samples, get a baseline for free!"): a straight-through slope (MR.Q) is that of the network between combinations,
+    where none was ever judged, and held the actor at wrong ones.
     """
 
     def __init__(
@@ -128,19 +132,33 @@ class FactoredActor(Actor):
         return from_blocks(swapped, self.num_choices)
 
     def relaxed(self, output: Tensor, noise: float) -> Tensor:
-        return from_blocks(F.gumbel_softmax(self._logits(output), hard=True), self.num_choices)
+        return from_blocks(self._drawn(self._logits(output)), self.num_choices)
 
-    def settled(self, plan_mean: Tensor) -> Tensor:
-        # Probabilities of single choices are worth nothing where only combinations count, and no joint cost-to-go saw any.
-        return self._likeliest(to_blocks(plan_mean, self.num_choices, fill=-1.0))
+    def expected(self, output: Tensor, judge: Callable[[Tensor], Tensor]) -> Tensor:
+        logits = self._logits(output)
+        cost, log_prob = [], []
+        for _ in range(2):
+            drawn = self._drawn(logits)
+            with torch.no_grad():
+                cost.append(judge(from_blocks(drawn, self.num_choices)))
+            log_prob.append((drawn * logits.log_softmax(-1)).sum((-2, -1)))
+        slope = 0.5 * (cost[0] - cost[1]) * (log_prob[0] - log_prob[1])
+        return 0.5 * (cost[0] + cost[1]) + slope - slope.detach()
+
+    def lesson(self, action: Tensor, mean: Tensor) -> Tensor:
+        # Likely options of each choice need not be a likely combination.
+        return action
 
     def imitation(self, output: Tensor, plan_mean: Tensor) -> Tensor:
-        plan = to_blocks(self.settled(plan_mean), self.num_choices, fill=0.0)
+        plan = to_blocks(plan_mean, self.num_choices, fill=0.0)
         return -(plan * self._logits(output).log_softmax(-1)).sum(-1).mean(-1)
 
     def regularisation(self, output: Tensor) -> Tensor:
         log_prob = self._logits(output).log_softmax(-1)
         return (log_prob.exp() * log_prob).sum(-1).mean(-1)
+
+    def _drawn(self, logits: Tensor) -> Tensor:
+        return one_hot(torch.distributions.Categorical(logits=logits, validate_args=False).sample(), self.widest)
 
     def _likeliest(self, blocks: Tensor) -> Tensor:
         return from_blocks(one_hot(blocks.argmax(-1), self.widest), self.num_choices)
