@@ -56,7 +56,6 @@ def explain(model: JEPA, env: gym.Env, mode: str, seed: int) -> Explanation:
     memory, over = policy.recall(None, 1), False
     while not over:
         seen, _ = policy.obs_to_tensor(obs)
-        assert isinstance(seen, torch.Tensor)
         decision, memory = policy.act(seen, memory, deterministic=True)
         with torch.no_grad():
             z = world.encode(seen)
@@ -68,7 +67,6 @@ def explain(model: JEPA, env: gym.Env, mode: str, seed: int) -> Explanation:
         told = (decision.planned, decision.searched, decision.gain, expected, z, imagined)
         rows.append((*(field[0].numpy(force=True) for field in told), -float(reward)))
     seen, _ = policy.obs_to_tensor(obs)
-    assert isinstance(seen, torch.Tensor)
     with torch.no_grad():
         last = world.encode(seen).numpy(force=True)
     planned, searched, gain, expected_cost, latents, paths, cost = (np.stack(column) for column in zip(*rows, strict=True))

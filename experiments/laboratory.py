@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from jepa_agent.config import PlannerConfig, as_kwargs
 from jepa_agent.experiments.machine import cpu_model, versions
-from jepa_agent.experiments.players import Player, gap, play
+from jepa_agent.experiments.players import Obs, Player, gap, play, stacked
 from jepa_agent.experiments.records import write_json
 from jepa_agent.planning import ExhaustivePlanner, Planner, make_planner
 from jepa_agent.types import CostFn, Plan, PlanInit
@@ -109,7 +109,7 @@ def flop_of(call: Callable[[], Any]) -> int:
     return products.get_total_flops() + elements.total
 
 
-def price(player: Player, planner: Planner | None, obs: np.ndarray, repeats: int = 12) -> Price:
+def price(player: Player, planner: Planner | None, obs: Obs, repeats: int = 12) -> Price:
     """What a decision takes at one observation ``(1, ...)``; the first is not timed, the quickest of the others counts:
     whatever else the machine does only adds."""
     counted = None if planner is None else Counted(planner)
@@ -170,7 +170,7 @@ class Laboratory:
         self.player, self.make, self.design, self.path = player, make, design, path
         env = make()
         self.space = env.action_space
-        self.obs = np.stack([env.reset(seed=design.seed)[0]])
+        self.obs = stacked([env.reset(seed=design.seed)[0]])
         assert env.spec is not None
         self.steps = env.spec.max_episode_steps or 0
         env.close()
@@ -187,7 +187,7 @@ class Laboratory:
         """Measure what is missing. ``report`` is told what is being measured."""
         if "best" not in self.result:
             firsts = [self.make().reset(seed=self.design.seed + k)[0] for k in range(self.design.episodes)]
-            best = self.player.best_returns(np.stack(firsts), self.steps)
+            best = self.player.best_returns(stacked(firsts), self.steps)
             self.result["best"] = None if best is None else best.tolist()
         self._measure("none", NO_SEARCH, 0, lambda: None, report)
         for study, kind, value, planner in self._asked():

@@ -18,6 +18,7 @@ from jepa_agent.planning import Planner
 from jepa_agent.types import PlanInit
 
 State = tuple[np.ndarray, ...]
+Obs = np.ndarray | dict[str, np.ndarray]
 
 
 class Episode(NamedTuple):
@@ -26,7 +27,7 @@ class Episode(NamedTuple):
     costs: np.ndarray  # (T,) = -reward
     predicted: np.ndarray  # (T,) cost of the plan made at each step, as its model saw it
     terminated: bool
-    last_obs: np.ndarray  # what was seen after the last step
+    last_obs: Obs  # what was seen after the last step
 
 
 class Player(ABC):
@@ -46,7 +47,7 @@ class Player(ABC):
         """The state before a first step."""
 
     @abstractmethod
-    def decide(self, obs: np.ndarray, state: State) -> tuple[np.ndarray, Tensor, State]:
+    def decide(self, obs: Obs, state: State) -> tuple[np.ndarray, Tensor, State]:
         """Actions for observations ``(B, ...)``, the predicted cost ``(B,)`` of the plans they begin, and the next state."""
 
     @abstractmethod
@@ -54,7 +55,7 @@ class Player(ABC):
         """What each plan's span of time did cost ``(T,)``, to be held against ``predicted``; NaN where that is not known."""
 
     @abstractmethod
-    def best_returns(self, obs: np.ndarray, steps: int) -> np.ndarray | None:
+    def best_returns(self, obs: Obs, steps: int) -> np.ndarray | None:
         """The best returns there are from first observations ``(B, ...)``; None where nobody knows them."""
 
 
@@ -72,12 +73,11 @@ class TrainedAgent(Player):
     def begin(self, n_envs: int) -> State:
         return self.model.policy.recall(None, n_envs).pack()
 
-    def decide(self, obs: np.ndarray, state: State) -> tuple[np.ndarray, Tensor, State]:
+    def decide(self, obs: Obs, state: State) -> tuple[np.ndarray, Tensor, State]:
         policy, world = self.model.policy, self.model.world_model
         policy.set_training_mode(False)
         seen, _ = policy.obs_to_tensor(obs)
-        assert isinstance(seen, Tensor)
-        decision, memory = policy.act(seen, policy.recall(state, len(obs)), deterministic=True)
+        decision, memory = policy.act(seen, policy.recall(state, len(state[0])), deterministic=True)
         with torch.no_grad():
             predicted = world.trajectory_cost(memory.latents[:, 0], memory.plan.unsqueeze(1)).squeeze(1)
         return policy.to_env(decision.action), predicted, memory.pack()
@@ -87,7 +87,6 @@ class TrainedAgent(Player):
         ahead = 0.0
         if not episode.terminated:  # a time limit ends the counting, not the costs
             seen, _ = policy.obs_to_tensor(episode.last_obs)
-            assert isinstance(seen, Tensor)
             with torch.no_grad():
                 ahead = float(world.cost_to_go(world.encode(seen)).mean())
         total = np.empty(len(episode.costs))
@@ -95,7 +94,7 @@ class TrainedAgent(Player):
             total[t] = ahead = episode.costs[t] + world.gamma * ahead
         return total
 
-    def best_returns(self, obs: np.ndarray, steps: int) -> np.ndarray | None:
+    def best_returns(self, obs: Obs, steps: int) -> np.ndarray | None:
         return None
 
 
@@ -106,6 +105,9 @@ class ExactPlayer(Player):
         self.model, self.name, self.env_id, self.env_kwargs = model, name, model.env_id, {}
         self.planner: Planner | None = None
 
+    def _state(self, obs: Obs) -> Tensor:
+        return self.model.encode(torch.as_tensor(obs, dtype=torch.float32))
+
     def use(self, planner: Planner | None) -> None:
         self.planner = planner
 
@@ -113,8 +115,8 @@ class ExactPlayer(Player):
         horizon = self.planner.horizon if self.planner else 1
         return (self.model.actor_sequence(torch.zeros(n_envs, 1), horizon).numpy(),)
 
-    def decide(self, obs: np.ndarray, state: State) -> tuple[np.ndarray, Tensor, State]:
-        z = self.model.encode(torch.as_tensor(obs, dtype=torch.float32))
+    def decide(self, obs: Obs, state: State) -> tuple[np.ndarray, Tensor, State]:
+        z = self._state(obs)
         last = torch.from_numpy(state[0])
         left = torch.cat([last[:, 1:], last[:, -1:]], dim=1)
         plans, cost = left, torch.zeros(len(z))
@@ -132,8 +134,16 @@ class ExactPlayer(Player):
         total = paid[np.minimum(end, len(episode.costs))] - paid[start]
         return np.where((end > len(episode.costs)) & (not episode.terminated), np.nan, total)
 
-    def best_returns(self, obs: np.ndarray, steps: int) -> np.ndarray | None:
-        return -self.model.least_cost(self.model.encode(torch.as_tensor(obs, dtype=torch.float32)), steps).numpy()
+    def best_returns(self, obs: Obs, steps: int) -> np.ndarray | None:
+        return -self.model.least_cost(self._state(obs), steps).numpy()
+
+
+def stacked(obs: list[Obs]) -> Obs:
+    """Observations of several environments as one, the environment first."""
+    named = [one for one in obs if isinstance(one, dict)]
+    if named:
+        return {key: np.stack([one[key] for one in named]) for key in named[0]}
+    return np.stack([np.asarray(one) for one in obs])
 
 
 def play(player: Player, make: Callable[[], gym.Env], episodes: int, seed: int) -> list[Episode]:
@@ -145,7 +155,7 @@ def play(player: Player, make: Callable[[], gym.Env], episodes: int, seed: int) 
     predicted: list[list[float]] = [[] for _ in envs]
     ended: list[bool] = [False] * episodes
     while running:
-        actions, promises, state = player.decide(np.stack([obs[k] for k in running]), state)
+        actions, promises, state = player.decide(stacked([obs[k] for k in running]), state)
         going = []
         for row, k in enumerate(running):
             obs[k], reward, ended[k], truncated, _ = envs[k].step(actions[row])

@@ -12,7 +12,7 @@ from jepa_agent.config import PlannerConfig
 from jepa_agent.experiments.exact_models import CartPole, Pendulum
 from jepa_agent.experiments.laboratory import Design, Laboratory, compared, fitted, flop_of, price
 from jepa_agent.experiments.planner_figures import plot_compute
-from jepa_agent.experiments.players import Episode, ExactPlayer, TrainedAgent, gap, play
+from jepa_agent.experiments.players import Episode, ExactPlayer, TrainedAgent, gap, play, stacked
 from jepa_agent.planning import CEM, ExhaustivePlanner, make_planner
 
 TINY = Design(("exhaustive", "cem"), 2, (1.0,), (4, 8), (1,), (1, 2), episodes=2)
@@ -75,6 +75,13 @@ def test_episodes_side_by_side_are_those_played_alone(small):
         [alone] = play(player, lambda: gym.make("CartPole-v1"), 1, seed=6)
         assert together[1].costs.tolist() == alone.costs.tolist()
         np.testing.assert_allclose(together[1].predicted, alone.predicted, atol=1e-4)
+
+
+def test_observations_of_several_environments_become_one():
+    assert stacked([np.zeros(3), np.ones(3)]).tolist() == [[0.0] * 3, [1.0] * 3]
+    together = stacked([{"a": np.zeros(2), "b": 1}, {"a": np.ones(2), "b": 2}])
+    assert together["a"].tolist() == [[0.0, 0.0], [1.0, 1.0]]
+    assert together["b"].tolist() == [1, 2]
 
 
 def test_it_goes_on_where_it_was_stopped_and_draws(tmp_path):
