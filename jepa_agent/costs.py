@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -26,9 +26,9 @@ _PROBE_STEPS = 3
 class Experience(NamedTuple):
     """What a cost may look at when it is set."""
 
-    obs: Any  # (M, *obs_shape) observations met, as the environment gave them; none if the replay buffer is empty
-    z: Tensor  # (M, D) their latents; if there are none, latents from all over the manifold
-    encode: Callable[[Any], Tensor]  # observations ``(M, *obs_shape)`` as the environment gives them to latents
+    obs: Any  # (M, *obs_shape) observations met, as the environment gave them, or a dict of them; None if there are none
+    z: Tensor  # (M, D) their latents, or some from all over the manifold
+    encode: Callable[[Any], Tensor]  # observations as the environment gives them, (M, *obs_shape), to latents (M, D)
 
 
 class Cost(ABC):
@@ -62,9 +62,11 @@ class GoalCost(Cost):
     obs: Any
 
     def of_steps(self, model: WorldModel, experience: Experience) -> StepCosts:
+        named = isinstance(self.obs, Mapping)
         try:
-            goal = experience.encode(np.asarray(self.obs)[None])
-        except (RuntimeError, ValueError, IndexError) as error:
+            one = {key: np.asarray(part)[None] for key, part in self.obs.items()} if named else np.asarray(self.obs)[None]
+            goal = experience.encode(one)
+        except (RuntimeError, ValueError, IndexError, KeyError, AssertionError, TypeError) as error:
             raise ValueError(f"the goal must be one observation of the environment, got {self.obs!r}: {error}") from error
         return lambda latents, actions: (latents[..., 1:, :] - goal.squeeze(0)).square().mean(-1)
 
@@ -82,31 +84,33 @@ class FeatureCost(Cost):
     features: Sequence[int] | Callable[[Any], Any] | None = None
 
     def of_steps(self, model: WorldModel, experience: Experience) -> StepCosts:
-        if not len(experience.obs):
+        if experience.obs is None:
             raise ValueError(
                 "features are read from latents by what the replay buffer tells, which is empty: load one first"
             )
-        readout = Readout(experience.z, self._features_of(experience.obs).to(experience.z))
+        readout = Readout(experience.z, self._features_of(experience.obs, len(experience.z)).to(experience.z))
         poor = (readout.error > _POORLY_READ).nonzero().flatten().tolist()
         if poor:
             missed = ", ".join(f"{float(readout.error[i]):.0%} of feature {i}" for i in poor)
             warnings.warn(f"latents tell little about some features: missed is {missed}, of their variance", stacklevel=4)
         return lambda latents, actions: _ask(self.function, readout(latents[..., 1:, :]), "features")
 
-    def _features_of(self, obs: Any) -> Tensor:
-        """``(M, F)``"""
+    def _features_of(self, obs: Any, count: int) -> Tensor:
+        """``(M, F)`` features of M = ``count`` observations."""
         if callable(self.features):
             try:
                 features = torch.as_tensor(np.asarray(self.features(obs)), dtype=torch.float32)
             except Exception as error:
-                raise ValueError(f"the features raised {error!r} on observations of shape {np.shape(obs)}") from error
-            if features.dim() not in (1, 2) or len(features) != len(obs) or not features.isfinite().all():
+                raise ValueError(f"the features raised {error!r} on {count} observations at once") from error
+            if features.dim() not in (1, 2) or len(features) != count or not features.isfinite().all():
                 raise ValueError(
-                    f"the features of {len(obs)} observations must be ({len(obs)}, F) finite numbers, "
+                    f"the features of {count} observations must be ({count}, F) finite numbers, "
                     f"got shape {tuple(features.shape)}"
                 )
-            return features.reshape(len(obs), -1)
-        flat = torch.as_tensor(np.asarray(obs), dtype=torch.float32).reshape(len(obs), -1)
+            return features.reshape(count, -1)
+        if isinstance(obs, Mapping):
+            raise ValueError(f"observations have the parts {', '.join(obs)}: give features as a function of these")
+        flat = torch.as_tensor(obs, dtype=torch.float32).reshape(count, -1)
         if self.features is None:
             return flat
         beyond = [index for index in self.features if not 0 <= index < flat.shape[1]]
@@ -146,27 +150,41 @@ class WeightedSum(Cost):
 
 @dataclass(frozen=True)
 class Objective:
-    """What sequences cost under a cost of the user's, summed and discounted along the horizon, by a single judge:
-    ``(B, D)``, ``(B, N, H, A)`` to ``(1, B, N)``.
+    """What sequences cost under a cost of the user's, summed and discounted, by a single judge: ``(B, D)``,
+    ``(B, N, H, A)`` to ``(1, B, N)``.
 
-    Nothing is known of what follows the horizon. Each step that an episode has ended before costs ``end_cost``.
+    After the last action of a sequence the actor takes ``actor_steps`` more: it knows another cost, but how to keep out of
+    trouble, and imagination that answers to what it imagines stays true for longer than imagination along fixed actions.
+    Nothing is known of what follows. Each step that an episode has ended before costs ``end_cost``.
     """
 
     model: WorldModel
     steps: StepCosts
+    actor_steps: int
     end_cost: float
 
     def __call__(self, z: Tensor, actions: Tensor) -> Tensor:
-        latents = self.model.imagine(z.unsqueeze(1).expand(*actions.shape[:2], z.shape[-1]), actions)
+        latents, actions = self._imagined(z, actions)
         terminated = self.model.cost(latents[..., :-1, :], actions).terminated
         alive = discount_weights(terminated, 1.0)[..., 1:]
         cost = torch.lerp(torch.full_like(alive, self.end_cost), self.steps(latents, actions), alive)
         discount = self.model.gamma ** torch.arange(actions.shape[-2], device=actions.device)
         return (discount * cost).sum(-1).unsqueeze(0)
 
+    def _imagined(self, z: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """Latents ``(B, N, T+1, D)`` and actions ``(B, N, T, A)`` of all T steps, those of the actor included."""
+        latents, taken = [z.unsqueeze(1).expand(*actions.shape[:2], z.shape[-1])], list(actions.unbind(-2))
+        for t in range(len(taken) + self.actor_steps):
+            if t == len(taken):
+                taken.append(self.model.actor(latents[-1]))
+            latents.append(self.model.predict(latents[-1], taken[t]))
+        return torch.stack(latents, dim=-2), torch.stack(taken, dim=-2)
+
 
 @torch.no_grad()
-def make_objective(cost: Cost, model: WorldModel, experience: Experience, end_cost: float | None = None) -> Objective:
+def make_objective(
+    cost: Cost, model: WorldModel, experience: Experience, actor_steps: int = 0, end_cost: float | None = None
+) -> Objective:
     """Bind a cost to a world model and try it on familiar latents, those that the actor would see next among them.
 
     An ``end_cost`` of None is the worst cost met there, but at least 0: ending is then never worth while. ``ValueError``
@@ -183,7 +201,7 @@ def make_objective(cost: Cost, model: WorldModel, experience: Experience, end_co
             f"the cost is not finite on {broken} of {costs.numel()} familiar latents: plans need finite numbers"
         )
     worst = max(float(costs.max()), 0.0)
-    return Objective(model, steps, worst if end_cost is None else float(end_cost))
+    return Objective(model, steps, actor_steps, worst if end_cost is None else float(end_cost))
 
 
 def as_cost(cost: Any) -> Cost:

@@ -20,9 +20,10 @@ from jepa_agent.resuming import ResumableAlgorithm
 from jepa_agent.spaces import num_choices
 from jepa_agent.working_memory import PackedMemory
 
-# Beyond the learned cost-to-go a plan must see the consequences itself; the model is to be trusted for about so long.
-FAR_SIGHTED = PlannerConfig(kind="icem", horizon=15, num_samples=64, num_elites=8, init_std=1.0, noise_beta=2.0)
-FAR_SIGHTED_CHOICES = PlannerConfig(kind="cem", horizon=15, num_samples=128, num_elites=16)
+# Without the learned cost-to-go a plan must see the consequences itself.
+FAR_SIGHTED = PlannerConfig(kind="icem", horizon=8, num_samples=48, num_elites=8, init_std=1.0)
+FAR_SIGHTED_CHOICES = PlannerConfig(kind="cem", horizon=8, num_samples=48, num_elites=8)
+ACTOR_STEPS = 20
 _LOOKED_AT = 5_000
 
 
@@ -68,15 +69,16 @@ class SteerableAlgorithm(ResumableAlgorithm):
         self,
         cost: Cost | Callable[[Tensor], Tensor] | None,
         planner: PlannerConfig | Planner | None = None,
+        actor_steps: int = ACTOR_STEPS,
         end_cost: float | None = None,
     ) -> None:
         """Plan for another cost from now on; None returns to the learned one. Nothing is retrained.
 
         ``cost`` is one of `jepa_agent.costs`, or a function of the latents ``(..., D)`` that steps lead to, returning
-        ``(...)``. The planner acts at every step and minimises its discounted sum along the horizon, for the learned
-        cost-to-go and the actor, whose sequence is but a proposal, know another; so the horizon is longer than the usual
-        one, unless ``planner`` says otherwise. Each step that an episode has ended before costs ``end_cost``: by default the
-        worst met in the replay buffer, at least 0; give 0 where ending is the goal.
+        ``(...)``. The planner acts at every step and minimises its discounted sum, along a longer horizon than usual unless
+        ``planner`` says otherwise, and along ``actor_steps`` more on which the actor would follow. The learned cost-to-go,
+        of another cost, has no say. Each step that an episode has ended before costs ``end_cost``: by default the worst met
+        in the replay buffer, at least 0; give 0 where ending is the goal.
 
         The cost is tried on latents from the replay buffer at once: ``ValueError`` if it raises, has another shape or is not
         finite. Saving saves the agent without it; learning is refused while it is set.
@@ -86,7 +88,7 @@ class SteerableAlgorithm(ResumableAlgorithm):
             return
         chosen = as_cost(cost)
         usual = FAR_SIGHTED_CHOICES if num_choices(self.action_space) else FAR_SIGHTED
-        objective = make_objective(chosen, self.policy.world_model, self._experience(), end_cost)
+        objective = make_objective(chosen, self.policy.world_model, self._experience(), actor_steps, end_cost)
         self._steer(_Course(chosen, objective, usual if planner is None else planner, PlannerMode()))
 
     @contextmanager
@@ -94,12 +96,13 @@ class SteerableAlgorithm(ResumableAlgorithm):
         self,
         cost: Cost | Callable[[Tensor], Tensor] | None,
         planner: PlannerConfig | Planner | None = None,
+        actor_steps: int = ACTOR_STEPS,
         end_cost: float | None = None,
     ) -> Iterator[None]:
         """`set_cost` for the length of a ``with`` block; afterwards the agent plans as before."""
         policy = self.policy
         before = _Course(self.cost, policy.objective, policy.planner, policy.mode_switch)
-        self.set_cost(cost, planner, end_cost)
+        self.set_cost(cost, planner, actor_steps, end_cost)
         try:
             yield
         finally:
@@ -120,15 +123,15 @@ class SteerableAlgorithm(ResumableAlgorithm):
         def encode(obs: Any) -> Tensor:
             normalizer = self._vec_normalize_env
             seen, _ = policy.obs_to_tensor(obs if normalizer is None else normalizer.normalize_obs(obs))
-            assert isinstance(seen, Tensor)
             return policy.world_model.encode(seen)
 
-        obs = self.replay_buffer.spread_observations(_LOOKED_AT)
-        if len(obs) > 1:
+        if self.replay_buffer.size() > 1:
+            met = self.replay_buffer.spread_observations(_LOOKED_AT)
+            obs = {key: part.cpu().numpy() for key, part in met.items()} if isinstance(met, dict) else met.cpu().numpy()
             return Experience(obs, encode(obs), encode)
         generator = torch.Generator().manual_seed(0)
         anywhere = random_latents(_LOOKED_AT, policy.sizes.latent_dim, generator, torch.device("cpu")).to(policy.device)
-        return Experience(obs[:0], anywhere, encode)
+        return Experience(None, anywhere, encode)
 
     def _setup_learn(self, *args: Any, **kwargs: Any) -> Any:
         if self.cost is not None:
