@@ -175,7 +175,8 @@ class Budgeted(ModeSwitch):
         memory = situation.memory
         if self._always:
             return memory.control
-        threshold, size, score = self._threshold(situation), memory.control[:, 1], self.score(situation)
+        threshold, size = self._threshold(situation), memory.control[:, 1]
+        score = self.score(situation).to(size)  # a lower precision where autocast is on
         size = torch.where(memory.steps > 0, size.lerp(score, 0.1), score)
         excess = (score >= threshold).float() - self._share(memory)
         return torch.stack([threshold + _CORRECTION * size * excess, size], dim=1)

@@ -120,6 +120,7 @@ class WorkingMemory(NamedTuple):
 
     def searched(self, rows: Tensor, milliseconds: Tensor, gain: Tensor, control: Tensor) -> WorkingMemory:
         """Take note of searches: where (bool), how long each took, what it gained, and the switch's settings ``(B, 2)``."""
+        gain, control = gain.to(self.effort), control.to(self.effort)  # autocast halves what is computed, not what is kept
         recent = torch.where(rows, self.recent_gain.lerp(gain, _FORGETTING), self.recent_gain)
         spent = torch.stack([self.searches + rows, self.milliseconds + milliseconds, recent], dim=1)
         return self._replace(effort=torch.cat([spent, control], dim=1))

@@ -340,3 +340,13 @@ def test_descent_from_the_actors_own_sequence_starts_down_the_mean(small):
         actions = own.unsqueeze(1).requires_grad_(True)
         (mean,) = torch.autograd.grad(policy.world_model.trajectory_cost(z, actions).sum(), actions)
         torch.testing.assert_close(slopes[-1], mean, rtol=0.05, atol=1e-3)  # without it: off by 1
+
+
+@pytest.mark.parametrize("mode", ["planner", "auto", "auto_0.5", "surprise"])
+def test_acts_in_half_precision_too(small, mode):
+    model = small("CartPole-v1", mode=mode)
+    obs, state = np.zeros((1, 4), dtype=np.float32), None
+    with torch.autocast("cpu", torch.bfloat16):
+        for _ in range(3):
+            action, state = model.predict(obs, state, deterministic=True)
+    assert action.shape == (1,)
