@@ -190,7 +190,7 @@ def read_rows(lines: Path) -> list[dict[str, Any]]:
 def main(argv: Sequence[str]) -> None:
     """Train and evaluate what of the study is missing, then report on what there is."""
     parser = ArgumentParser(description="Every mode on the same agents; goes on where it was stopped.")
-    parser.add_argument("study", type=Path, help="YAML file, e.g. experiments/studies/modes.yaml")
+    parser.add_argument("study", type=Path, help="YAML file, e.g. experiments/studies/modes/switches.yaml")
     parser.add_argument("--output", type=Path, required=True, help="folder of the results")
     parser.add_argument("--agents", type=Path, default=Path("runs/modes"), help="folder of the trained agents")
     parser.add_argument("--seeds", type=list[int], help="only these, so that two processes can share a study")

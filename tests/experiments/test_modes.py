@@ -1,7 +1,9 @@
 import json
+from pathlib import Path
 
 import pytest
 
+from jepa_agent.experiments import modes
 from jepa_agent.experiments.modes import DEFAULTS, ModeStudy, ModeTask, Run, main, play, read_rows
 from jepa_agent.experiments.modes_report import by_step, cells, score
 from jepa_agent.experiments.study import read_as
@@ -66,6 +68,12 @@ def test_gains_are_paired_over_seeds():
     ]
     assert by_step(rows, "p", {"A": (0.0, 10.0)})[-1] == "| A | 1 | 2 | 4.0 | 5.0 | +0.100 | +0.100 to +0.100 |"
     assert score(rows[-1], (-1.0, 9.0)) == 1.0
+
+
+@pytest.mark.parametrize("name", ["switches", "distillation"])
+def test_our_own_studies_can_be_read(name):
+    study = read_as(ModeStudy, Path(modes.__file__).parent / "studies" / "modes" / f"{name}.yaml")
+    assert all(list(study.steps(run.env))[-1] == study.tasks[run.env].n_timesteps for run in study.runs())
 
 
 @pytest.mark.parametrize(("change", "says"), [("actor", "fast"), ("-1166", "0")])
