@@ -15,7 +15,8 @@ from jepa_agent.algorithm import JEPA
 from jepa_agent.experiments.evaluation import SeededEpisodes
 from jepa_agent.experiments.exact_models import ExactModel
 from jepa_agent.planning import Planner
-from jepa_agent.types import PlanInit
+from jepa_agent.types import Decision, PlanInit
+from jepa_agent.working_memory import WorkingMemory
 
 State = tuple[np.ndarray, ...]
 Obs = np.ndarray | dict[str, np.ndarray]
@@ -27,7 +28,7 @@ class Episode(NamedTuple):
     costs: np.ndarray  # (T,) = -reward
     predicted: np.ndarray  # (T,) cost of the plan made at each step, as its model saw it
     terminated: bool
-    last_obs: Obs  # what was seen after the last step
+    beyond: float = 0.0  # what the player expects to pay after a time limit
 
 
 class Player(ABC):
@@ -49,6 +50,10 @@ class Player(ABC):
     @abstractmethod
     def decide(self, obs: Obs, state: State) -> tuple[np.ndarray, Tensor, State]:
         """Actions for observations ``(B, ...)``, the predicted cost ``(B,)`` of the plans they begin, and the next state."""
+
+    @abstractmethod
+    def beyond(self, obs: Obs, state: State) -> Tensor:
+        """What it expects to pay ``(B,)`` from observations ``(B, ...)`` on, though a time limit ends the episode there."""
 
     @abstractmethod
     def realised(self, episode: Episode) -> np.ndarray:
@@ -74,24 +79,26 @@ class TrainedAgent(Player):
         return self.model.policy.recall(None, n_envs).pack()
 
     def decide(self, obs: Obs, state: State) -> tuple[np.ndarray, Tensor, State]:
-        policy, world = self.model.policy, self.model.world_model
+        decision, memory = self._act(obs, state)
+        with torch.no_grad():
+            predicted = self.model.world_model.trajectory_cost(memory.latents[:, 0], memory.plan.unsqueeze(1)).squeeze(1)
+        return self.model.policy.to_env(decision.action), predicted, memory.pack()
+
+    def beyond(self, obs: Obs, state: State) -> Tensor:
+        _, memory = self._act(obs, state)
+        with torch.no_grad():
+            return self.model.world_model.cost_to_go(memory.latents[:, 0]).mean(0)
+
+    def _act(self, obs: Obs, state: State) -> tuple[Decision, WorkingMemory]:
+        policy = self.model.policy
         policy.set_training_mode(False)
         seen, _ = policy.obs_to_tensor(obs)
-        decision, memory = policy.act(seen, policy.recall(state, len(state[0])), deterministic=True)
-        with torch.no_grad():
-            predicted = world.trajectory_cost(memory.latents[:, 0], memory.plan.unsqueeze(1)).squeeze(1)
-        return policy.to_env(decision.action), predicted, memory.pack()
+        return policy.act(seen, policy.recall(state, len(state[0])), deterministic=True)
 
     def realised(self, episode: Episode) -> np.ndarray:
-        policy, world = self.model.policy, self.model.world_model
-        ahead = 0.0
-        if not episode.terminated:  # a time limit ends the counting, not the costs
-            seen, _ = policy.obs_to_tensor(episode.last_obs)
-            with torch.no_grad():
-                ahead = float(world.cost_to_go(world.encode(seen)).mean())
-        total = np.empty(len(episode.costs))
+        total, ahead = np.empty(len(episode.costs)), episode.beyond
         for t in reversed(range(len(total))):
-            total[t] = ahead = episode.costs[t] + world.gamma * ahead
+            total[t] = ahead = episode.costs[t] + self.model.world_model.gamma * ahead
         return total
 
     def best_returns(self, obs: Obs, steps: int) -> np.ndarray | None:
@@ -126,6 +133,9 @@ class ExactPlayer(Player):
             plans, _, _, cost, _ = self.planner.plan(lambda actions: self.model.trajectory_cost(z, actions), init)
         return self.model.to_env(plans[:, 0]), cost, (plans.numpy(),)
 
+    def beyond(self, obs: Obs, state: State) -> Tensor:
+        return torch.zeros(len(state[0]))
+
     def realised(self, episode: Episode) -> np.ndarray:
         assert self.planner is not None
         paid = np.concatenate([[0.0], np.cumsum(episode.costs)])
@@ -153,7 +163,7 @@ def play(player: Player, make: Callable[[], gym.Env], episodes: int, seed: int) 
     state, running = player.begin(episodes), list(range(episodes))
     costs: list[list[float]] = [[] for _ in envs]
     predicted: list[list[float]] = [[] for _ in envs]
-    ended: list[bool] = [False] * episodes
+    ended, beyond = [False] * episodes, [0.0] * episodes
     while running:
         actions, promises, state = player.decide(stacked([obs[k] for k in running]), state)
         going = []
@@ -161,15 +171,17 @@ def play(player: Player, make: Callable[[], gym.Env], episodes: int, seed: int) 
             obs[k], reward, ended[k], truncated, _ = envs[k].step(actions[row])
             costs[k].append(-float(reward))
             predicted[k].append(float(promises[row]))
-            if not (ended[k] or truncated):
+            if truncated and not ended[k]:
+                beyond[k] = float(player.beyond(stacked([obs[k]]), tuple(field[row : row + 1] for field in state))[0])
+            elif not ended[k]:
                 going.append(row)
         if len(going) < len(running):
             running = [running[row] for row in going]
             state = tuple(field[going] for field in state)
     for env in envs:
         env.close()
-    played = zip(costs, predicted, ended, obs, strict=True)
-    return [Episode(np.array(c), np.array(p), end, last) for c, p, end, last in played]
+    played = zip(costs, predicted, ended, beyond, strict=True)
+    return [Episode(np.array(c), np.array(p), end, ahead) for c, p, end, ahead in played]
 
 
 def gap(player: Player, episodes: list[Episode]) -> float:

@@ -53,18 +53,29 @@ def test_the_gap_is_what_was_promised_less_what_was_paid():
     player = ExactPlayer(CartPole(), "exact")
     player.use(CEM(horizon=2))
     costs = np.array([1.0, 2.0, 4.0])
-    cut = Episode(costs, np.array([2.0, 6.0, 0.0]), False, np.zeros(4))  # the last plan outlasts the time limit
+    cut = Episode(costs, np.array([2.0, 6.0, 0.0]), False)  # the last plan outlasts the time limit
     assert gap(player, [cut]) == pytest.approx(((2 - 3) + (6 - 6)) / 2)
     assert gap(player, [cut._replace(terminated=True)]) == pytest.approx(((2 - 3) + (6 - 6) + (0 - 4)) / 3)
 
 
+def cartpole_after(episode, player, seed):
+    """What is seen after the steps of an episode that was acted by ``player``."""
+    env, state = gym.make("CartPole-v1"), player.begin(1)
+    obs, _ = env.reset(seed=seed)
+    for _ in episode.costs:
+        action, _, state = player.decide(obs[None], state)
+        obs = env.step(action[0])[0]
+    return obs[None]
+
+
 def test_a_trained_agents_plans_are_held_against_discounted_costs_and_what_lies_beyond_a_time_limit(small):
     player = TrainedAgent(small("CartPole-v1", gamma=0.5), "agent", "CartPole-v1", {})
-    episode = Episode(np.array([-1.0, -1.0, -1.0]), np.zeros(3), True, np.zeros(4, np.float32))
+    episode = Episode(np.array([-1.0, -1.0, -1.0]), np.zeros(3), True)
     np.testing.assert_allclose(player.realised(episode), [-1.75, -1.5, -1.0])
-    world = player.model.world_model
-    ahead = world.cost_to_go(world.encode(np.zeros((1, 4), np.float32))).mean().item()
-    np.testing.assert_allclose(player.realised(episode._replace(terminated=False))[-1], -1.0 + 0.5 * ahead, rtol=1e-5)
+    player.use(None)
+    [cut] = play(player, lambda: gym.wrappers.TimeLimit(gym.make("CartPole-v1").unwrapped, 2), 1, seed=0)
+    assert cut.beyond == pytest.approx(player.beyond(cartpole_after(cut, player, seed=0), player.begin(1)).item(), rel=1e-4)
+    np.testing.assert_allclose(player.realised(cut), [-1.5 + 0.25 * cut.beyond, -1.0 + 0.5 * cut.beyond])
 
 
 def test_episodes_side_by_side_are_those_played_alone(small):
