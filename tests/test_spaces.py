@@ -8,7 +8,7 @@ from gymnasium import spaces
 from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
 from jepa_agent import JEPA
-from jepa_agent.replay_buffer import SequenceReplayBuffer
+from jepa_agent.replay_buffer import SequenceReplayBuffer, buffer_for, transition_bytes
 from jepa_agent.spaces import ChoiceCode, action_code, check_spaces, num_choices
 
 VECTOR = spaces.Box(-1, 1, (2,))
@@ -270,3 +270,12 @@ def test_targets_are_of_pictures_as_they_were_seen(small):
 def test_a_buffer_for_other_observations_is_refused(small):
     with pytest.raises(ValueError, match="must be a DictSequenceReplayBuffer"):
         small(Anything(OBSERVATIONS["Dict of goals"], VECTOR), replay_buffer_class=SequenceReplayBuffer)
+
+
+@pytest.mark.parametrize("kind", ["Box float64", "image channels first", "Dict"])
+@pytest.mark.parametrize("action_kind", ["Box int8", "MultiDiscrete table"])
+def test_the_memory_a_transition_takes_is_known_beforehand(kind, action_kind):
+    spaces_ = OBSERVATIONS[kind], ACTIONS[action_kind]
+    buffer = buffer_for(spaces_[0])(50, *spaces_, device="cpu")
+    held = [part for value in vars(buffer).values() for part in (value.values() if isinstance(value, dict) else [value])]
+    assert sum(part.nbytes for part in held if isinstance(part, np.ndarray)) == 50 * transition_bytes(*spaces_)
