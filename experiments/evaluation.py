@@ -65,7 +65,8 @@ class TrainingClock:
 
 
 class Evaluator(BaseCallback):
-    """Every ``spec.eval_freq`` steps plays each mode deterministically and appends a JSON line per mode to ``path``.
+    """Every ``spec.eval_freq`` steps plays each mode deterministically and appends a JSON line per mode to ``path``. Its
+    episodes are played side by side, the k-th begun by ``EVALUATION_SEED + k``.
 
     It ends training at ``spec.n_timesteps``, within a rollout if need be, or when ``spec.stop_at`` is reached.
     """
@@ -78,7 +79,8 @@ class Evaluator(BaseCallback):
         self._due = spec.eval_freq
 
     def _on_training_start(self) -> None:
-        self._env = _evaluation_env(self.spec, self.model)
+        self._env = _evaluation_env(self.spec, self.model, self.spec.n_eval_episodes)
+        self._alone = _evaluation_env(self.spec, self.model, 1)
         self.clock = TrainingClock()
 
     def _on_step(self) -> bool:
@@ -94,19 +96,19 @@ class Evaluator(BaseCallback):
 
     def _on_training_end(self) -> None:
         self._env.close()
+        self._alone.close()
 
     def _evaluate(self, mode: str, cpu: float, wall: float) -> float:
-        self._env.seed(EVALUATION_SEED)
-        if isinstance(self._env, VecNormalize):
-            sync_envs_normalization(self.training_env, self._env)
-        began = time.process_time()
+        for env in (self._env, self._alone):
+            env.seed(EVALUATION_SEED)
+            if isinstance(env, VecNormalize):
+                sync_envs_normalization(self.training_env, env)
         with _acting(self.model, mode):
-            returns, lengths = evaluate_policy(
+            returns, _ = evaluate_policy(
                 self.model, self._env, self.spec.n_eval_episodes, deterministic=True, return_episode_rewards=True
             )
+            milliseconds = milliseconds_per_step(self.model, self._alone)
         assert isinstance(returns, list)
-        assert isinstance(lengths, list)
-        milliseconds = 1000 * (time.process_time() - began)
         mean = float(np.mean(returns))
         row = {
             "step": self.num_timesteps,
@@ -115,15 +117,30 @@ class Evaluator(BaseCallback):
             "mean": mean,
             "cpu_seconds": cpu,
             "wall_seconds": wall,
-            "ms_per_step": milliseconds / sum(lengths),
+            "ms_per_step": milliseconds,
         }
         with self.path.open("a") as lines:
             lines.write(json.dumps(row) + "\n")
         return mean
 
 
-def _evaluation_env(spec: RunSpec, model: BaseAlgorithm) -> VecEnv:
-    env: VecEnv = DummyVecEnv([lambda: Monitor(SeededEpisodes(gym.make(spec.env, **spec.env_kwargs)))])
+def milliseconds_per_step(model: BaseAlgorithm, env: VecEnv, steps: int = 200) -> float:
+    """CPU time of a step on one environment alone, deciding and the environment's own, averaged over the first ``steps``."""
+    obs, state, starts = env.reset(), None, np.ones(1, dtype=bool)
+    began = time.process_time()
+    for _ in range(steps):
+        actions, state = model.predict(obs, state, starts, deterministic=True)  # type: ignore[arg-type]
+        obs, _, starts, _ = env.step(actions)
+    return 1000.0 * (time.process_time() - began) / steps
+
+
+def _evaluation_env(spec: RunSpec, model: BaseAlgorithm, n_envs: int) -> VecEnv:
+    """One episode for each of ``n_envs`` side by side: planning for all of them is one batch."""
+
+    def make() -> gym.Env:
+        return Monitor(SeededEpisodes(gym.make(spec.env, **spec.env_kwargs)))
+
+    env: VecEnv = DummyVecEnv([make] * n_envs)
     normalizer = model.get_vec_normalize_env()
     if normalizer is None:
         return env

@@ -8,6 +8,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import VecNormalize
 
 from jepa_agent.experiments import runner
@@ -119,6 +120,15 @@ def test_the_same_seed_gives_the_same_returns_however_often_it_is_evaluated(tmp_
     run(DQN, tmp_path / "often")
     run(dataclasses.replace(DQN, eval_freq=200), tmp_path / "once")
     assert rows(tmp_path / "often")[-1]["returns"] == rows(tmp_path / "once")[-1]["returns"]
+
+
+def test_episodes_played_side_by_side_return_what_they_return_one_by_one(tmp_path: Path) -> None:
+    model = make_baseline("DQN", "CartPole-v1", 0)
+    model.learn(64, callback=Evaluator(RunSpec("DQN", "CartPole-v1", 0, 64, 64, 3), tmp_path / EVALUATIONS))
+    alone = SeededEpisodes(gym.make("CartPole-v1"))
+    returns, _ = evaluate_policy(model, alone, 3, return_episode_rewards=True, warn=False)
+    [row] = rows(tmp_path)
+    assert sorted(row["returns"]) == sorted(returns)
 
 
 def test_training_stops_when_the_return_suffices(tmp_path: Path) -> None:
