@@ -63,7 +63,7 @@ class CartPosition:
     """1 with the cart at ``position`` (metres right of the middle, the edge lies at 2.4), a half ``width`` off, for
     CartPole-v1."""
 
-    position: float = 0.5
+    position: float = 0.2
     width: float = 0.1
 
     def __call__(self, obs: Any) -> Any:
@@ -84,6 +84,6 @@ def pendulum_spin(speed: float = 6.0, width: float = 1.0, render_mode: str | Non
     return RewardedBy(PendulumEnv(render_mode), PendulumSpin(speed, width))
 
 
-def cart_position(position: float = 0.5, width: float = 0.1, render_mode: str | None = None) -> gym.Env:
+def cart_position(position: float = 0.2, width: float = 0.1, render_mode: str | None = None) -> gym.Env:
     """CartPole-v1 rewarded for the cart's position: ``JEPA/CartPosition-v0``."""
     return RewardedBy(CartPoleEnv(render_mode=render_mode), CartPosition(position, width))

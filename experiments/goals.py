@@ -28,13 +28,17 @@ from jepa_agent.experiments.baselines import make_baseline, settings
 from jepa_agent.experiments.evaluation import EVALUATION_SEED
 from jepa_agent.experiments.figures import COLOURS, LINES
 from jepa_agent.experiments.machine import cpu_model, versions
+from jepa_agent.steering import ACTOR_STEPS
 
 RANDOM, ASKED, FROZEN = "random actions", "JEPA, asked", "JEPA's actor, frozen"
 
 
 @dataclass(frozen=True)
 class Goal:
-    """What is asked for in ``task``, an environment of `jepa_agent.envs.goals`, of agents that learned ``learned``."""
+    """What is asked for in ``task``, an environment of `jepa_agent.envs.goals`, of agents that learned ``learned``.
+
+    ``reward`` keeps the score; ``cost`` is what the planner is asked to keep low, and ``actor_steps`` how far it looks.
+    """
 
     name: str
     learned: str
@@ -44,6 +48,12 @@ class Goal:
     asked: float
     label: str
     seconds_per_step: float
+    cost: Callable[[Any], Any]
+    actor_steps: int = ACTOR_STEPS
+
+
+def _negative(reward: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda obs: -reward(obs)
 
 
 GOALS = (
@@ -56,6 +66,7 @@ GOALS = (
         PendulumAngle().angle,
         "angle from upright, rad",
         0.05,
+        _negative(PendulumAngle()),
     ),
     Goal(
         "spin",
@@ -66,6 +77,7 @@ GOALS = (
         PendulumSpin().speed,
         "rate of rotation, rad/s",
         0.05,
+        _negative(PendulumSpin()),
     ),
     Goal(
         "position",
@@ -76,13 +88,16 @@ GOALS = (
         CartPosition().position,
         "position of the cart, m",
         0.02,
+        # A cart gets there in a hundred steps only: the squared distance shows the way where the reward is flat.
+        lambda obs: (obs[..., 0] - CartPosition().position) ** 2,
+        actor_steps=40,
     ),
 )
 # A baseline for each learned task, and the steps that it and JEPA learn for, on that task or on a goal from scratch.
 BASELINE = {"Pendulum-v1": "SAC", "CartPole-v1": "DQN"}
 STEPS = {
-    "JEPA": {"Pendulum-v1": 5_000, "CartPole-v1": 5_000},
-    "SAC": {"Pendulum-v1": 10_000},
+    "JEPA": {"Pendulum-v1": 3_000, "CartPole-v1": 3_000},
+    "SAC": {"Pendulum-v1": 6_000},
     "DQN": {"CartPole-v1": 50_000},
 }
 
@@ -172,7 +187,7 @@ def run(results: Results, goals: Sequence[Goal], seeds: Sequence[int]) -> None:
                 model = learn("JEPA", own[0], learned, seed)
                 assert isinstance(model, JEPA)
                 for goal, agent in results.missing(own, [ASKED], seed):
-                    with model.using_cost(FeatureCost(lambda obs, reward=goal.reward: -reward(obs))):
+                    with model.using_cost(FeatureCost(goal.cost), actor_steps=goal.actor_steps):
                         results.measure(goal, agent, seed, model.predict, planner=str(model.policy.planner))
                 model.set_mode("actor")
                 for goal, agent in results.missing(own, [FROZEN], seed):
