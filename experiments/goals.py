@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import shlex
 import sys
 import time
@@ -142,7 +143,7 @@ class Results:
 
     def path(self, goal: Goal, agent: str, seed: int) -> Path:
         """Where a result lies."""
-        return self.folder / goal.name / f"{agent.replace(' ', '_').replace(',', '').replace(chr(39), '')}-seed{seed}.json"
+        return self.folder / goal.name / f"{re.sub('[^A-Za-z ]', '', agent).replace(' ', '_')}-seed{seed}.json"
 
     def missing(self, goals: Sequence[Goal], agents: Sequence[str], seed: int) -> list[tuple[Goal, str]]:
         """What has not been measured yet."""
