@@ -5,28 +5,18 @@ from __future__ import annotations
 import difflib
 import os
 import re
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
 import gymnasium as gym
-import numpy as np
 import torch
-import yaml
 from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import restricted_number_type
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
-from stable_baselines3.common.evaluation import evaluate_policy
-from stable_baselines3.common.monitor import Monitor
 
-from jepa_agent.algorithm import JEPA
-from jepa_agent.checkpoint import CheckpointError
-from jepa_agent.config import PlannerConfig
-from jepa_agent.experiments.evaluation import SeededEpisodes
 from jepa_agent.mode_switch import make_mode_switch
 from jepa_agent.spaces import check_spaces
 
@@ -208,66 +198,6 @@ def numbered_folder(root: Path, name: str) -> Path:
     """The first free ``root/name_<n>``."""
     taken = [int(p.name.rsplit("_", 1)[1]) for p in root.glob(f"{name}_*") if p.name.rsplit("_", 1)[1].isdigit()]
     return root / f"{name}_{max(taken, default=0) + 1}"
-
-
-def find_model(target: str) -> Path:
-    """The model file of a run folder (its best, else its last), or the file itself; `UsageError` if there is none."""
-    path = Path(target)
-    choices = [path / "best_model.zip", path / "last_model.zip"] if path.is_dir() else [path, Path(f"{target}.zip")]
-    for choice in choices:
-        if choice.is_file():
-            return choice
-    raise UsageError(f"no model at {target}: expected a run folder with best_model.zip or last_model.zip, or a .zip file")
-
-
-def env_of(model_path: Path, env_id: str | None, env_kwargs: dict[str, Any] | None) -> tuple[str, dict[str, Any]]:
-    """The environment a model was trained on, read from its run folder unless given."""
-    if env_id:
-        return env_id, env_kwargs or {}
-    config = model_path.parent / CONFIG
-    try:
-        recorded = yaml.safe_load(config.read_text()) if config.is_file() else {}
-    except yaml.YAMLError:
-        recorded = None
-    if not isinstance(recorded, dict) or "env" not in recorded:
-        raise UsageError(f"{config} does not say which environment {model_path.name} was trained on: name it with --env")
-    return recorded["env"], env_kwargs or recorded.get("env_kwargs") or {}
-
-
-def load_model(path: Path, env: gym.Env, device: str) -> JEPA:
-    """A saved agent; `UsageError` if the file or its spaces do not fit."""
-    try:
-        return JEPA.load(path, env=env, device=device)
-    except (CheckpointError, ValueError, OSError) as error:
-        raise UsageError(str(error)) from error
-
-
-def choose_planner(model: JEPA, planner: PlannerConfig) -> None:
-    """Let Mode-2 search as told instead of as trained; `UsageError` if it cannot. The default changes nothing."""
-    try:
-        if planner != PlannerConfig():
-            model.set_planner(planner)
-    except ValueError as error:
-        raise UsageError(str(error)) from error
-
-
-def evaluation_table(model: JEPA, env: gym.Env, modes: Sequence[str], episodes: int, seed: int) -> Table:
-    """Return, length and CPU milliseconds per step of each mode over the same episodes."""
-    table = Table(title=f"{episodes} episodes, deterministic")
-    for column in ("mode", "mean return", "std", "mean length", "ms per step"):
-        table.add_column(column, justify="left" if column == "mode" else "right")
-    for mode in modes:
-        model.set_mode(mode)
-        monitored = Monitor(SeededEpisodes(bounded(env), seed))
-        model.predict(env.observation_space.sample(), deterministic=True)  # torch's first call is slow; not to be timed
-        start = time.process_time()
-        with progress(mode, episodes) as advance:
-            returns, lengths = evaluate_policy(model, monitored, episodes, return_episode_rewards=True, callback=advance)
-        assert isinstance(lengths, list)
-        cost = 1000 * (time.process_time() - start) / sum(lengths)
-        name = {"actor": "actor (Mode-1)", "planner": "planner (Mode-2)"}.get(mode, mode)
-        table.add_row(name, f"{np.mean(returns):.1f}", f"{np.std(returns):.1f}", f"{np.mean(lengths):.0f}", f"{cost:.2f}")
-    return table
 
 
 @contextmanager

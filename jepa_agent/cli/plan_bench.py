@@ -10,18 +10,8 @@ import numpy as np
 from jsonargparse.typing import PositiveFloat, PositiveInt
 from rich.table import Table
 
-from jepa_agent.cli.common import (
-    SEED,
-    Parser,
-    UsageError,
-    bounded,
-    console,
-    env_of,
-    find_model,
-    load_model,
-    make_env,
-    say,
-)
+from jepa_agent.cli import trained
+from jepa_agent.cli.common import SEED, Parser, UsageError, bounded, console, make_env, say
 from jepa_agent.experiments.exact_models import EXACT_MODELS
 from jepa_agent.experiments.laboratory import HORIZONS, Laboratory, compared, design_for, planners_for
 from jepa_agent.experiments.planner_figures import plot_compute
@@ -47,8 +37,7 @@ def build_parser() -> Parser:
     parser.add_argument("--seed", type=SEED, default=20_000, help="seed of the first episode, equal for all planners")
     parser.add_argument("--quick", action="store_true", help="three episodes and few settings: a first look")
     parser.add_argument("--output", type=str, default="runs/plan-bench", help="folder of results.json and the figure")
-    parser.add_argument("--env", type=str, help="another environment than the one trained on")
-    parser.add_argument("--env-kwargs", type=dict[str, Any], help="arguments of the environment, key:value ...")
+    trained.add_env_arguments(parser)
     return parser
 
 
@@ -91,10 +80,9 @@ def player_of(options: Any) -> Player:
         raise UsageError("name either a trained agent or --exact pendulum, --exact cartpole")
     if options.exact:
         return ExactPlayer(EXACT_MODELS[options.exact](), f"exact {options.exact}")
-    path = find_model(options.model)
-    env_id, env_kwargs = env_of(path, options.env, options.env_kwargs)
-    model = load_model(path, make_env(env_id, env_kwargs), "cpu")
-    return TrainedAgent(model, f"agent after {model.num_timesteps:,} steps of {env_id}", env_id, env_kwargs)
+    agent = trained.load_as_trained(options.model, options.env, options.env_kwargs, "cpu")
+    name = f"agent after {agent.model.num_timesteps:,} steps of {agent.env_id}"
+    return TrainedAgent(agent.model, name, agent.env_id, agent.env_kwargs)
 
 
 def show(result: dict[str, Any]) -> None:

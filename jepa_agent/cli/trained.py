@@ -1,0 +1,95 @@
+"""What the verbs share that take a trained agent: which one, where, and by which planner."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+import yaml
+
+from jepa_agent.algorithm import JEPA
+from jepa_agent.checkpoint import CheckpointError
+from jepa_agent.cli.common import CONFIG, Parser, UsageError, check_device, make_env
+from jepa_agent.config import PlannerConfig
+
+
+class Trained(NamedTuple):
+    """A trained agent, where it lies, and an environment for it."""
+
+    model: JEPA
+    path: Path
+    env: gym.Env
+    env_id: str
+    env_kwargs: dict[str, Any]
+
+
+def add_arguments(parser: Parser) -> None:
+    """The flags that `load` reads."""
+    parser.add_argument("model", type=str, help="run folder or model file")
+    add_env_arguments(parser)
+    parser.add_argument("--device", type=str, default="auto", help="cpu, cuda or auto")
+    parser.add_argument("--planner", type=PlannerConfig, default=PlannerConfig())
+
+
+def add_env_arguments(parser: Parser) -> None:
+    """Where the agent is to act."""
+    parser.add_argument("--env", type=str, help="another environment than the one trained on")
+    parser.add_argument("--env-kwargs", type=dict[str, Any], help="arguments of the environment, key:value ...")
+
+
+def load(options: Any, **more: Any) -> Trained:
+    """The agent of `add_arguments`, searching as told; ``more`` goes to the environment. `UsageError` for what cannot be."""
+    check_device(options.device)
+    trained = load_as_trained(options.model, options.env, options.env_kwargs, options.device, **more)
+    _choose_planner(trained.model, options.planner)
+    return trained
+
+
+def load_as_trained(target: str, env: str | None, env_kwargs: dict[str, Any] | None, device: str, **more: Any) -> Trained:
+    """The agent at ``target`` as it is; the environment it was trained on unless another is named."""
+    path = find_model(target)
+    env_id, kwargs = _env_of(path, env, env_kwargs)
+    made = make_env(env_id, kwargs, **more)
+    return Trained(_load(path, made, device), path, made, env_id, kwargs)
+
+
+def find_model(target: str) -> Path:
+    """The model file of a run folder (its best, else its last), or the file itself; `UsageError` if there is none."""
+    path = Path(target)
+    choices = [path / "best_model.zip", path / "last_model.zip"] if path.is_dir() else [path, Path(f"{target}.zip")]
+    for choice in choices:
+        if choice.is_file():
+            return choice
+    raise UsageError(f"no model at {target}: expected a run folder with best_model.zip or last_model.zip, or a .zip file")
+
+
+def _env_of(model_path: Path, env_id: str | None, env_kwargs: dict[str, Any] | None) -> tuple[str, dict[str, Any]]:
+    """The environment a model was trained on, read from its run folder unless given."""
+    if env_id:
+        return env_id, env_kwargs or {}
+    config = model_path.parent / CONFIG
+    try:
+        recorded = yaml.safe_load(config.read_text()) if config.is_file() else {}
+    except yaml.YAMLError:
+        recorded = None
+    if not isinstance(recorded, dict) or "env" not in recorded:
+        raise UsageError(f"{config} does not say which environment {model_path.name} was trained on: name it with --env")
+    return recorded["env"], env_kwargs or recorded.get("env_kwargs") or {}
+
+
+def _load(path: Path, env: gym.Env, device: str) -> JEPA:
+    """A saved agent; `UsageError` if the file or its spaces do not fit."""
+    try:
+        return JEPA.load(path, env=env, device=device)
+    except (CheckpointError, ValueError, OSError) as error:
+        raise UsageError(str(error)) from error
+
+
+def _choose_planner(model: JEPA, planner: PlannerConfig) -> None:
+    """Let Mode-2 search as told instead of as trained; `UsageError` if it cannot. The default changes nothing."""
+    try:
+        if planner != PlannerConfig():
+            model.set_planner(planner)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
