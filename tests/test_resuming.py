@@ -41,6 +41,10 @@ CASES["all at once"] = (
     },
 )
 
+CASES["pictures"] = ("JEPA/BrightOrDark-v0", {"mode": "auto"})
+CASES["a picture and a number"] = ("JEPA/PictureAndNumber-v0", {"mode": "auto"})
+CASES["a memory network"] = ("JEPA/CartPoleNoVel-v1", {"mode": "auto", "memory": "gru"})
+
 
 def make_env(env, n_envs=1, normalize=False):
     made = make_vec_env(env, n_envs, seed=0, env_kwargs={"max_episode_steps": 50})
@@ -51,7 +55,9 @@ def build(env, n_envs=1, normalize=False, **settings):
     small = {"latent_dim": 8, "net_arch": [16], "head_arch": [8], "ensemble_size": 2, "memory_size": 3}
     chosen = {"learning_starts": 40, "batch_size": 16, "train_freq": 10, "seed": 3, "device": "cpu"}
     chosen = {**chosen, "planner": PlannerConfig(horizon=2), **settings}
-    return JEPA("MlpPolicy", make_env(env, n_envs, normalize), policy_kwargs=small, **chosen)
+    made = make_env(env, n_envs, normalize)
+    policy = "MultiInputPolicy" if isinstance(made.observation_space, gym.spaces.Dict) else "MlpPolicy"
+    return JEPA(policy, made, policy_kwargs=small, **chosen)
 
 
 def evaluation(folder, env, normalize=False):
@@ -64,7 +70,9 @@ def outcome(model, folder):
     optimizer = model.policy.optimizer.state_dict()["state"]
     moments = [optimizer[index][name] for index in sorted(optimizer) for name in sorted(optimizer[index])]
     buffer = model.replay_buffer
-    arrays = [buffer.observations, buffer.actions, buffer.rewards, buffer.dones, buffer.timeouts, buffer.plan_mean]
+    named = isinstance(buffer.observations, dict)
+    seen = [buffer.observations[key] for key in sorted(buffer.observations)] if named else [buffer.observations]
+    arrays = [*seen, buffer.actions, buffer.rewards, buffer.dones, buffer.timeouts, buffer.plan_mean]
     for array in [*model.policy.state_dict().values(), *moments, model.value_spread, *arrays]:
         digest.update(np.ascontiguousarray(array).tobytes())
     with np.load(folder / "evaluations.npz") as log:
