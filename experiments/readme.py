@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from jepa_agent.experiments.document import headline, times_fewer
+from jepa_agent.experiments.laboratory import compared
+from jepa_agent.experiments.modes_report import Cell
 from jepa_agent.experiments.records import AGENT, read_curves
 from jepa_agent.experiments.statistics import Summary, summarise
 from jepa_agent.experiments.study import read_study
 
-CLASSIC = "classic"
-SPEED = "speed.json"
+CLASSIC, MODES, PLANNERS, GOALS, SPEED = "classic", "modes", "planners", "goals", "speed.json"
+PARTIAL = ("memory", "popgym")
 MODE = "auto"
 
 
@@ -37,6 +42,58 @@ def results_table(results: Path) -> str:
             everything += summaries
     mean = headline(everything)["means"][MODE]
     rows.append(("geometric mean", "", "", times_fewer(mean["steps"]), times_fewer(mean["cpu_seconds"])))
+    return _markdown(rows)
+
+
+def memory_table(results: Path) -> str:
+    """A row per task that shows a part of its state: what JEPA needed without a memory network, and with which."""
+    rows = [("environment, threshold", "budget", "memory", "reached it after", "last evaluation, by seed")]
+    rows.append(("---",) * len(rows[0]))
+    for name in PARTIAL:
+        study = read_study(Path(__file__).parent / "studies" / f"{name}.yaml")
+        curves = read_curves(results / name)
+        for env, task in study.tasks.items():
+            for summary in summarise([curve for curve in curves if curve.spec.env == env], task.threshold):
+                last = [curve for curve in curves if (curve.spec.env, curve.spec.algorithm) == (env, summary.algorithm)]
+                shown = ", ".join(f"{curve.returns[-1].mean():.{0 if abs(task.threshold) > 2 else 2}f}" for curve in last)
+                kind = study.overrides.get(summary.algorithm, {}).get("memory", "none")
+                rows.append(
+                    (f"{env.split(':')[-1]}, {task.threshold:g}", f"{task.n_timesteps:,}", kind, _needed(summary), shown)
+                )
+    return _markdown(rows)
+
+
+def modes_table(results: Path) -> str:
+    """A row per environment: what each mode gained over the actor on the same agents, and what it took."""
+    found = [Cell(**cell) for cell in json.loads((results / MODES / "summary.json").read_text())["cells"]]
+    modes = list(dict.fromkeys(cell.mode for cell in found))
+    rows = [("environment (runs)", *modes)]
+    rows.append(("---", *["---:"] * len(modes)))
+    for env in dict.fromkeys(cell.env for cell in found):
+        own = {cell.mode: cell for cell in found if cell.env == env}
+        rows.append((f"{env} ({own[modes[0]].n_seeds})", *(f"{own[mode].score:.3f}" for mode in modes)))
+    every = [[cell for cell in found if cell.mode == mode] for mode in modes]
+    rows.append(("mean", *(f"{np.mean([cell.score for cell in cells]):.3f}" for cells in every)))
+    rows.append(("share of steps with a search", *(f"{np.mean([cell.searched for cell in cells]):.2f}" for cells in every)))
+    rows.append(("CPU ms per step", *(f"{np.mean([cell.ms_per_step for cell in cells]):.1f}" for cells in every)))
+    return _markdown(rows)
+
+
+def planners_table(results: Path) -> str:
+    """A row per planner: what it makes of the default planner's milliseconds."""
+    rows = [("environment", "planner", "mean return", "promised less realised cost", "ms", "sequences scored")]
+    rows.append(("---", "---", *["---:"] * 4))
+    for file in sorted((results / PLANNERS).glob("*/results.json")):
+        measured = json.loads(file.read_text())
+        *_, (_, found) = [(title, rows) for title, rows in compared(measured) if title.endswith(" ms per plan")]
+        for row in found:
+            gap = "" if row["gap"] is None else f"{row['gap']:+.2f}"
+            values = f"{np.mean(row['returns']):.1f}", gap, f"{row['ms']:.1f}", f"{row['candidates']:,}"
+            rows.append((file.parent.name, row["planner"], *values))
+    return _markdown(rows)
+
+
+def _markdown(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
@@ -62,13 +119,22 @@ def speed_table(measured: dict[str, Any]) -> str:
     for training in measured["training"]:
         rate = f"{training['steps_per_cpu_second']:.0f} / CPU s"
         rows.append((f"steps of training on {training['env']}, all included", rate, "", ""))
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return _markdown(rows)
 
 
 def with_tables(text: str, results: Path) -> str:
     """``text`` with its tables made anew from the committed numbers."""
-    text = between(text, "results", results_table(results))
-    return between(text, "speed", speed_table(json.loads((results / SPEED).read_text())))
+    tables = {
+        "results": results_table(results),
+        "memory": memory_table(results),
+        "modes": modes_table(results),
+        "planners": planners_table(results),
+        "goals": (results / GOALS / "table.md").read_text().strip(),
+        "speed": speed_table(json.loads((results / SPEED).read_text())),
+    }
+    for name, table in tables.items():
+        text = between(text, name, table)
+    return text
 
 
 def between(text: str, name: str, table: str) -> str:

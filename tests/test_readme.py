@@ -34,7 +34,7 @@ def test_the_commands_run_as_written(tmp_path, monkeypatch, capsys):
 
 
 def test_the_python_runs_as_written(tmp_path):
-    [code] = blocks("python")
+    code = "\n".join(blocks("python"))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 0, done.stderr
     assert "torch.Size([1, 6, 64])" in done.stdout
