@@ -21,9 +21,9 @@ from jepa_agent.spaces import num_choices
 from jepa_agent.working_memory import PackedMemory
 
 # Without the learned cost-to-go a plan must see the consequences itself.
-FAR_SIGHTED = PlannerConfig(kind="icem", horizon=8, num_samples=48, num_elites=8, init_std=1.0)
+FAR_SIGHTED = PlannerConfig(kind="icem", horizon=8, num_samples=96, num_elites=8, init_std=1.0)
 FAR_SIGHTED_CHOICES = PlannerConfig(kind="cem", horizon=8, num_samples=48, num_elites=8)
-ACTOR_STEPS = 20
+ACTOR_STEPS = 8
 _LOOKED_AT = 5_000
 
 
