@@ -103,8 +103,9 @@ def plot_trade_off(cells: Sequence[Cell], path: Path) -> None:
     for axes, env in zip(panels, envs, strict=False):
         own = [cell for cell in cells if cell.env == env]
         for cell in own:
-            style = {"color": COLOURS[modes.index(cell.mode) % len(COLOURS)], "linestyle": "none", "markersize": 8}
-            marker = MARKERS[modes.index(cell.mode) % len(MARKERS)]
+            again, index = divmod(modes.index(cell.mode), len(COLOURS))  # hollow, once colours and markers have run out
+            style = {"color": COLOURS[index], "fillstyle": "none" if again else "full", "linestyle": "none", "markersize": 8}
+            marker = MARKERS[index % len(MARKERS)]
             axes.plot(cell.ms_per_step, cell.score, marker=marker, label=cell.mode, **style)  # type: ignore[arg-type]
         plain_log(axes)
         axes.set_title(f"{env}, n={own[0].n_seeds}", fontsize=10)
@@ -132,9 +133,10 @@ def write_report(rows: Sequence[Row], scales: dict[str, Scale], command: str, fo
     lines = [
         "# Modes on the same agents",
         "",
-        f"Made by `{command}`. Scores are normalised: 0 is a random policy, 1 the study's ceiling. Seeds are those",
-        "of agents on which every mode has acted. *score* is the mean over all agents of a run, *gained* the same less",
-        "the actor's; *searched* and *executed* are shares of the steps.",
+        f"Made by `{command}`.",
+        "Scores are normalised: 0 is a random policy, 1 the study's ceiling. Seeds are those of agents on which every mode",
+        "has acted. *score* is the mean over all agents of a run, *gained* the same less the actor's; *searched* and",
+        "*executed* are shares of the steps.",
         "",
         "| environment | mode | n | last return | score | gained | 95 % interval | searched | executed | ms per step |",
         "|---|---|---:|---:|---:|---:|---|---:|---:|---:|",
@@ -143,7 +145,9 @@ def write_report(rows: Sequence[Row], scales: dict[str, Scale], command: str, fo
         who = f"{_name(cell.env, cell.variant)} | {cell.mode} | {cell.n_seeds}"
         gained = f"{cell.final:.1f} | {cell.score:.3f} | {cell.gain:+.3f} | {_interval(cell.gain_interval)}"
         lines.append(f"| {who} | {gained} | {cell.searched:.2f} | {cell.planned:.2f} | {cell.ms_per_step:.2f} |")
-    if {"actor", "planner"} <= {cell.mode for cell in found}:
-        lines += ["", "## Planning at every step, agent by agent", "", *by_step(rows, "planner", scales)]
+    modes = {cell.mode for cell in found}
+    for mode in ("planner", "auto"):
+        if {"actor", mode} <= modes:
+            lines += ["", f"## {mode} against actor, agent by agent", "", *by_step(rows, mode, scales)]
     (folder / "report.md").write_text("\n".join([*lines, ""]))
     plot_trade_off(found, folder / "modes.png")
