@@ -47,7 +47,9 @@ def results_table(results: Path) -> str:
 
 def memory_table(results: Path) -> str:
     """A row per task that shows a part of its state: what JEPA needed without a memory network, and with which."""
-    rows = [("environment, threshold", "budget", "memory", "reached it after", "last evaluation, by seed")]
+    rows: list[tuple[str, ...]] = [
+        ("environment, threshold", "budget", "memory", "reached it after", "last evaluation, by seed")
+    ]
     rows.append(("---",) * len(rows[0]))
     for name in PARTIAL:
         study = read_study(Path(__file__).parent / "studies" / f"{name}.yaml")
@@ -67,7 +69,7 @@ def modes_table(results: Path) -> str:
     """A row per environment: what each mode gained over the actor on the same agents, and what it took."""
     found = [Cell(**cell) for cell in json.loads((results / MODES / "summary.json").read_text())["cells"]]
     modes = list(dict.fromkeys(cell.mode for cell in found))
-    rows = [("environment (runs)", *modes)]
+    rows: list[tuple[str, ...]] = [("environment (runs)", *modes)]
     rows.append(("---", *["---:"] * len(modes)))
     for env in dict.fromkeys(cell.env for cell in found):
         own = {cell.mode: cell for cell in found if cell.env == env}
@@ -81,7 +83,9 @@ def modes_table(results: Path) -> str:
 
 def planners_table(results: Path) -> str:
     """A row per planner: what it makes of the default planner's milliseconds."""
-    rows = [("environment", "planner", "mean return", "promised less realised cost", "ms", "sequences scored")]
+    rows: list[tuple[str, ...]] = [
+        ("environment", "planner", "mean return", "promised less realised cost", "ms", "sequences scored")
+    ]
     rows.append(("---", "---", *["---:"] * 4))
     for file in sorted((results / PLANNERS).glob("*/results.json")):
         measured = json.loads(file.read_text())
