@@ -75,6 +75,7 @@ class PlannerConfig:
         step_size: Step on the actions (gradient, hybrid).
         descent: Adam, or plain steps along the gradient (gradient, hybrid).
         max_sequences: Most sequences to enumerate (exhaustive).
+        actor_samples: Sequences of an actor disturbed a little or a lot that compete beside those drawn (all).
         replan_every: Actions of a plan executed before the next search, at most horizon.
         budget_ms: Milliseconds after which no further iteration begins and the best so far is returned; 0 is no budget.
     """
@@ -91,6 +92,7 @@ class PlannerConfig:
     step_size: float = 0.1
     descent: Literal["adam", "plain"] = "adam"
     max_sequences: int = 512
+    actor_samples: int = 0
     replan_every: int = 1
     budget_ms: float = 0.0
 
@@ -107,6 +109,7 @@ class PlannerConfig:
             step_size=(1e-6, 10),
             max_sequences=(1, 1e7),
             noise_beta=(0, 10),
+            actor_samples=(0, 1e6),
             replan_every=(1, self.horizon),
             budget_ms=(0, MANY),
         )
@@ -155,7 +158,7 @@ class AgentConfig:
     exploration_std: float = 0.2
     target_noise: float = 0.2
     pessimism: float = 0.5
-    plan_pessimism: float = 4.0
+    plan_pessimism: float = 1.0
     prediction_coef: float = 1.0
     cost_coef: float = 1.0
     termination_coef: float = 1.0

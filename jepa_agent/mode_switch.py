@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from jepa_agent.networks import GainModel
+from jepa_agent.tensor_ops import pessimistic
 from jepa_agent.working_memory import WorkingMemory
 
 NUM_FEATURES = 5
 _LEEWAY = 0.1  # how far from its budget, as a share of it, a switch may be
-_CREDIT = 100  # steps of an episode whose budget may be spent at once; it is paid back within as many more
 _CORRECTION = 0.03  # how fast a threshold follows, in units of the scores' mean size
 _TABLE = 4096
 
@@ -26,8 +26,8 @@ class Situation:
     """What a switch may ask before the search: what is remembered, and a few things that cost a forward pass each and are
     computed once, if asked for at all.
 
-    ``judge`` gives the costs-to-go ``(E, B, 2)`` of the actor's action and of the remembered plan's next one; the
-    ``gain_model`` knows gains and `features` in multiples of ``unit``.
+    ``judge`` gives the costs-to-go ``(E, B, 1 + M)`` of the actor's action and of M others, the first of which is the
+    remembered plan's next one; the ``gain_model`` knows gains and `features` in multiples of ``unit``.
     """
 
     def __init__(
@@ -59,11 +59,12 @@ class Situation:
     @property
     def features(self) -> Tensor:
         """What the gain of a search may depend on, ``(B, F)``: nothing at all, the surprise, the ensemble's disagreement,
-        what the latest searches gained, and by how much the remembered plan's next action seems better than the actor's."""
-        own, remembered = self._judged.mean(0).unbind(-1)
-        promise = (own - remembered).clamp(min=0.0) * (self.memory.searches > 0)
+        what the latest searches gained, and by how much the best of the other actions beats the actor's for certain."""
+        excess = pessimistic(self._judged[..., 1:] - self._judged[..., :1], 1.0)
+        plan = excess[:, :1] * (self.memory.searches > 0).unsqueeze(-1)  # none is remembered before the first search
+        promise = -torch.cat([plan, excess[:, 1:]], dim=-1).amin(-1).clamp(max=0.0)
         costs = (cost / self.unit for cost in (self.disagreement, self.memory.recent_gain, promise))
-        return torch.stack([torch.ones_like(own), self.surprise, *costs], dim=-1)
+        return torch.stack([torch.ones_like(promise), self.surprise, *costs], dim=-1)
 
     @cached_property
     def expected_gain(self) -> Tensor:
@@ -141,9 +142,8 @@ class Budgeted(ModeSwitch):
 
     The budget is a share of the steps, ``plan_fraction``, or, if it is not 0, a mean time of ``ms_per_step`` spent on
     searches, which makes what is decided depend on the clock. In every environment an integral controller moves the
-    threshold that the score must pass until the budget is met. At no step of an episode is more than a tenth of the budget
-    left over (or two searches, if that is more), nor overdrawn; but an episode may begin on credit, since that is where
-    most is decided: as much as 100 steps are granted, paid back by the 200th. The first step always has a search.
+    threshold that the score must pass until the budget is met. At no step of an episode is it overdrawn by more than a
+    tenth, nor more than a tenth of it left over (or two searches, if that is more). The first step always has a search.
     """
 
     plan_fraction: float = 0.25
@@ -164,10 +164,10 @@ class Budgeted(ModeSwitch):
         if self._always:
             return torch.ones_like(situation.surprise, dtype=torch.bool)
         granted = self._share(memory) * (memory.steps + 1)
-        due, leeway = granted - memory.searches, (_LEEWAY * granted).clamp(min=2.0)
-        credit = self._share(memory) * (2.0 * _CREDIT - memory.steps).clamp(0.0, _CREDIT)
-        passes = (self.score(situation) >= self._threshold(situation)) | (memory.steps == 0)
-        return (passes & (due >= 1.0 - torch.maximum(leeway, credit))) | (due > leeway)
+        affordable = memory.searches + 1.0 <= (1.0 + _LEEWAY) * granted
+        overdue = granted - memory.searches > (_LEEWAY * granted).clamp(min=2.0)
+        passes = self.score(situation) >= self._threshold(situation)
+        return (passes & affordable) | overdue | (memory.steps == 0)
 
     def control(self, situation: Situation) -> Tensor:
         """The threshold, raised where the score passed it and lowered where not, so that both balance at the budget, and the
@@ -249,7 +249,7 @@ class AutoMode(Budgeted):
     """
 
     plan_fraction: float = 1.0
-    confidence: float = 6.0
+    confidence: float = 2.0
 
     def score(self, situation: Situation) -> Tensor:
         return situation.expected_gain.clamp(min=0.0)

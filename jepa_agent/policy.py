@@ -28,6 +28,7 @@ from jepa_agent.types import Decision, Observations, Plan, PlanInit
 from jepa_agent.working_memory import PackedMemory, WorkingMemory
 
 _SIZES, _AGENT = ModelConfig(), AgentConfig()
+_GLANCES, _GLANCE_STD = 8, 0.5  # other actions that a mode switch looks at, and their spread around the actor's
 
 
 class JEPAPolicy(BasePolicy):
@@ -209,9 +210,13 @@ class JEPAPolicy(BasePolicy):
             return decision, memory.remember(z, decision.action, cost, surprise, found, ahead)
 
     def _judge(self, z: Tensor, own: Tensor, remembered: Tensor) -> Tensor:
-        """Costs-to-go ``(E, B, 2)`` of the actor's actions and of those that the remembered plans have next."""
-        judged = self.world_model.cost_to_go(torch.cat([z, z]), torch.cat([own, remembered]))
-        return torch.stack(judged.chunk(2, dim=1), dim=-1)
+        """Costs-to-go ``(E, B, 2 + K)`` of the actor's actions, of those that the remembered plans have next, and of K
+        others near the actor's, drawn alike every time."""
+        draws, spread = torch.Generator().manual_seed(0), torch.full((1, 1), _GLANCE_STD, device=z.device)
+        others = [self.world_model.actor.explore(own, spread, draws) for _ in range(_GLANCES)]
+        actions = torch.stack([own, remembered, *others])
+        judged = self.world_model.cost_to_go(z.expand(len(actions), *z.shape).flatten(0, 1), actions.flatten(0, 1))
+        return judged.unflatten(1, actions.shape[:2]).transpose(1, 2)
 
     @staticmethod
     def _react(action: Tensor, situation: Situation) -> Decision:
@@ -282,7 +287,12 @@ class JEPAPolicy(BasePolicy):
             poll()
             return pessimistic(relative(actions), self.plan_pessimism, rounding)
 
-        plan = self.planner.plan(cost_fn, PlanInit(torch.stack([own, warm_start], dim=1), generator))
+        proposals = torch.stack([own, warm_start], dim=1)
+        if self.planner.actor_samples:
+            spreads = torch.linspace(0.0, 1.0, self.planner.actor_samples + 1, device=z.device)[1:]
+            disturbed = model.disturbed_sequences(z, self.planner.horizon, spreads, generator)
+            proposals = torch.cat([proposals, disturbed], dim=1)
+        plan = self.planner.plan(cost_fn, PlanInit(proposals, generator))
         gains = -relative(plan.actions.unsqueeze(1)).squeeze(-1)
         spread = gains.std(0) if gains.shape[0] > 1 else torch.zeros_like(gains[0])
         return plan, gains.mean(0), spread

@@ -154,6 +154,15 @@ class WorldModel(nn.Module):
             actions.append(self.actor(z))
         return torch.stack(actions, dim=1)
 
+    def disturbed_sequences(self, z: Tensor, horizon: int, spreads: Tensor, generator: torch.Generator) -> Tensor:
+        """As `actor_sequence`, N times ``(B, N, H, A)``, with actions that are disturbed with the spreads ``(N,)``: what the
+        actor makes of having been pushed. One draw serves all rows."""
+        z, actions = z.unsqueeze(1).expand(-1, len(spreads), -1), []
+        while len(actions) < horizon:
+            actions.append(self.actor.explore(self.actor(z), spreads.unsqueeze(-1), generator))
+            z = self.predictor(z, actions[-1])
+        return torch.stack(actions, dim=2)
+
     @torch.no_grad()
     def observe_scales(self, obs: ArrayLike | Mapping[str, ArrayLike], reward: ArrayLike) -> None:
         """Take a step of every environment into the running scales of observations and costs."""

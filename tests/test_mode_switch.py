@@ -147,9 +147,11 @@ def test_costs_to_go_are_judged_once_and_only_if_asked_for():
 
 def test_features_tell_what_a_gain_may_depend_on():
     remembered = memory(3, 3)._replace(effort=torch.tensor([[2.0, 0.0, 1.4, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0, 0.0]]))
-    judged = torch.tensor([[[5.0, 3.0], [5.0, 3.0]], [[7.0, 3.0], [7.0, 3.0]]])  # (E, B, 2)
+    # (E, B, 3): the actor's action, the remembered plan's, and one more; no plan is remembered before the first search.
+    judged = torch.tensor([[[5.0, 2.0, 4.0], [5.0, 2.0, 4.0]], [[7.0, 3.0, 6.0], [7.0, 3.0, 6.0]]])
     now = situation(remembered, torch.tensor([0.2, 0.3]), judged)
-    expected = [[1.0, 0.2, 0.5, 0.7, 1.5], [1.0, 0.3, 0.5, 0.0, 0.0]]  # no plan is remembered before the first search
+    plan = (3.5 - 0.5**0.5) / 2.0  # ahead by 3 and by 4, less the spread of that, in units of 2
+    expected = [[1.0, 0.2, 0.5, 0.7, plan], [1.0, 0.3, 0.5, 0.0, 0.5]]
     torch.testing.assert_close(now.features, torch.tensor(expected))
     assert now.expected_gain.tolist() == [3.0, 3.0]
     assert now.usual_gain.tolist() == [1.0, 1.0]
@@ -157,11 +159,12 @@ def test_features_tell_what_a_gain_may_depend_on():
 
 
 @pytest.mark.parametrize("switch", [SurpriseMode(), DisagreementMode(), AutoMode(plan_fraction=0.25)])
-def test_an_episode_may_begin_on_credit(switch):
+def test_a_budget_is_not_overdrawn_at_any_step_but_the_first(switch):
     score = torch.cat([torch.full((20,), 50.0), torch.zeros(180)])
-    searched = live(switch, score.unsqueeze(1))[:, 0]
-    assert searched[:20].all()
-    assert abs(searched.float().mean() - 0.25) <= 0.025 + 1e-6
+    searched = live(switch, score.unsqueeze(1))[:, 0].cumsum(0)
+    assert (searched <= (1.1 * 0.25 * torch.arange(1, 201)).clamp(min=1.0)).all()
+    assert searched[19] == 5
+    assert searched[-1] >= 0.225 * 200
 
 
 def test_a_search_is_made_at_the_first_step_and_whenever_two_are_due():

@@ -11,7 +11,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, Combine
 from jepa_agent import JEPA
 from jepa_agent.config import PlannerConfig
 from jepa_agent.mode_switch import AutoMode, ModeSwitch
-from jepa_agent.planning import GradientPlanner, make_planner
+from jepa_agent.planning import GradientPlanner, Planner, make_planner
 from jepa_agent.policy import JEPAPolicy
 
 MODES = ("actor", "planner", "auto", "every_2")
@@ -308,6 +308,27 @@ def test_another_planner_takes_over_without_retraining(model):
     assert model.policy.planner.horizon == 5
     model.set_planner(None)
     assert model.policy.planner == make_planner(PlannerConfig(), model.action_space)
+
+
+def test_a_planner_is_shown_as_many_sequences_of_a_disturbed_actor_as_it_asks_for(model):
+    config = PlannerConfig(kind="cem", num_samples=1, num_iterations=1, actor_samples=30)
+    planner, policy, shown = make_planner(config, model.action_space), model.policy, []
+
+    class Watched(Planner):
+        horizon, actor_samples = planner.horizon, planner.actor_samples
+
+        def plan(self, cost_fn, init):
+            shown.append(init.sequences)
+            return planner.plan(cost_fn, init)
+
+    policy.set_planner(Watched())
+    z = policy.world_model.encode(policy.obs_to_tensor(observations(model))[0])
+    own = policy.world_model.actor_sequence(z, planner.horizon)
+    policy.deliberate(z, own, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(shown[0][:, 0], own)
+    disturbed = shown[0][:, 2:]
+    assert disturbed.shape == (3, 30, *own.shape[1:])
+    assert (disturbed[:, -1] != own).any()
 
 
 @pytest.mark.parametrize("kind", ["gradient", "hybrid"])

@@ -77,6 +77,15 @@ def test_the_actors_own_sequence_follows_the_imagined_path(model):
     torch.testing.assert_close(own[:, 2], model.actor(model.imagine(z, own)[:, 2]))
 
 
+def test_a_disturbed_actor_answers_to_what_it_imagines(model):
+    z, spreads = model.encode(np.random.default_rng(0).normal(size=(2, 3))), torch.tensor([0.0, 0.7])
+    actions = model.disturbed_sequences(z, 3, spreads, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(actions[:, 0], model.actor_sequence(z, 3))  # not disturbed at all
+    assert (actions[:, 1] != actions[:, 0]).any()
+    alone = model.disturbed_sequences(z[1:], 3, spreads, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(actions[1:], alone)  # whoever else there is
+
+
 def test_many_candidates_cost_what_each_costs_alone(model):
     z, actions = model.encode(np.random.default_rng(0).normal(size=(5, 3))), torch.randn(5, 70, 2, A)  # several blocks
     alone = torch.stack([model.member_costs(z[i : i + 1], actions[i : i + 1])[:, 0] for i in range(5)], dim=1)

@@ -27,7 +27,8 @@ class Actor(nn.Module):
 
     @abstractmethod
     def explore(self, action: Tensor, std: Tensor, generator: torch.Generator) -> Tensor:
-        """``action`` ``(B, A)`` disturbed for exploration, with a spread ``std`` ``(B, 1)``."""
+        """``action`` ``(..., A)`` disturbed for exploration, with a spread ``std`` ``(..., 1)``. There are as many draws as
+        spreads: those of ``(N, 1)`` serve all rows of ``(B, N, A)``."""
 
     @abstractmethod
     def relaxed(self, output: Tensor, noise: float) -> Tensor:
@@ -57,7 +58,8 @@ class BoundedActor(Actor):
         return torch.tanh(self.net(z))
 
     def explore(self, action: Tensor, std: Tensor, generator: torch.Generator) -> Tensor:
-        noise = torch.randn(action.shape, generator=generator, device=generator.device).to(action.device)
+        shape = (*std.shape[:-1], self.action_dim)
+        noise = torch.randn(shape, generator=generator, device=generator.device).to(action.device)
         return (action + std * noise).clamp(-1.0, 1.0)
 
     def relaxed(self, output: Tensor, noise: float) -> Tensor:
@@ -83,7 +85,7 @@ class CategoricalActor(Actor):
     def explore(self, action: Tensor, std: Tensor, generator: torch.Generator) -> Tensor:
         # A spread of s means: with probability s, any action instead of this one.
         swap = torch.rand(std.shape, generator=generator, device=generator.device).to(std.device) < std
-        other = torch.randint(self.action_dim, action.shape[:-1], generator=generator, device=generator.device)
+        other = torch.randint(self.action_dim, std.shape[:-1], generator=generator, device=generator.device)
         return torch.where(swap, one_hot(other.to(action.device), self.action_dim), action)
 
     def relaxed(self, output: Tensor, noise: float) -> Tensor:
@@ -123,7 +125,7 @@ class FactoredActor(Actor):
 
     def explore(self, action: Tensor, std: Tensor, generator: torch.Generator) -> Tensor:
         # As for one choice, each by itself.
-        shape, device = (*action.shape[:-1], len(self.num_choices)), generator.device
+        shape, device = (*std.shape[:-1], len(self.num_choices)), generator.device
         swap = torch.rand(shape, generator=generator, device=device).to(std.device) < std
         sizes = torch.tensor(self.num_choices, device=device)
         other = (torch.rand(shape, generator=generator, device=device) * sizes).long().to(action.device)

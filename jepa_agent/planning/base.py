@@ -16,9 +16,11 @@ class Planner(ABC):
     """Searches action sequences that cost little. It sees nothing but ``cost_fn``, keeps nothing between calls, treats
     every row of the batch as if it were alone, and never returns a sequence that costs more than the first proposal.
 
-    ``horizon`` actions are planned; the first ``replan_every`` of them are executed before the next search."""
+    ``horizon`` actions are planned; the first ``replan_every`` of them are executed before the next search. Among the
+    proposals are ``actor_samples`` sequences of a disturbed actor."""
 
     horizon: int
+    actor_samples: int = 0
     replan_every: int = 1
 
     @abstractmethod

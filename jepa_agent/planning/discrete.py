@@ -24,6 +24,7 @@ class ExhaustivePlanner(Planner):
     num_choices: tuple[int, ...]
     horizon: int = 3
     temperature: float = 0.5
+    actor_samples: int = 0
     replan_every: int = 1
     budget_ms: float = 0.0
 
@@ -64,6 +65,7 @@ class CategoricalCEM(Planner):
     num_iterations: int = 3
     init_std: float = 0.5
     min_std: float = 0.05
+    actor_samples: int = 0
     replan_every: int = 1
     budget_ms: float = 0.0
 

@@ -30,6 +30,7 @@ class GradientPlanner(Planner):
     step_size: float = 0.1
     init_std: float = 0.5
     descent: Literal["adam", "plain"] = "adam"
+    actor_samples: int = 0
     replan_every: int = 1
     budget_ms: float = 0.0
 

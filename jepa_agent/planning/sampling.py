@@ -26,6 +26,7 @@ class GaussianSearch(Planner):
     num_iterations: int = 2
     init_std: float = 0.5
     min_std: float = 0.05
+    actor_samples: int = 0
     replan_every: int = 1
     budget_ms: float = 0.0
 
@@ -121,6 +122,7 @@ class RandomShooting(Planner):
     horizon: int = 3
     num_samples: int = 40
     num_iterations: int = 1
+    actor_samples: int = 0
     replan_every: int = 1
     budget_ms: float = 0.0
 

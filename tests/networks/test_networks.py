@@ -131,6 +131,16 @@ def test_categorical_exploration_swaps_at_the_given_rate():
     assert (explored.argmax(-1) != 0).float().mean().item() == pytest.approx(0.4 * 3 / 4, abs=0.03)
 
 
+@pytest.mark.parametrize("actor", [BoundedActor(3, 2, [8]), CategoricalActor(3, 2, [8]), FactoredActor(3, (2, 3), [8])])
+def test_one_draw_of_exploration_serves_all_rows(actor):
+    z, spreads = torch.randn(4, 3), torch.full((50, 1), 0.5)
+    action = actor(z).unsqueeze(1).expand(-1, 50, -1)
+    explored = actor.explore(action, spreads, torch.Generator().manual_seed(0))
+    alone = actor.explore(action[2:3], spreads, torch.Generator().manual_seed(0))
+    assert (explored != action).any()
+    assert torch.equal(explored[2:3], alone)
+
+
 @pytest.mark.parametrize("kind", [BoundedActor, CategoricalActor])
 def test_imitation_is_least_where_the_actor_agrees(kind):
     torch.manual_seed(0)

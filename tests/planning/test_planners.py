@@ -166,7 +166,7 @@ def test_planners_fit_their_action_space():
         make_planner(PlannerConfig(kind="mppi"), discrete)
     assert isinstance(make_planner(PlannerConfig(kind="icem", noise_beta=2.0), box), ICEM)
     assert make_planner(PlannerConfig(kind="cem", num_samples=9), discrete) == CategoricalCEM((4,), num_samples=9)
-    with pytest.raises(ValueError, match="cem has no noise_beta: it takes budget_ms"):
+    with pytest.raises(ValueError, match="cem has no noise_beta: it takes actor_samples, budget_ms"):
         make_planner(PlannerConfig(kind="cem", noise_beta=2.0), box)
 
 
