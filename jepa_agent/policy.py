@@ -289,7 +289,8 @@ class JEPAPolicy(BasePolicy):
 
         proposals = torch.stack([own, warm_start], dim=1)
         if self.planner.actor_samples:
-            spreads = torch.linspace(0.0, 1.0, self.planner.actor_samples + 1, device=z.device)[1:]
+            count = self.planner.actor_samples
+            spreads = (torch.arange(1, count + 1, device=z.device) / count).square()  # most are disturbed a little
             disturbed = model.disturbed_sequences(z, self.planner.horizon, spreads, generator)
             proposals = torch.cat([proposals, disturbed], dim=1)
         plan = self.planner.plan(cost_fn, PlanInit(proposals, generator))

@@ -20,9 +20,10 @@ from jepa_agent.resuming import ResumableAlgorithm
 from jepa_agent.spaces import num_choices
 from jepa_agent.working_memory import PackedMemory
 
-# Without the learned cost-to-go a plan must see the consequences itself.
+# Without the learned cost-to-go a plan must see the consequences itself. Choices drawn at random soon lead into trouble, an
+# actor that is pushed now and then keeps out of it: so far ahead, plans are to be found near what it does.
 FAR_SIGHTED = PlannerConfig(kind="icem", horizon=8, num_samples=96, num_elites=8, init_std=1.0)
-FAR_SIGHTED_CHOICES = PlannerConfig(kind="cem", horizon=8, num_samples=48, num_elites=8)
+FAR_SIGHTED_CHOICES = PlannerConfig(kind="cem", horizon=48, num_samples=8, num_elites=8, num_iterations=1, actor_samples=96)
 ACTOR_STEPS = 8
 _LOOKED_AT = 5_000
 
