@@ -29,7 +29,6 @@ from jepa_agent.experiments.baselines import make_baseline, settings
 from jepa_agent.experiments.evaluation import EVALUATION_SEED
 from jepa_agent.experiments.figures import COLOURS, LINES
 from jepa_agent.experiments.machine import cpu_model, versions
-from jepa_agent.steering import ACTOR_STEPS
 
 RANDOM, ASKED, FROZEN = "random actions", "JEPA, asked", "JEPA's actor, frozen"
 
@@ -38,7 +37,7 @@ RANDOM, ASKED, FROZEN = "random actions", "JEPA, asked", "JEPA's actor, frozen"
 class Goal:
     """What is asked for in ``task``, an environment of `jepa_agent.envs.goals`, of agents that learned ``learned``.
 
-    ``reward`` keeps the score; ``cost`` is what the planner is asked to keep low, and ``actor_steps`` how far it looks.
+    ``reward`` keeps the score; ``cost`` is what the planner is asked to keep low.
     """
 
     name: str
@@ -50,7 +49,6 @@ class Goal:
     label: str
     seconds_per_step: float
     cost: Callable[[Any], Any]
-    actor_steps: int = ACTOR_STEPS
 
 
 def _negative(reward: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -90,9 +88,8 @@ GOALS = (
         "position of the cart, m",
         0.02,
         # A cart gets there in a hundred steps only: the squared distance shows the way where the reward is flat, and the
-        # squared speed keeps from going past. Plans look far enough for the actor to have no say at their end.
+        # squared speed keeps from going past.
         lambda obs: (obs[..., 0] - CartPosition().position) ** 2 + 0.05 * obs[..., 1] ** 2,
-        actor_steps=0,
     ),
 )
 # A baseline for each learned task, and the steps that it and JEPA learn for, on that task or on a goal from scratch.
@@ -189,7 +186,7 @@ def run(results: Results, goals: Sequence[Goal], seeds: Sequence[int]) -> None:
                 model = learn("JEPA", own[0], learned, seed)
                 assert isinstance(model, JEPA)
                 for goal, agent in results.missing(own, [ASKED], seed):
-                    with model.using_cost(FeatureCost(goal.cost), actor_steps=goal.actor_steps):
+                    with model.using_cost(FeatureCost(goal.cost)):
                         results.measure(goal, agent, seed, model.predict, planner=str(model.policy.planner))
                 model.set_mode("actor")
                 for goal, agent in results.missing(own, [FROZEN], seed):

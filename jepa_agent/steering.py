@@ -20,11 +20,11 @@ from jepa_agent.resuming import ResumableAlgorithm
 from jepa_agent.spaces import num_choices
 from jepa_agent.working_memory import PackedMemory
 
-# Without the learned cost-to-go a plan must see the consequences itself. Choices drawn at random soon lead into trouble, an
-# actor that is pushed now and then keeps out of it: so far ahead, plans are to be found near what it does.
+# Without the learned cost-to-go a plan must see the consequences itself. Choices drawn at random soon lead into trouble; an
+# actor that is pushed now and then keeps out of it, so far ahead that it need not be followed beyond a plan's end.
 FAR_SIGHTED = PlannerConfig(kind="icem", horizon=8, num_samples=96, num_elites=8, init_std=1.0)
 FAR_SIGHTED_CHOICES = PlannerConfig(kind="cem", horizon=48, num_samples=8, num_elites=8, num_iterations=1, actor_samples=96)
-ACTOR_STEPS = 8
+_ACTOR_STEPS, _ACTOR_STEPS_CHOICES = 8, 0
 _LOOKED_AT = 5_000
 
 
@@ -70,16 +70,17 @@ class SteerableAlgorithm(ResumableAlgorithm):
         self,
         cost: Cost | Callable[[Tensor], Tensor] | None,
         planner: PlannerConfig | Planner | None = None,
-        actor_steps: int = ACTOR_STEPS,
+        actor_steps: int | None = None,
         end_cost: float | None = None,
     ) -> None:
         """Plan for another cost from now on; None returns to the learned one. Nothing is retrained.
 
         ``cost`` is one of `jepa_agent.costs`, or a function of the latents ``(..., D)`` that steps lead to, returning
         ``(...)``. The planner acts at every step and minimises its discounted sum, along a longer horizon than usual unless
-        ``planner`` says otherwise, and along ``actor_steps`` more on which the actor would follow. The learned cost-to-go,
-        of another cost, has no say. Each step that an episode has ended before costs ``end_cost``: by default the worst met
-        in the replay buffer, at least 0; give 0 where ending is the goal.
+        ``planner`` says otherwise, and along ``actor_steps`` more on which the actor would follow: 8 by default, 0 where
+        actions are choices, whose plans are longer. The learned cost-to-go, of another cost, has no say. Each step that an
+        episode has ended before costs ``end_cost``: by default the worst met in the replay buffer, at least 0; give 0 where
+        ending is the goal.
 
         The cost is tried on latents from the replay buffer at once: ``ValueError`` if it raises, has another shape or is not
         finite. Saving saves the agent without it; learning is refused while it is set.
@@ -88,16 +89,20 @@ class SteerableAlgorithm(ResumableAlgorithm):
             self._steer(self._learned_course())
             return
         chosen = as_cost(cost)
-        usual = FAR_SIGHTED_CHOICES if num_choices(self.action_space) else FAR_SIGHTED
+        choices = bool(num_choices(self.action_space))
+        if planner is None:
+            planner = FAR_SIGHTED_CHOICES if choices else FAR_SIGHTED
+        if actor_steps is None:
+            actor_steps = _ACTOR_STEPS_CHOICES if choices else _ACTOR_STEPS
         objective = make_objective(chosen, self.policy.world_model, self._experience(), actor_steps, end_cost)
-        self._steer(_Course(chosen, objective, usual if planner is None else planner, PlannerMode()))
+        self._steer(_Course(chosen, objective, planner, PlannerMode()))
 
     @contextmanager
     def using_cost(
         self,
         cost: Cost | Callable[[Tensor], Tensor] | None,
         planner: PlannerConfig | Planner | None = None,
-        actor_steps: int = ACTOR_STEPS,
+        actor_steps: int | None = None,
         end_cost: float | None = None,
     ) -> Iterator[None]:
         """`set_cost` for the length of a ``with`` block; afterwards the agent plans as before."""

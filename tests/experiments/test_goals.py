@@ -10,7 +10,7 @@ from jepa_agent.experiments import goals
 from jepa_agent.experiments.goals import ASKED, FROZEN, GOALS, RANDOM, Results, play, table
 
 SHORT = "JEPA/ShortPendulumSpin-v0"
-SPIN = dataclasses.replace(GOALS[1], task=SHORT, actor_steps=1)
+SPIN = dataclasses.replace(GOALS[1], task=SHORT)
 
 
 @pytest.fixture(autouse=True)
