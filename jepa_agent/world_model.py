@@ -157,7 +157,7 @@ class WorldModel(nn.Module):
     def disturbed_sequences(self, z: Tensor, horizon: int, spreads: Tensor, generator: torch.Generator) -> Tensor:
         """As `actor_sequence`, N times ``(B, N, H, A)``, with actions that are disturbed with the spreads ``(N,)``: what the
         actor makes of having been pushed. One draw serves all rows."""
-        z, actions = z.unsqueeze(1).expand(-1, len(spreads), -1), []
+        z, actions = z.unsqueeze(1).expand(-1, len(spreads), -1), list[Tensor]()
         while len(actions) < horizon:
             actions.append(self.actor.explore(self.actor(z), spreads.unsqueeze(-1), generator))
             z = self.predictor(z, actions[-1])

@@ -176,7 +176,7 @@ def test_a_search_is_made_at_the_first_step_and_whenever_two_are_due():
 def test_names():
     assert make_mode_switch("every_7") == EveryK(7)
     assert make_mode_switch("every_k") == EveryK(4)
-    assert make_mode_switch(AutoMode(confidence=2.0)) == AutoMode(confidence=2.0)
+    assert make_mode_switch(AutoMode(confidence=3.0)) == AutoMode(confidence=3.0)
     assert make_mode_switch("auto") == AutoMode(plan_fraction=1.0)
     assert make_mode_switch("auto_0.1") == AutoMode(plan_fraction=0.1)
     assert make_mode_switch("surprise_2ms") == SurpriseMode(ms_per_step=2.0)
