@@ -242,10 +242,11 @@ class DisagreementMode(Budgeted):
 @dataclass(frozen=True)
 class AutoMode(Budgeted):
     """Searches where most gain is to be expected for its cost, by what earlier searches gained in like situations: at every
-    step, unless a budget says otherwise. Executes where the gain exceeds ``confidence`` standard deviations of it over the
-    ensemble.
+    step, unless a budget says otherwise.
 
-    The default asks for more than the policy's ``plan_pessimism``, which every plan has met already.
+    Where it searches at every step, it executes where the gain exceeds ``confidence`` standard deviations of it over the
+    ensemble, more than the policy's ``plan_pessimism``, which every plan has met already: an agent that collects must hear
+    its actor, too. Where searches are few, it has chosen their places, and executes what they find.
     """
 
     plan_fraction: float = 1.0
@@ -258,6 +259,8 @@ class AutoMode(Budgeted):
         return situation.usual_gain
 
     def accepts(self, gain: Tensor, disagreement: Tensor) -> Tensor:
+        if not self._always:
+            return super().accepts(gain, disagreement)
         return gain > self.confidence * disagreement  # NaN compares as false: the actor acts
 
 
