@@ -187,7 +187,8 @@ def run(results: Results, goals: Sequence[Goal], seeds: Sequence[int]) -> None:
                 assert isinstance(model, JEPA)
                 for goal, agent in results.missing(own, [ASKED], seed):
                     with model.using_cost(FeatureCost(goal.cost)):
-                        results.measure(goal, agent, seed, model.predict, planner=str(model.policy.planner))
+                        more = {"steps": STEPS["JEPA"][learned], "planner": str(model.policy.planner)}
+                        results.measure(goal, agent, seed, model.predict, **more)
                 model.set_mode("actor")
                 for goal, agent in results.missing(own, [FROZEN], seed):
                     results.measure(goal, agent, seed, model.predict, steps=STEPS["JEPA"][learned])

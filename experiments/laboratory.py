@@ -76,7 +76,8 @@ class Counted(Planner):
     """A planner that counts the sequences it has scored."""
 
     def __init__(self, planner: Planner):
-        self.planner, self.horizon, self.candidates = planner, planner.horizon, 0
+        self.planner, self.candidates = planner, 0
+        self.horizon, self.actor_samples, self.replan_every = planner.horizon, planner.actor_samples, planner.replan_every
 
     def plan(self, cost_fn: CostFn, init: PlanInit) -> Plan:
         def counted(actions: Tensor) -> Tensor:

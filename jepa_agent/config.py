@@ -75,7 +75,8 @@ class PlannerConfig:
         step_size: Step on the actions (gradient, hybrid).
         descent: Adam, or plain steps along the gradient (gradient, hybrid).
         max_sequences: Most sequences to enumerate (exhaustive).
-        actor_samples: Sequences of an actor disturbed a little or a lot that compete beside those drawn (all).
+        actor_samples: Sequences of an actor disturbed a little or a lot that compete beside those drawn (all but
+            exhaustive; descent begins at each).
         replan_every: Actions of a plan executed before the next search, at most horizon.
         budget_ms: Milliseconds after which no further iteration begins and the best so far is returned; 0 is no budget.
     """

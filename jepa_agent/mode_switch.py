@@ -142,8 +142,9 @@ class Budgeted(ModeSwitch):
 
     The budget is a share of the steps, ``plan_fraction``, or, if it is not 0, a mean time of ``ms_per_step`` spent on
     searches, which makes what is decided depend on the clock. In every environment an integral controller moves the
-    threshold that the score must pass until the budget is met. At no step of an episode is it overdrawn by more than a
-    tenth, nor more than a tenth of it left over (or two searches, if that is more). The first step always has a search.
+    threshold that the score must pass until the budget is met. The first step of an episode always has a search; none is
+    made after it that would overdraw the budget by more than a tenth, and no more than a tenth of it is ever left over (or
+    two searches, if that is more).
     """
 
     plan_fraction: float = 0.25
@@ -244,9 +245,9 @@ class AutoMode(Budgeted):
     """Searches where most gain is to be expected for its cost, by what earlier searches gained in like situations: at every
     step, unless a budget says otherwise.
 
-    Where it searches at every step, it executes where the gain exceeds ``confidence`` standard deviations of it over the
+    Without a budget it executes where the gain exceeds ``confidence`` standard deviations of it over the
     ensemble, more than the policy's ``plan_pessimism``, which every plan has met already: an agent that collects must hear
-    its actor, too. Where searches are few, it has chosen their places, and executes what they find.
+    its actor, too. Given a budget, it has chosen where to search, and executes what it finds.
     """
 
     plan_fraction: float = 1.0

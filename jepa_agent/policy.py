@@ -28,7 +28,6 @@ from jepa_agent.types import Decision, Observations, Plan, PlanInit
 from jepa_agent.working_memory import PackedMemory, WorkingMemory
 
 _SIZES, _AGENT = ModelConfig(), AgentConfig()
-_GLANCES, _GLANCE_STD = 8, 0.5  # other actions that a mode switch looks at, and their spread around the actor's
 
 
 class JEPAPolicy(BasePolicy):
@@ -211,12 +210,10 @@ class JEPAPolicy(BasePolicy):
 
     def _judge(self, z: Tensor, own: Tensor, remembered: Tensor) -> Tensor:
         """Costs-to-go ``(E, B, 2 + K)`` of the actor's actions, of those that the remembered plans have next, and of K
-        others near the actor's, drawn alike every time."""
-        draws, spread = torch.Generator().manual_seed(0), torch.full((1, 1), _GLANCE_STD, device=z.device)
-        others = [self.world_model.actor.explore(own, spread, draws) for _ in range(_GLANCES)]
-        actions = torch.stack([own, remembered, *others])
-        judged = self.world_model.cost_to_go(z.expand(len(actions), *z.shape).flatten(0, 1), actions.flatten(0, 1))
-        return judged.unflatten(1, actions.shape[:2]).transpose(1, 2)
+        others."""
+        actions = torch.cat([torch.stack([own, remembered], dim=1), self.world_model.actor.others(own)], dim=1)
+        rows = z.unsqueeze(1).expand(-1, actions.shape[1], -1)
+        return self.world_model.cost_to_go(rows.flatten(0, 1), actions.flatten(0, 1)).unflatten(1, actions.shape[:2])
 
     @staticmethod
     def _react(action: Tensor, situation: Situation) -> Decision:

@@ -160,7 +160,7 @@ class BoxCode(ActionCode):
         return self.low + (0.5 * (action + 1.0) * (self.high - self.low))
 
     def to_env(self, action: Tensor) -> np.ndarray:
-        return self.within(self.unscale(action.cpu().numpy().reshape(-1, *self.space.shape)))
+        return self.within(self.unscale(action.float().cpu().numpy().reshape(-1, *self.space.shape)))
 
     def within(self, found: np.ndarray) -> np.ndarray:
         """Numbers ``(B, *action_shape)`` as members of the space."""

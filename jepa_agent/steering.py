@@ -24,7 +24,7 @@ from jepa_agent.working_memory import PackedMemory
 # actor that is pushed now and then keeps out of it, so far ahead that it need not be followed beyond a plan's end.
 FAR_SIGHTED = PlannerConfig(kind="icem", horizon=8, num_samples=96, num_elites=8, init_std=1.0)
 FAR_SIGHTED_CHOICES = PlannerConfig(kind="cem", horizon=48, num_samples=8, num_elites=8, num_iterations=1, actor_samples=96)
-_ACTOR_STEPS, _ACTOR_STEPS_CHOICES = 8, 0
+_ACTOR_STEPS = 8
 _LOOKED_AT = 5_000
 
 
@@ -77,8 +77,8 @@ class SteerableAlgorithm(ResumableAlgorithm):
 
         ``cost`` is one of `jepa_agent.costs`, or a function of the latents ``(..., D)`` that steps lead to, returning
         ``(...)``. The planner acts at every step and minimises its discounted sum, along a longer horizon than usual unless
-        ``planner`` says otherwise, and along ``actor_steps`` more on which the actor would follow: 8 by default, 0 where
-        actions are choices, whose plans are longer. The learned cost-to-go, of another cost, has no say. Each step that an
+        ``planner`` says otherwise, and along ``actor_steps`` more on which the actor would follow: 8 by default, 0 after the
+        long plans that are usual for choices. The learned cost-to-go, of another cost, has no say. Each step that an
         episode has ended before costs ``end_cost``: by default the worst met in the replay buffer, at least 0; give 0 where
         ending is the goal.
 
@@ -90,10 +90,10 @@ class SteerableAlgorithm(ResumableAlgorithm):
             return
         chosen = as_cost(cost)
         choices = bool(num_choices(self.action_space))
+        if actor_steps is None:
+            actor_steps = 0 if choices and planner is None else _ACTOR_STEPS
         if planner is None:
             planner = FAR_SIGHTED_CHOICES if choices else FAR_SIGHTED
-        if actor_steps is None:
-            actor_steps = _ACTOR_STEPS_CHOICES if choices else _ACTOR_STEPS
         objective = make_objective(chosen, self.policy.world_model, self._experience(), actor_steps, end_cost)
         self._steer(_Course(chosen, objective, planner, PlannerMode()))
 

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from jepa_agent.config import AgentConfig
 from jepa_agent.mode_switch import (
     NUM_FEATURES,
     ActorMode,
@@ -129,6 +130,10 @@ def test_auto_takes_only_gains_that_disagreement_does_not_explain():
     gain, disagreement = torch.tensor([1.0, 1.0, -1.0, torch.nan]), torch.tensor([0.5, 2.0, 0.0, 0.0])
     assert AutoMode(confidence=1.0).accepts(gain, disagreement).tolist() == [True, False, False, False]
     assert AutoMode(plan_fraction=0.5).accepts(gain, disagreement).all()  # it has chosen where to search
+
+
+def test_auto_asks_for_more_than_every_plan_has():
+    assert AutoMode().confidence > AgentConfig().plan_pessimism
 
 
 def test_planner_mode_takes_every_plan():

@@ -363,11 +363,12 @@ def test_descent_from_the_actors_own_sequence_starts_down_the_mean(small):
         torch.testing.assert_close(slopes[-1], mean, rtol=0.05, atol=1e-3)  # without it: off by 1
 
 
-@pytest.mark.parametrize("mode", ["planner", "auto", "auto_0.5", "surprise"])
-def test_acts_in_half_precision_too(small, mode):
-    model = small("CartPole-v1", mode=mode)
-    obs, state = np.zeros((1, 4), dtype=np.float32), None
+@pytest.mark.parametrize("env", ENVS)
+@pytest.mark.parametrize("mode", ["actor", "planner", "auto", "auto_0.5", "surprise"])
+def test_acts_in_half_precision_too(small, env, mode):
+    model, state = small(env, mode=mode), None
+    obs = observations(model, 1)
     with torch.autocast("cpu", torch.bfloat16):
         for _ in range(3):
             action, state = model.predict(obs, state, deterministic=True)
-    assert action.shape == (1,)
+    assert action.shape == (1, *model.action_space.shape)

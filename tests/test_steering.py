@@ -48,6 +48,21 @@ def test_plans_follow_the_cost_that_is_set_and_the_learned_one_once_it_is_gone(m
     np.testing.assert_array_equal(act(model), usual)
 
 
+@pytest.mark.parametrize(("env", "steps", "samples"), [("CartPole-v1", (48, 0), 96), ("Pendulum-v1", (8, 8), 0)])
+def test_how_far_asked_costs_look_by_default(small, env, steps, samples):
+    model = small(env)
+    model.set_cost(first)
+    assert (model.policy.planner.horizon, model.policy.objective.actor_steps) == steps
+    assert model.policy.planner.actor_samples == samples
+    together, alone = (
+        act(model, 2),
+        model.predict(-0.5 * np.ones((1, *model.observation_space.shape), np.float32), deterministic=True)[0],
+    )
+    np.testing.assert_allclose(together[:1], alone, atol=1e-4)
+    model.set_cost(first, PlannerConfig(horizon=2))
+    assert model.policy.objective.actor_steps == 8  # a short plan must be followed further
+
+
 def test_a_cost_is_used_for_the_length_of_a_block_whatever_happens_in_it(model, few):
     with model.using_cost(first, few):
         inside = act(model)

@@ -11,6 +11,9 @@ from torch import Tensor, nn
 from jepa_agent.networks.blocks import mlp
 from jepa_agent.tensor_ops import from_blocks, one_hot, to_blocks
 
+_OTHERS, _OTHERS_STD = 8, 0.5
+_FEW = 32  # options, all of which may be looked at
+
 
 class Actor(nn.Module):
     """Latents ``(..., D)`` to actions ``(..., A)``: a perceptron ``net`` whose ``output`` ``(..., A)`` a subclass reads as
@@ -29,6 +32,12 @@ class Actor(nn.Module):
     def explore(self, action: Tensor, std: Tensor, generator: torch.Generator) -> Tensor:
         """``action`` ``(..., A)`` disturbed for exploration, with a spread ``std`` ``(..., 1)``. There are as many draws as
         spreads: those of ``(N, 1)`` serve all rows of ``(B, N, A)``."""
+
+    def others(self, action: Tensor) -> Tensor:
+        """What might be done instead of ``action`` ``(B, A)``: some actions near it, or all there are, ``(B, K, A)``; always
+        the same for the same action."""
+        spreads = torch.full((_OTHERS, 1), _OTHERS_STD, device=action.device)
+        return self.explore(action.unsqueeze(1).expand(-1, _OTHERS, -1), spreads, torch.Generator().manual_seed(0))
 
     @abstractmethod
     def relaxed(self, output: Tensor, noise: float) -> Tensor:
@@ -87,6 +96,11 @@ class CategoricalActor(Actor):
         swap = torch.rand(std.shape, generator=generator, device=generator.device).to(std.device) < std
         other = torch.randint(self.action_dim, std.shape[:-1], generator=generator, device=generator.device)
         return torch.where(swap, one_hot(other.to(action.device), self.action_dim), action)
+
+    def others(self, action: Tensor) -> Tensor:
+        if self.action_dim > _FEW:
+            return super().others(action)
+        return torch.eye(self.action_dim, device=action.device).expand(len(action), -1, -1)
 
     def relaxed(self, output: Tensor, noise: float) -> Tensor:
         return output.softmax(-1)  # a cost-to-go is linear in the probabilities of choices, so nothing needs smoothing

@@ -24,7 +24,6 @@ class ExhaustivePlanner(Planner):
     num_choices: tuple[int, ...]
     horizon: int = 3
     temperature: float = 0.5
-    actor_samples: int = 0
     replan_every: int = 1
     budget_ms: float = 0.0
 

@@ -18,5 +18,5 @@ def sample_params(trial: optuna.Trial, n_actions: int, n_envs: int, additional_a
         "n_steps": trial.suggest_int("n_steps", 1, 20),
         "train_horizon": trial.suggest_int("train_horizon", 2, 6),
         "exploration_std": trial.suggest_float("exploration_std", 0.05, 0.5),
-        "plan_pessimism": trial.suggest_float("plan_pessimism", 0.0, 6.0),
+        "plan_pessimism": trial.suggest_float("plan_pessimism", 0.0, 2.0),
     }

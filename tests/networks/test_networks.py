@@ -141,6 +141,21 @@ def test_one_draw_of_exploration_serves_all_rows(actor):
     assert torch.equal(explored[2:3], alone)
 
 
+@pytest.mark.parametrize("options", [5, 40])
+def test_all_of_few_options_may_be_done_instead_and_some_of_many(options):
+    others = CategoricalActor(3, options, [8]).others(torch.eye(options)[:2])
+    assert (others.sum(-1) == 1).all()
+    assert len(others[0].argmax(-1).unique()) == (options if options == 5 else pytest.approx(5, abs=2))
+
+
+@pytest.mark.parametrize("actor", [BoundedActor(3, 2, [8]), FactoredActor(3, (2, 3), [8])])
+def test_what_may_be_done_instead_lies_near_and_is_always_the_same(actor):
+    action = actor(torch.randn(3, 3))
+    others = actor.others(action)
+    assert (others != action.unsqueeze(1)).any(1).any(-1).all()
+    assert torch.equal(others[1:2], actor.others(action[1:2]))
+
+
 @pytest.mark.parametrize("kind", [BoundedActor, CategoricalActor])
 def test_imitation_is_least_where_the_actor_agrees(kind):
     torch.manual_seed(0)
