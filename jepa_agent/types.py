@@ -92,5 +92,5 @@ class Decision(NamedTuple):
 
     @property
     def worth(self) -> Tensor:
-        """What the search brought ``(B,)``: the predicted gain where its plan was executed, else nothing."""
-        return torch.where(self.planned & self.gain.isfinite(), self.gain, 0.0)
+        """What the search brought ``(B,)``: the gain predicted for its plan, executed or not; nothing where there was none."""
+        return torch.where(self.searched & self.gain.isfinite(), self.gain.clamp(min=0.0), 0.0)

@@ -26,9 +26,9 @@ def test_shares_are_of_all_steps_and_gains_of_executed_plans():
     assert measures["latent/surprise"] == pytest.approx(0.3)
 
 
-def test_a_search_is_worth_its_gain_only_if_its_plan_is_executed():
-    assert decision().worth.tolist() == [2.0, 0.0, 0.0]
-    assert decision(gain=(torch.nan, 0.0, 0.0)).worth.tolist() == [0.0, 0.0, 0.0]
+def test_a_search_is_worth_its_gain_whether_its_plan_is_executed_or_not():
+    assert decision(gain=(2.0, 1.0, 3.0)).worth.tolist() == [2.0, 1.0, 0.0]
+    assert decision(gain=(torch.nan, -1.0, 0.0)).worth.tolist() == [0.0, 0.0, 0.0]
 
 
 def test_a_realised_gain_is_what_the_actor_had_in_prospect_less_what_came():
