@@ -206,7 +206,8 @@ def main(argv: Sequence[str]) -> None:
             for row in evaluate(study, run, options.agents, lines):
                 shown = f"{np.mean(row['returns']):9.1f} searched {row['searched']:.2f} {row['ms_per_step']:.2f} ms"
                 print(f"{run.env} {run.variant} seed {run.seed} step {row['step']} {row['mode']:18} {shown}", flush=True)
-    rows = [row for lines in files.values() for row in read_rows(lines)]
+    found = [row for lines in files.values() for row in read_rows(lines)]
+    rows = [row for mode in study.modes for row in found if row["mode"] == mode]  # in the study's order
     scales = {env: (task.random, task.ceiling) for env, task in study.tasks.items()}
     command = f"python -m jepa_agent.experiments.modes {options.study} --output {options.output}"
     write_report(rows, scales, command, options.output)
