@@ -286,9 +286,7 @@ class JEPAPolicy(BasePolicy):
 
         proposals = torch.stack([own, warm_start], dim=1)
         if self.planner.actor_samples:
-            count = self.planner.actor_samples
-            spreads = (torch.arange(1, count + 1, device=z.device) / count).square()  # most are disturbed a little
-            disturbed = model.disturbed_sequences(z, self.planner.horizon, spreads, generator)
+            disturbed = model.disturbed_sequences(z, self.planner.horizon, self.planner.actor_samples, generator)
             proposals = torch.cat([proposals, disturbed], dim=1)
         plan = self.planner.plan(cost_fn, PlanInit(proposals, generator))
         gains = -relative(plan.actions.unsqueeze(1)).squeeze(-1)

@@ -154,12 +154,13 @@ class WorldModel(nn.Module):
             actions.append(self.actor(z))
         return torch.stack(actions, dim=1)
 
-    def disturbed_sequences(self, z: Tensor, horizon: int, spreads: Tensor, generator: torch.Generator) -> Tensor:
-        """As `actor_sequence`, N times ``(B, N, H, A)``, with actions that are disturbed with the spreads ``(N,)``: what the
-        actor makes of having been pushed. One draw serves all rows."""
-        z, actions = z.unsqueeze(1).expand(-1, len(spreads), -1), list[Tensor]()
+    def disturbed_sequences(self, z: Tensor, horizon: int, count: int, generator: torch.Generator) -> Tensor:
+        """As `actor_sequence`, ``count`` times ``(B, N, H, A)``, with disturbed actions, more from one to the next but mostly
+        a little: what the actor makes of having been pushed. One draw serves all rows."""
+        spreads = (torch.arange(1, count + 1, device=z.device) / count).square().unsqueeze(-1)
+        z, actions = z.unsqueeze(1).expand(-1, count, -1), list[Tensor]()
         while len(actions) < horizon:
-            actions.append(self.actor.explore(self.actor(z), spreads.unsqueeze(-1), generator))
+            actions.append(self.actor.explore(self.actor(z), spreads, generator))
             z = self.predictor(z, actions[-1])
         return torch.stack(actions, dim=2)
 

@@ -54,11 +54,7 @@ def test_how_far_asked_costs_look_by_default(small, env, steps, samples):
     model.set_cost(first)
     assert (model.policy.planner.horizon, model.policy.objective.actor_steps) == steps
     assert model.policy.planner.actor_samples == samples
-    together, alone = (
-        act(model, 2),
-        model.predict(-0.5 * np.ones((1, *model.observation_space.shape), np.float32), deterministic=True)[0],
-    )
-    np.testing.assert_allclose(together[:1], alone, atol=1e-4)
+    np.testing.assert_allclose(act(model, 2)[:1], act(model, 1), atol=1e-4)  # the first row is the same
     model.set_cost(first, PlannerConfig(horizon=2))
     assert model.policy.objective.actor_steps == 8  # a short plan must be followed further
 

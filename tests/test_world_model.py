@@ -78,14 +78,13 @@ def test_the_actors_own_sequence_follows_the_imagined_path(model):
 
 
 def test_a_disturbed_actor_answers_to_what_it_imagines(model):
-    z, spreads = model.encode(np.random.default_rng(0).normal(size=(2, 3))), torch.tensor([0.0, 0.7])
-    actions = model.disturbed_sequences(z, 3, spreads, torch.Generator().manual_seed(0))
-    torch.testing.assert_close(actions[:, 0], model.actor_sequence(z, 3))  # not disturbed at all
+    z, spreads = model.encode(np.random.default_rng(0).normal(size=(2, 3))), torch.tensor([[0.25], [1.0]])
+    actions = model.disturbed_sequences(z, 3, 2, torch.Generator().manual_seed(0))
     path, again = model.imagine(z.unsqueeze(1).expand(-1, 2, -1), actions), torch.Generator().manual_seed(0)
     for t in range(3):
-        expected = model.actor.explore(model.actor(path[:, :, t]), spreads.unsqueeze(-1), again)
+        expected = model.actor.explore(model.actor(path[:, :, t]), spreads, again)
         torch.testing.assert_close(actions[:, :, t], expected)
-    alone = model.disturbed_sequences(z[1:], 3, spreads, torch.Generator().manual_seed(0))
+    alone = model.disturbed_sequences(z[1:], 3, 2, torch.Generator().manual_seed(0))
     torch.testing.assert_close(actions[1:], alone)  # whoever else there is
 
 
