@@ -155,8 +155,8 @@ class WorldModel(nn.Module):
         return torch.stack(actions, dim=1)
 
     def disturbed_sequences(self, z: Tensor, horizon: int, count: int, generator: torch.Generator) -> Tensor:
-        """As `actor_sequence`, ``count`` times ``(B, N, H, A)``, with disturbed actions, more from one to the next but mostly
-        a little: what the actor makes of having been pushed. One draw serves all rows."""
+        """As `actor_sequence`, ``count`` times ``(B, N, H, A)``, each disturbed more than the last but most of
+        them little: what the actor makes of having been pushed. One draw serves all rows."""
         spreads = (torch.arange(1, count + 1, device=z.device) / count).square().unsqueeze(-1)
         z, actions = z.unsqueeze(1).expand(-1, count, -1), list[Tensor]()
         while len(actions) < horizon:
