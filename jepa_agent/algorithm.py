@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.buffers import ReplayBuffer
@@ -14,9 +13,8 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedul
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
+from jepa_agent.collecting import CollectingAlgorithm
 from jepa_agent.config import AgentConfig, PlannerConfig, as_kwargs
-from jepa_agent.diagnostics import check_finite, decision_measures, realised_gain
-from jepa_agent.exploration import RandomActions
 from jepa_agent.interruption import poll
 from jepa_agent.losses.actor import distillation_loss, value_gradient_loss
 from jepa_agent.losses.energy import energy_loss
@@ -28,15 +26,13 @@ from jepa_agent.planning import Planner
 from jepa_agent.policy import CnnPolicy, JEPAPolicy, MlpPolicy, MultiInputPolicy
 from jepa_agent.replay_buffer import SequenceReplayBuffer, buffer_for
 from jepa_agent.spaces import check_spaces
-from jepa_agent.steering import SteerableAlgorithm
 from jepa_agent.tensor_ops import masked_mean, pessimistic, polyak_update, spread
-from jepa_agent.types import Decision, SequenceBatch
+from jepa_agent.types import SequenceBatch
 
 _DEFAULT = AgentConfig()
-_PATIENCE = 4
 
 
-class JEPA(SteerableAlgorithm):
+class JEPA(CollectingAlgorithm):
     """A joint embedding predictive agent with Stable-Baselines3's face.
 
     ``JEPA("MlpPolicy", "CartPole-v1").learn(5_000)``. The settings are documented in `AgentConfig`; sizes of the networks
@@ -132,8 +128,6 @@ class JEPA(SteerableAlgorithm):
         self.distillation_coef = distillation_coef
         self.regularisation_coef = regularisation_coef
         self._check_settings()
-        self.last_decision: Decision | None = None
-        self._last_cost = np.zeros(0)
         if _init_setup_model:
             self._setup_model()
 
@@ -141,7 +135,7 @@ class JEPA(SteerableAlgorithm):
     def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
         """As SB3's, but spaces that cannot work are refused before any wrapper trips over them."""
         check_spaces(env.observation_space, env.action_space)
-        return SteerableAlgorithm._wrap_env(env, verbose, monitor_wrapper)
+        return CollectingAlgorithm._wrap_env(env, verbose, monitor_wrapper)
 
     def _check_settings(self) -> None:
         """`ValueError` that names a setting out of range, or a part of the wrong kind."""
@@ -182,18 +176,10 @@ class JEPA(SteerableAlgorithm):
         self.world_model = self.policy.world_model
         self.world_model_target = self.policy.world_model_target
         self.value_spread = torch.ones((), device=self.device)
-        self._random_actions = RandomActions(self.action_space, self.n_envs)
         # Listed once: walking all modules costs more than the arithmetic on their parameters.
         self._parameters: list[Tensor] = list(self.world_model.parameters())
         self._target_parameters: list[Tensor] = list(self.world_model_target.parameters())
         self._actor_parameters = list(self.world_model.actor.parameters())
-
-    def set_random_seed(self, seed: int | None = None) -> None:
-        """Seed SB3's generators, the environment's, and the policy's own."""
-        super().set_random_seed(seed)
-        if seed is not None and hasattr(self, "policy"):  # not when a model is set up: its policy comes later
-            self.policy.generator.manual_seed(seed)
-            self._random_actions = RandomActions(self.action_space, self.n_envs)
 
     # ------------------------------------------------------------------ learning, one page
 
@@ -299,68 +285,6 @@ class JEPA(SteerableAlgorithm):
 
     def _update_targets(self) -> None:
         polyak_update(self._parameters, self._target_parameters, self.tau)
-
-    # ------------------------------------------------------------------ collecting
-
-    def _sample_action(
-        self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """As SB3's, with working memory threaded from step to step and what was decided kept for storing."""
-        poll()
-        if self._last_obs is None:
-            self._begin_episodes()
-        last, self.last_decision = self.last_decision, None
-        if self._knows_nothing(learning_starts):
-            action = self._random_actions()
-            return action, self.policy.scale_action(action) if self.policy.squash_output else action
-        policy = self.policy
-        assert self._last_obs is not None
-        assert self._last_episode_starts is not None
-        obs, _ = policy.obs_to_tensor(self._last_obs)
-        before = policy.recall(self._state, n_envs)
-        starts = torch.as_tensor(self._last_episode_starts, dtype=torch.bool, device=self.device)
-        noise = None
-        if action_noise is not None and policy.squash_output:
-            noise = torch.as_tensor(action_noise(), dtype=torch.float32, device=self.device).reshape(n_envs, -1)
-        self.last_decision, memory = policy.act(obs, before.clear(starts), deterministic=False, noise=noise)
-        self._state = memory.pack()
-        policy.learn_gains(self.last_decision)
-        measures = decision_measures(self.last_decision, policy.mode_switch.watchful)
-        if last is not None and (planned := last.planned & ~starts).any():
-            cost = torch.as_tensor(self._last_cost, device=self.device)
-            gain = realised_gain(last, cost, self.last_decision, self.gamma)
-            measures["mode/gain_realised"] = float(gain[planned].mean())
-        for name, value in measures.items():
-            self.logger.record_mean(name, value)
-        action = policy.to_env(self.last_decision.action)
-        return action, policy.scale_action(action) if policy.squash_output else action
-
-    def _knows_nothing(self, learning_starts: int) -> bool:
-        """Whether to act at random still: for ``learning_starts`` steps, and on to the end of a first episode unless that is
-        far off; how it ends may be all there is to learn."""
-        return self.num_timesteps < learning_starts or (
-            self._episode_num == 0 and self.num_timesteps < _PATIENCE * learning_starts
-        )
-
-    def _store_transition(
-        self,
-        replay_buffer: ReplayBuffer,
-        buffer_action: np.ndarray,
-        new_obs: np.ndarray | dict[str, np.ndarray],
-        reward: np.ndarray,
-        dones: np.ndarray,
-        infos: list[dict[str, Any]],
-    ) -> None:
-        assert isinstance(replay_buffer, SequenceReplayBuffer)
-        assert self._last_obs is not None
-        check_finite("reward", reward, self.num_timesteps)
-        check_finite("observation", new_obs, self.num_timesteps)
-        if self.last_decision is not None:
-            mean, std = self.last_decision.plan_mean, self.last_decision.plan_std
-            replay_buffer.stage_plan(mean.cpu().numpy(), std.cpu().numpy())
-        self.policy.observe_scales(self._last_obs, reward)
-        super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
-        self._last_episode_starts, self._last_cost = dones, -reward
 
     def learn(
         self,

@@ -19,7 +19,7 @@ from jepa_agent.world_model import WorldModel
 StepCosts = Callable[[Tensor, Tensor], Tensor]
 """Latents ``(..., H+1, D)`` along actions ``(..., H, A)`` in, the cost ``(..., H)`` of each step out."""
 
-_POORLY_READ = 0.1
+_POORLY_READ = 0.5
 _PROBE_STEPS = 3
 
 
@@ -27,7 +27,7 @@ class Experience(NamedTuple):
     """What a cost may look at when it is set."""
 
     obs: Any  # (M, *obs_shape) observations met, as the environment gave them, or a dict of them; None if there are none
-    z: Tensor  # (M, D) their latents, or some from all over the manifold
+    z: Tensor  # (M, D) their latents, encoded or imagined some steps before; without any, some from all over the manifold
     encode: Callable[[Any], Tensor]  # observations as the environment gives them, (M, *obs_shape), to latents (M, D)
 
 
@@ -76,8 +76,9 @@ class FeatureCost(Cost):
     """A function ``(..., F)`` to ``(...)`` of features of the observation that a step leads to, read from its latent.
 
     ``features`` are indices into the flat observation, or a function from observations ``(M, *obs_shape)``, as the
-    environment gives them, to ``(M, F)``; by default the whole observation. They are read by a `Readout` fitted to the
-    replay buffer. The world model stays as it is, and has no part in it.
+    environment gives them, to ``(M, F)``; by default the whole observation. They are read by a `Readout` fitted to what was
+    imagined along the actions of the replay buffer and what was observed there. The world model stays as it is, and has no
+    part in it.
     """
 
     function: Callable[[Tensor], Tensor]
@@ -92,7 +93,9 @@ class FeatureCost(Cost):
         poor = (readout.error > _POORLY_READ).nonzero().flatten().tolist()
         if poor:
             missed = ", ".join(f"{float(readout.error[i]):.0%} of feature {i}" for i in poor)
-            warnings.warn(f"latents tell little about some features: missed is {missed}, of their variance", stacklevel=4)
+            warnings.warn(
+                f"imagined latents tell little about some features: missed is {missed}, of their variance", stacklevel=5
+            )
         return lambda latents, actions: _ask(self.function, readout(latents[..., 1:, :]), "features")
 
     def _features_of(self, obs: Any, count: int) -> Tensor:

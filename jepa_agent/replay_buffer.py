@@ -82,11 +82,11 @@ class SequenceReplayBuffer(ReplayBuffer):
         envs = np.random.randint(0, self.n_envs, size=batch_size)  # noqa: NPY002
         return self.window(rows, envs, length, env, past)
 
-    def spread_observations(self, count: int) -> Observations:
-        """At most ``count`` of the observations stored, evenly spread over time and never normalised."""
+    def spread(self, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """Ages and environments of at most ``count`` of the transitions stored, evenly spread over time."""
         stored = self.size() * self.n_envs
         chosen = np.linspace(0, stored - 1, min(count, stored)).astype(np.int64)
-        return self.read(self.observations, chosen // self.n_envs, chosen % self.n_envs, None)
+        return chosen // self.n_envs, chosen % self.n_envs
 
     def window(
         self, age: np.ndarray, envs: np.ndarray, length: int, env: VecNormalize | None = None, past: int = 0

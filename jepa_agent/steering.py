@@ -25,7 +25,7 @@ from jepa_agent.working_memory import PackedMemory
 FAR_SIGHTED = PlannerConfig(kind="icem", horizon=8, num_samples=96, num_elites=8, init_std=1.0)
 FAR_SIGHTED_CHOICES = PlannerConfig(kind="cem", horizon=48, num_samples=8, num_elites=8, num_iterations=1, actor_samples=96)
 _ACTOR_STEPS = 8
-_LOOKED_AT = 5_000
+_WINDOWS, _LOOKED_AT = 2_000, 10_000
 
 
 class _Course(NamedTuple):
@@ -94,7 +94,8 @@ class SteerableAlgorithm(ResumableAlgorithm):
             actor_steps = 0 if choices and planner is None else _ACTOR_STEPS
         if planner is None:
             planner = FAR_SIGHTED_CHOICES if choices else FAR_SIGHTED
-        objective = make_objective(chosen, self.policy.world_model, self._experience(), actor_steps, end_cost)
+        experience = self._experience(planner.horizon + actor_steps)
+        objective = make_objective(chosen, self.policy.world_model, experience, actor_steps, end_cost)
         self._steer(_Course(chosen, objective, planner, PlannerMode()))
 
     @contextmanager
@@ -122,19 +123,31 @@ class SteerableAlgorithm(ResumableAlgorithm):
         self.cost, self.policy.objective, self.policy.mode_switch = course.cost, course.objective, course.mode_switch
         self._state = None
 
-    def _experience(self) -> Experience:
-        """Observations spread evenly over the replay buffer; without any, latents drawn from all there are."""
-        policy = self.policy
+    @torch.no_grad()
+    def _experience(self, reach: int) -> Experience:
+        """Observations from all over the replay buffer and their latents, imagined from up to ``reach`` steps before, along
+        the actions taken; without any, latents drawn from all there are.
+
+        Errors of imagination add up in one direction, so that latents far ahead do not mean what encoded ones mean. What
+        they do mean is told by what was then observed.
+        """
+        policy, model, buffer = self.policy, self.policy.world_model, self.replay_buffer
+        normalizer = self._vec_normalize_env
 
         def encode(obs: Any) -> Tensor:
-            normalizer = self._vec_normalize_env
             seen, _ = policy.obs_to_tensor(obs if normalizer is None else normalizer.normalize_obs(obs))
-            return policy.world_model.encode(seen)
+            return model.encode(seen)
 
-        if self.replay_buffer.size() > 1:
-            met = self.replay_buffer.spread_observations(_LOOKED_AT)
+        if buffer.size() > 1:
+            places = buffer.spread(_WINDOWS)
+            seen = buffer.window(*places, reach, env=normalizer, past=model.past_size)
+            z = model.imagine(model.observe(seen, 0, 1)[:, 0], seen.action)
+            there = torch.cat([torch.ones_like(seen.mask[:, :1]), seen.mask], dim=1).nonzero()
+            shuffled = torch.randperm(len(there), generator=torch.Generator().manual_seed(0)).to(there.device)
+            row, step = there[shuffled[:_LOOKED_AT]].unbind(1)
+            met = buffer.window(*places, reach).obs[row, step]  # as the environment gave them
             obs = {key: part.cpu().numpy() for key, part in met.items()} if isinstance(met, dict) else met.cpu().numpy()
-            return Experience(obs, encode(obs), encode)
+            return Experience(obs, z[row, step], encode)
         generator = torch.Generator().manual_seed(0)
         anywhere = random_latents(_LOOKED_AT, policy.sizes.latent_dim, generator, torch.device("cpu")).to(policy.device)
         return Experience(None, anywhere, encode)

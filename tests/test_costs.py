@@ -19,7 +19,7 @@ def world(agent):
 
 @pytest.fixture
 def experience(agent):
-    return agent._experience()
+    return agent._experience(3)
 
 
 def speed(latents):

@@ -74,7 +74,8 @@ def test_a_cost_is_used_for_the_length_of_a_block_whatever_happens_in_it(model, 
 def test_what_is_found_costs_less_than_what_the_actor_would_do(model, few):
     policy = model.policy
     with model.using_cost(first, few), torch.no_grad():
-        z = model.world_model.encode(model.replay_buffer.spread_observations(6))
+        buffer = model.replay_buffer
+        z = model.world_model.encode(buffer.window(*buffer.spread(6), 1).obs[:, 0])
         _, gain, spread = policy.deliberate(z, torch.zeros(6, 4, policy.action_dim), torch.Generator())
     assert (gain >= 0).all()
     assert gain.max() > 0
@@ -136,7 +137,27 @@ def test_vectorised_environments_are_planned_for_side_by_side(model, few):
 def test_costs_see_observations_as_the_environment_gives_them_under_vecnormalize(small):
     env = VecNormalize(make_vec_env("CartPole-v1", 2, seed=0))
     model = small(env, learning_starts=1_000).learn(300)
-    experience = model._experience()
+    experience = model._experience(1)
     assert np.abs(experience.obs).max() < 4.0
     seen, _ = model.policy.obs_to_tensor(env.normalize_obs(experience.obs))
-    torch.testing.assert_close(experience.z, model.world_model.encode(seen).detach())
+    encoded = torch.isclose(experience.z, model.world_model.encode(seen).detach(), atol=1e-5).all(-1)
+    assert 0.4 < encoded.float().mean() < 0.6  # the others are imagined one step before
+
+
+def test_what_is_imagined_is_held_against_what_was_observed_as_many_steps_later(small, monkeypatch):
+    model = small(make_vec_env("CartPole-v1", 2, seed=0), learning_starts=1_000).learn(300)
+    steps = torch.arange(4.0)
+
+    def number(z, actions):
+        return torch.cat([z[:, None, :-1].expand(-1, 4, -1), steps.expand(len(z), -1).unsqueeze(-1)], dim=-1)
+
+    monkeypatch.setattr(model.world_model, "imagine", number)
+    obs, z, _ = model._experience(3)
+    stored = torch.from_numpy(model.replay_buffer.observations[:150])  # (T, n_envs, 4)
+    started = (model.world_model.encode(stored)[..., :-1] - z[:, None, None, :-1]).square().sum(-1).flatten(1).argmin(1)
+    distance = (stored - torch.from_numpy(obs)[:, None, None]).square().sum(-1).flatten(1)
+    found = distance.amin(1) == 0  # but for an episode's last observations
+    assert found.float().mean() > 0.8
+    later = distance.argmin(1) - started
+    torch.testing.assert_close(later[found].float(), 2 * z[found, -1])  # two environments lie side by side
+    assert set(z[:, -1].tolist()) == set(steps.tolist())

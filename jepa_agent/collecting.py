@@ -1,0 +1,97 @@
+"""Collecting: acting with working memory while learning, and what of it is stored."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.noise import ActionNoise
+
+from jepa_agent.diagnostics import check_finite, decision_measures, realised_gain
+from jepa_agent.exploration import RandomActions
+from jepa_agent.interruption import poll
+from jepa_agent.replay_buffer import SequenceReplayBuffer
+from jepa_agent.steering import SteerableAlgorithm
+from jepa_agent.types import Decision
+
+_PATIENCE = 4
+
+
+class CollectingAlgorithm(SteerableAlgorithm):
+    """What happens between two rounds of learning: actions are decided, plans and gains noted, transitions stored."""
+
+    last_decision: Decision | None = None
+    _last_cost: np.ndarray | None = None
+
+    def _setup_model(self) -> None:
+        super()._setup_model()
+        self._random_actions = RandomActions(self.action_space, self.n_envs)
+
+    def set_random_seed(self, seed: int | None = None) -> None:
+        """Seed SB3's generators, the environment's, and the policy's own."""
+        super().set_random_seed(seed)
+        if seed is not None and hasattr(self, "policy"):  # not when a model is set up: its policy comes later
+            self.policy.generator.manual_seed(seed)
+            self._random_actions = RandomActions(self.action_space, self.n_envs)
+
+    def _sample_action(
+        self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """As SB3's, with working memory threaded from step to step and what was decided kept for storing."""
+        poll()
+        if self._last_obs is None:
+            self._begin_episodes()
+        last, self.last_decision = self.last_decision, None
+        if self._knows_nothing(learning_starts):
+            action = self._random_actions()
+            return action, self.policy.scale_action(action) if self.policy.squash_output else action
+        policy = self.policy
+        assert self._last_obs is not None
+        assert self._last_episode_starts is not None
+        obs, _ = policy.obs_to_tensor(self._last_obs)
+        before = policy.recall(self._state, n_envs)
+        starts = torch.as_tensor(self._last_episode_starts, dtype=torch.bool, device=self.device)
+        noise = None
+        if action_noise is not None and policy.squash_output:
+            noise = torch.as_tensor(action_noise(), dtype=torch.float32, device=self.device).reshape(n_envs, -1)
+        self.last_decision, memory = policy.act(obs, before.clear(starts), deterministic=False, noise=noise)
+        self._state = memory.pack()
+        policy.learn_gains(self.last_decision)
+        measures = decision_measures(self.last_decision, policy.mode_switch.watchful)
+        if last is not None and (planned := last.planned & ~starts).any():
+            cost = torch.as_tensor(self._last_cost, device=self.device)
+            gain = realised_gain(last, cost, self.last_decision, self.gamma)
+            measures["mode/gain_realised"] = float(gain[planned].mean())
+        for name, value in measures.items():
+            self.logger.record_mean(name, value)
+        action = policy.to_env(self.last_decision.action)
+        return action, policy.scale_action(action) if policy.squash_output else action
+
+    def _knows_nothing(self, learning_starts: int) -> bool:
+        """Whether to act at random still: for ``learning_starts`` steps, and on to the end of a first episode unless that is
+        far off; how it ends may be all there is to learn."""
+        return self.num_timesteps < learning_starts or (
+            self._episode_num == 0 and self.num_timesteps < _PATIENCE * learning_starts
+        )
+
+    def _store_transition(
+        self,
+        replay_buffer: ReplayBuffer,
+        buffer_action: np.ndarray,
+        new_obs: np.ndarray | dict[str, np.ndarray],
+        reward: np.ndarray,
+        dones: np.ndarray,
+        infos: list[dict[str, Any]],
+    ) -> None:
+        assert isinstance(replay_buffer, SequenceReplayBuffer)
+        assert self._last_obs is not None
+        check_finite("reward", reward, self.num_timesteps)
+        check_finite("observation", new_obs, self.num_timesteps)
+        if self.last_decision is not None:
+            mean, std = self.last_decision.plan_mean, self.last_decision.plan_std
+            replay_buffer.stage_plan(mean.cpu().numpy(), std.cpu().numpy())
+        self.policy.observe_scales(self._last_obs, reward)
+        super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
+        self._last_episode_starts, self._last_cost = dones, -reward
