@@ -156,38 +156,24 @@ class Objective:
     """What sequences cost under a cost of the user's, summed and discounted, by a single judge: ``(B, D)``,
     ``(B, N, H, A)`` to ``(1, B, N)``.
 
-    After the last action of a sequence the actor takes ``actor_steps`` more: it knows another cost, but how to keep out of
-    trouble, and imagination that answers to what it imagines stays true for longer than imagination along fixed actions.
     Nothing is known of what follows. Each step that an episode has ended before costs ``end_cost``.
     """
 
     model: WorldModel
     steps: StepCosts
-    actor_steps: int
     end_cost: float
 
     def __call__(self, z: Tensor, actions: Tensor) -> Tensor:
-        latents, actions = self._imagined(z, actions)
+        latents = self.model.imagine(z.unsqueeze(1).expand(*actions.shape[:2], z.shape[-1]), actions)
         terminated = self.model.cost(latents[..., :-1, :], actions).terminated
         alive = discount_weights(terminated, 1.0)[..., 1:]
         cost = torch.lerp(torch.full_like(alive, self.end_cost), self.steps(latents, actions), alive)
         discount = self.model.gamma ** torch.arange(actions.shape[-2], device=actions.device)
         return (discount * cost).sum(-1).unsqueeze(0)
 
-    def _imagined(self, z: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
-        """Latents ``(B, N, T+1, D)`` and actions ``(B, N, T, A)`` of all T steps, those of the actor included."""
-        latents, taken = [z.unsqueeze(1).expand(*actions.shape[:2], z.shape[-1])], list(actions.unbind(-2))
-        for t in range(len(taken) + self.actor_steps):
-            if t == len(taken):
-                taken.append(self.model.actor(latents[-1]))
-            latents.append(self.model.predict(latents[-1], taken[t]))
-        return torch.stack(latents, dim=-2), torch.stack(taken, dim=-2)
-
 
 @torch.no_grad()
-def make_objective(
-    cost: Cost, model: WorldModel, experience: Experience, actor_steps: int = 0, end_cost: float | None = None
-) -> Objective:
+def make_objective(cost: Cost, model: WorldModel, experience: Experience, end_cost: float | None = None) -> Objective:
     """Bind a cost to a world model and try it on familiar latents, those that the actor would see next among them.
 
     An ``end_cost`` of None is the worst cost met there, but at least 0: ending is then never worth while. ``ValueError``
@@ -204,7 +190,7 @@ def make_objective(
             f"the cost is not finite on {broken} of {costs.numel()} familiar latents: plans need finite numbers"
         )
     worst = max(float(costs.max()), 0.0)
-    return Objective(model, steps, actor_steps, worst if end_cost is None else float(end_cost))
+    return Objective(model, steps, worst if end_cost is None else float(end_cost))
 
 
 def as_cost(cost: Any) -> Cost:

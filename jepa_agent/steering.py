@@ -21,11 +21,10 @@ from jepa_agent.spaces import num_choices
 from jepa_agent.working_memory import PackedMemory
 
 # Without the learned cost-to-go a plan must see the consequences itself. Choices drawn at random soon lead into trouble; an
-# actor that is pushed now and then keeps out of it, so far ahead that it need not be followed beyond a plan's end.
-FAR_SIGHTED = PlannerConfig(kind="icem", horizon=8, num_samples=96, num_elites=8, init_std=1.0)
+# actor that is pushed now and then keeps out of it.
+FAR_SIGHTED = PlannerConfig(kind="icem", horizon=16, num_samples=96, num_elites=8, init_std=1.0)
 FAR_SIGHTED_CHOICES = PlannerConfig(kind="cem", horizon=48, num_samples=8, num_elites=8, num_iterations=1, actor_samples=96)
-_ACTOR_STEPS = 8
-_WINDOWS, _LOOKED_AT = 2_000, 10_000
+_WINDOWS = 4_000
 
 
 class _Course(NamedTuple):
@@ -70,17 +69,15 @@ class SteerableAlgorithm(ResumableAlgorithm):
         self,
         cost: Cost | Callable[[Tensor], Tensor] | None,
         planner: PlannerConfig | Planner | None = None,
-        actor_steps: int | None = None,
         end_cost: float | None = None,
     ) -> None:
         """Plan for another cost from now on; None returns to the learned one. Nothing is retrained.
 
         ``cost`` is one of `jepa_agent.costs`, or a function of the latents ``(..., D)`` that steps lead to, returning
         ``(...)``. The planner acts at every step and minimises its discounted sum, along a longer horizon than usual unless
-        ``planner`` says otherwise, and along ``actor_steps`` more on which the actor would follow: 8 by default, 0 after the
-        long plans that are usual for choices. The learned cost-to-go, of another cost, has no say. Each step that an
-        episode has ended before costs ``end_cost``: by default the worst met in the replay buffer, at least 0; give 0 where
-        ending is the goal.
+        ``planner`` says otherwise. The learned cost-to-go, of another cost, has no say. Each step that an episode has ended
+        before costs ``end_cost``: by default the worst met in the replay buffer, at least 0; give 0 where ending is the
+        goal.
 
         The cost is tried on latents from the replay buffer at once: ``ValueError`` if it raises, has another shape or is not
         finite. Saving saves the agent without it; learning is refused while it is set.
@@ -89,13 +86,9 @@ class SteerableAlgorithm(ResumableAlgorithm):
             self._steer(self._learned_course())
             return
         chosen = as_cost(cost)
-        choices = bool(num_choices(self.action_space))
-        if actor_steps is None:
-            actor_steps = 0 if choices and planner is None else _ACTOR_STEPS
         if planner is None:
-            planner = FAR_SIGHTED_CHOICES if choices else FAR_SIGHTED
-        experience = self._experience(planner.horizon + actor_steps)
-        objective = make_objective(chosen, self.policy.world_model, experience, actor_steps, end_cost)
+            planner = FAR_SIGHTED_CHOICES if num_choices(self.action_space) else FAR_SIGHTED
+        objective = make_objective(chosen, self.policy.world_model, self._experience(planner.horizon), end_cost)
         self._steer(_Course(chosen, objective, planner, PlannerMode()))
 
     @contextmanager
@@ -103,13 +96,12 @@ class SteerableAlgorithm(ResumableAlgorithm):
         self,
         cost: Cost | Callable[[Tensor], Tensor] | None,
         planner: PlannerConfig | Planner | None = None,
-        actor_steps: int | None = None,
         end_cost: float | None = None,
     ) -> Iterator[None]:
         """`set_cost` for the length of a ``with`` block; afterwards the agent plans as before."""
         policy = self.policy
         before = _Course(self.cost, policy.objective, policy.planner, policy.mode_switch)
-        self.set_cost(cost, planner, actor_steps, end_cost)
+        self.set_cost(cost, planner, end_cost)
         try:
             yield
         finally:
@@ -125,8 +117,8 @@ class SteerableAlgorithm(ResumableAlgorithm):
 
     @torch.no_grad()
     def _experience(self, reach: int) -> Experience:
-        """Observations from all over the replay buffer and their latents, imagined from up to ``reach`` steps before, along
-        the actions taken; without any, latents drawn from all there are.
+        """Observations from all over the replay buffer and their latents, each as it was met and one of the next ``reach``
+        with a latent imagined along the actions taken; without any, latents drawn from all there are.
 
         Errors of imagination add up in one direction, so that latents far ahead do not mean what encoded ones mean. What
         they do mean is told by what was then observed.
@@ -142,14 +134,15 @@ class SteerableAlgorithm(ResumableAlgorithm):
             places = buffer.spread(_WINDOWS)
             seen = buffer.window(*places, reach, env=normalizer, past=model.past_size)
             z = model.imagine(model.observe(seen, 0, 1)[:, 0], seen.action)
-            there = torch.cat([torch.ones_like(seen.mask[:, :1]), seen.mask], dim=1).nonzero()
-            shuffled = torch.randperm(len(there), generator=torch.Generator().manual_seed(0)).to(there.device)
-            row, step = there[shuffled[:_LOOKED_AT]].unbind(1)
+            drawn = torch.rand(len(z), generator=torch.Generator().manual_seed(0)).to(z.device)
+            later = 1 + (drawn * seen.mask.sum(1)).long()  # before the episode's end
+            row = torch.arange(len(z), device=z.device).repeat_interleave(2)
+            step = torch.stack([torch.zeros_like(later), later], dim=1).flatten()
             met = buffer.window(*places, reach).obs[row, step]  # as the environment gave them
             obs = {key: part.cpu().numpy() for key, part in met.items()} if isinstance(met, dict) else met.cpu().numpy()
             return Experience(obs, z[row, step], encode)
         generator = torch.Generator().manual_seed(0)
-        anywhere = random_latents(_LOOKED_AT, policy.sizes.latent_dim, generator, torch.device("cpu")).to(policy.device)
+        anywhere = random_latents(_WINDOWS, policy.sizes.latent_dim, generator, torch.device("cpu")).to(policy.device)
         return Experience(None, anywhere, encode)
 
     def _setup_learn(self, *args: Any, **kwargs: Any) -> Any:

@@ -50,15 +50,6 @@ def test_an_objective_discounts_over_the_horizon_and_charges_for_the_steps_after
     assert (cost > 1.0 + world.gamma + world.gamma**2).all()
 
 
-def test_the_actor_goes_on_where_a_sequence_stops(world, experience):
-    z, actions = experience.z[:2], random_actions(2, 5, 3)
-    short = make_objective(LatentCost(speed), world, experience, actor_steps=2, end_cost=1.0)
-    end = world.imagine(z[:, None].expand(2, 5, -1), actions)[:, :, -1]
-    more = world.actor_sequence(end.flatten(0, 1), 2).unflatten(0, (2, 5))
-    long = make_objective(LatentCost(speed), world, experience, actor_steps=0, end_cost=1.0)
-    torch.testing.assert_close(short(z, actions), long(z, torch.cat([actions, more], dim=2)))
-
-
 def test_ending_costs_as_much_as_the_worst_that_was_met_and_never_pays(world, experience):
     bad, good = (LatentCost(lambda z, cost=cost: torch.full(z.shape[:-1], cost)) for cost in (3.0, -1.0))
     assert make_objective(bad, world, experience).end_cost == pytest.approx(3.0)

@@ -48,15 +48,15 @@ def test_plans_follow_the_cost_that_is_set_and_the_learned_one_once_it_is_gone(m
     np.testing.assert_array_equal(act(model), usual)
 
 
-@pytest.mark.parametrize(("env", "steps", "samples"), [("CartPole-v1", (48, 0), 96), ("Pendulum-v1", (8, 8), 0)])
+@pytest.mark.parametrize(("env", "steps", "samples"), [("CartPole-v1", 48, 96), ("Pendulum-v1", 16, 0)])
 def test_how_far_asked_costs_look_by_default(small, env, steps, samples):
     model = small(env)
     model.set_cost(first)
-    assert (model.policy.planner.horizon, model.policy.objective.actor_steps) == steps
+    assert model.policy.planner.horizon == steps
     assert model.policy.planner.actor_samples == samples
     np.testing.assert_allclose(act(model, 2)[:1], act(model, 1), atol=1e-4)  # the first row is the same
     model.set_cost(first, PlannerConfig(horizon=2))
-    assert model.policy.objective.actor_steps == 8  # a short plan must be followed further
+    assert model.policy.planner.horizon == 2
 
 
 def test_a_cost_is_used_for_the_length_of_a_block_whatever_happens_in_it(model, few):
@@ -141,7 +141,8 @@ def test_costs_see_observations_as_the_environment_gives_them_under_vecnormalize
     assert np.abs(experience.obs).max() < 4.0
     seen, _ = model.policy.obs_to_tensor(env.normalize_obs(experience.obs))
     encoded = torch.isclose(experience.z, model.world_model.encode(seen).detach(), atol=1e-5).all(-1)
-    assert 0.4 < encoded.float().mean() < 0.6  # the others are imagined one step before
+    assert encoded[::2].all()
+    assert encoded[1::2].float().mean() < 0.1  # imagined one step before
 
 
 def test_what_is_imagined_is_held_against_what_was_observed_as_many_steps_later(small, monkeypatch):
@@ -160,4 +161,5 @@ def test_what_is_imagined_is_held_against_what_was_observed_as_many_steps_later(
     assert found.float().mean() > 0.8
     later = distance.argmin(1) - started
     torch.testing.assert_close(later[found].float(), 2 * z[found, -1])  # two environments lie side by side
-    assert set(z[:, -1].tolist()) == set(steps.tolist())
+    assert not z[::2, -1].any()
+    assert set(z[1::2, -1].tolist()) == {1.0, 2.0, 3.0}
