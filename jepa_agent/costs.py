@@ -19,7 +19,7 @@ from jepa_agent.world_model import WorldModel
 StepCosts = Callable[[Tensor, Tensor], Tensor]
 """Latents ``(..., H+1, D)`` along actions ``(..., H, A)`` in, the cost ``(..., H)`` of each step out."""
 
-_POORLY_READ = 0.5
+_POORLY_READ = 0.25
 _PROBE_STEPS = 3
 
 
@@ -76,8 +76,8 @@ class FeatureCost(Cost):
     """A function ``(..., F)`` to ``(...)`` of features of the observation that a step leads to, read from its latent.
 
     ``features`` are indices into the flat observation, or a function from observations ``(M, *obs_shape)``, as the
-    environment gives them, to ``(M, F)``; by default the whole observation. They are read by a `Readout` fitted to what was
-    imagined along the actions of the replay buffer and what was observed there. The world model stays as it is, and has no
+    environment gives them, to ``(M, F)``; by default the whole observation. They are read by a `Readout` fitted to latents
+    of the replay buffer's observations, encoded and imagined. The world model stays as it is, and has no
     part in it.
     """
 
@@ -94,7 +94,8 @@ class FeatureCost(Cost):
         if poor:
             missed = ", ".join(f"{float(readout.error[i]):.0%} of feature {i}" for i in poor)
             warnings.warn(
-                f"imagined latents tell little about some features: missed is {missed}, of their variance", stacklevel=5
+                f"latents, encoded and imagined, tell little about some features: missed is {missed}, of their variance",
+                stacklevel=5,
             )
         return lambda latents, actions: _ask(self.function, readout(latents[..., 1:, :]), "features")
 

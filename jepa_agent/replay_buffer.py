@@ -83,10 +83,10 @@ class SequenceReplayBuffer(ReplayBuffer):
         return self.window(rows, envs, length, env, past)
 
     def spread(self, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """Ages and environments of at most ``count`` of the transitions stored, evenly spread over time."""
+        """Ages and environments of at most ``count`` of the transitions stored, evenly spread over time and environments."""
         stored = self.size() * self.n_envs
         chosen = np.linspace(0, stored - 1, min(count, stored)).astype(np.int64)
-        return chosen // self.n_envs, chosen % self.n_envs
+        return chosen // self.n_envs, np.arange(len(chosen)) % self.n_envs
 
     def window(
         self, age: np.ndarray, envs: np.ndarray, length: int, env: VecNormalize | None = None, past: int = 0

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,7 +25,7 @@ from jepa_agent.working_memory import PackedMemory
 # actor that is pushed now and then keeps out of it.
 FAR_SIGHTED = PlannerConfig(kind="icem", horizon=16, num_samples=96, num_elites=8, init_std=1.0)
 FAR_SIGHTED_CHOICES = PlannerConfig(kind="cem", horizon=48, num_samples=8, num_elites=8, num_iterations=1, actor_samples=96)
-_WINDOWS = 4_000
+_WINDOWS, _AT_ONCE = 4_000, 500
 
 
 class _Course(NamedTuple):
@@ -69,15 +70,16 @@ class SteerableAlgorithm(ResumableAlgorithm):
         self,
         cost: Cost | Callable[[Tensor], Tensor] | None,
         planner: PlannerConfig | Planner | None = None,
+        *,
         end_cost: float | None = None,
     ) -> None:
         """Plan for another cost from now on; None returns to the learned one. Nothing is retrained.
 
         ``cost`` is one of `jepa_agent.costs`, or a function of the latents ``(..., D)`` that steps lead to, returning
         ``(...)``. The planner acts at every step and minimises its discounted sum, along a longer horizon than usual unless
-        ``planner`` says otherwise. The learned cost-to-go, of another cost, has no say. Each step that an episode has ended
-        before costs ``end_cost``: by default the worst met in the replay buffer, at least 0; give 0 where ending is the
-        goal.
+        ``planner`` says otherwise. The learned cost-to-go, of another cost, has no say: what lies beyond a plan's end is not
+        seen. Each step that an episode has ended before costs ``end_cost``: by default the worst that is imagined from what
+        the replay buffer holds, at least 0; give 0 where ending is the goal.
 
         The cost is tried on latents from the replay buffer at once: ``ValueError`` if it raises, has another shape or is not
         finite. Saving saves the agent without it; learning is refused while it is set.
@@ -86,6 +88,7 @@ class SteerableAlgorithm(ResumableAlgorithm):
             self._steer(self._learned_course())
             return
         chosen = as_cost(cost)
+        self.policy.set_training_mode(False)  # while learning, images are shifted at random
         if planner is None:
             planner = FAR_SIGHTED_CHOICES if num_choices(self.action_space) else FAR_SIGHTED
         objective = make_objective(chosen, self.policy.world_model, self._experience(planner.horizon), end_cost)
@@ -96,12 +99,13 @@ class SteerableAlgorithm(ResumableAlgorithm):
         self,
         cost: Cost | Callable[[Tensor], Tensor] | None,
         planner: PlannerConfig | Planner | None = None,
+        *,
         end_cost: float | None = None,
     ) -> Iterator[None]:
         """`set_cost` for the length of a ``with`` block; afterwards the agent plans as before."""
         policy = self.policy
         before = _Course(self.cost, policy.objective, policy.planner, policy.mode_switch)
-        self.set_cost(cost, planner, end_cost)
+        self.set_cost(cost, planner, end_cost=end_cost)
         try:
             yield
         finally:
@@ -123,27 +127,39 @@ class SteerableAlgorithm(ResumableAlgorithm):
         Errors of imagination add up in one direction, so that latents far ahead do not mean what encoded ones mean. What
         they do mean is told by what was then observed.
         """
-        policy, model, buffer = self.policy, self.policy.world_model, self.replay_buffer
-        normalizer = self._vec_normalize_env
+        policy, buffer, normalizer = self.policy, self.replay_buffer, self._vec_normalize_env
 
         def encode(obs: Any) -> Tensor:
             seen, _ = policy.obs_to_tensor(obs if normalizer is None else normalizer.normalize_obs(obs))
-            return model.encode(seen)
+            return policy.world_model.encode(seen)
 
         if buffer.size() > 1:
             places = buffer.spread(_WINDOWS)
-            seen = buffer.window(*places, reach, env=normalizer, past=model.past_size)
-            z = model.imagine(model.observe(seen, 0, 1)[:, 0], seen.action)
-            drawn = torch.rand(len(z), generator=torch.Generator().manual_seed(0)).to(z.device)
-            later = 1 + (drawn * seen.mask.sum(1)).long()  # before the episode's end
-            row = torch.arange(len(z), device=z.device).repeat_interleave(2)
-            step = torch.stack([torch.zeros_like(later), later], dim=1).flatten()
-            met = buffer.window(*places, reach).obs[row, step]  # as the environment gave them
-            obs = {key: part.cpu().numpy() for key, part in met.items()} if isinstance(met, dict) else met.cpu().numpy()
-            return Experience(obs, z[row, step], encode)
+            drawn = torch.rand(len(places[0]), generator=torch.Generator().manual_seed(0)).to(policy.device)
+            blocks = zip(*(part.split(_AT_ONCE) for part in (*map(torch.from_numpy, places), drawn)), strict=True)
+            met, z = zip(
+                *(self._as_met_and_imagined(age.numpy(), env.numpy(), reach, u) for age, env, u in blocks), strict=True
+            )
+            if isinstance(met[0], dict):
+                return Experience({key: np.concatenate([part[key] for part in met]) for key in met[0]}, torch.cat(z), encode)
+            return Experience(np.concatenate(met), torch.cat(z), encode)
         generator = torch.Generator().manual_seed(0)
         anywhere = random_latents(_WINDOWS, policy.sizes.latent_dim, generator, torch.device("cpu")).to(policy.device)
         return Experience(None, anywhere, encode)
+
+    def _as_met_and_imagined(self, age: np.ndarray, envs: np.ndarray, reach: int, drawn: Tensor) -> tuple[Any, Tensor]:
+        """Two observations as the environment gave them, and their latents, of each of B windows: the first one's, encoded,
+        and a later one's, imagined from the first; which one is ``drawn`` ``(B,)`` from [0, 1)."""
+        model, buffer = self.policy.world_model, self.replay_buffer
+        seen = buffer.window(age, envs, reach, env=self._vec_normalize_env, past=model.past_size)
+        z = model.imagine(model.observe(seen, 0, 1)[:, 0], seen.action)
+        later = 1 + (drawn * seen.mask.sum(1)).long()  # before the episode's end
+        row = torch.arange(len(z), device=z.device).repeat_interleave(2)
+        step = torch.stack([torch.zeros_like(later), later], dim=1).flatten()
+        met = buffer.window(age, envs, reach).obs[row, step]
+        return {k: part.cpu().numpy() for k, part in met.items()} if isinstance(met, dict) else met.cpu().numpy(), z[
+            row, step
+        ]
 
     def _setup_learn(self, *args: Any, **kwargs: Any) -> Any:
         if self.cost is not None:

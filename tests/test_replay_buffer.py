@@ -138,3 +138,12 @@ def test_asking_for_a_past_draws_the_same_windows():
         np.random.seed(0)
         found.append(buffer.sample_sequences(30, 3, past=past).obs)
     assert found[0].equal(found[1])
+
+
+@pytest.mark.parametrize("count", [50, 99, 1_000])
+def test_what_is_spread_over_time_is_spread_over_environments_too(count):
+    buffer = filled(100, n_envs=4)
+    age, envs = buffer.spread(count)
+    assert len(set(zip(age.tolist(), envs.tolist(), strict=True))) == len(age) == min(count, 400)
+    assert np.bincount(envs, minlength=4).min() >= len(age) // 4
+    assert (age.min(), age.max()) == (0, 99)

@@ -55,8 +55,22 @@ def test_how_far_asked_costs_look_by_default(small, env, steps, samples):
     assert model.policy.planner.horizon == steps
     assert model.policy.planner.actor_samples == samples
     np.testing.assert_allclose(act(model, 2)[:1], act(model, 1), atol=1e-4)  # the first row is the same
+
+
+def test_features_are_learned_as_far_ahead_as_plans_look(model, few, monkeypatch):
+    asked, experience = [], model._experience
+    monkeypatch.setattr(model, "_experience", lambda reach: asked.append(reach) or experience(reach))
+    model.set_cost(first, few)
+    assert asked == [few.horizon]
+
+
+def test_what_a_cost_sees_is_not_what_images_are_made_into_for_learning(small):
+    model = small("JEPA/BrightOrDark-v0").learn(60)
+    assert model.policy.training
+    before = torch.get_rng_state()
     model.set_cost(first, PlannerConfig(horizon=2))
-    assert model.policy.planner.horizon == 2
+    assert torch.equal(before, torch.get_rng_state())
+    assert not model.policy.training
 
 
 def test_a_cost_is_used_for_the_length_of_a_block_whatever_happens_in_it(model, few):
