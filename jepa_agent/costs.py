@@ -77,8 +77,7 @@ class FeatureCost(Cost):
 
     ``features`` are indices into the flat observation, or a function from observations ``(M, *obs_shape)``, as the
     environment gives them, to ``(M, F)``; by default the whole observation. They are read by a `Readout` fitted to latents
-    of the replay buffer's observations, encoded and imagined. The world model stays as it is, and has no
-    part in it.
+    of the replay buffer's observations, encoded and imagined. The world model stays as it is, and has no part in it.
     """
 
     function: Callable[[Tensor], Tensor]

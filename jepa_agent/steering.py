@@ -134,32 +134,30 @@ class SteerableAlgorithm(ResumableAlgorithm):
             return policy.world_model.encode(seen)
 
         if buffer.size() > 1:
-            places = buffer.spread(_WINDOWS)
-            drawn = torch.rand(len(places[0]), generator=torch.Generator().manual_seed(0)).to(policy.device)
-            blocks = zip(*(part.split(_AT_ONCE) for part in (*map(torch.from_numpy, places), drawn)), strict=True)
-            met, z = zip(
-                *(self._as_met_and_imagined(age.numpy(), env.numpy(), reach, u) for age, env, u in blocks), strict=True
-            )
+            ages, envs = buffer.spread(_WINDOWS)
+            drawn = torch.rand(len(ages), generator=torch.Generator().manual_seed(0)).to(policy.device)
+            blocks = [slice(first, first + _AT_ONCE) for first in range(0, len(ages), _AT_ONCE)]
+            pairs = [self._as_met_and_imagined(ages[block], envs[block], reach, drawn[block]) for block in blocks]
+            met, z = [obs for obs, _ in pairs], torch.cat([latents for _, latents in pairs])
             if isinstance(met[0], dict):
-                return Experience({key: np.concatenate([part[key] for part in met]) for key in met[0]}, torch.cat(z), encode)
-            return Experience(np.concatenate(met), torch.cat(z), encode)
+                return Experience({key: np.concatenate([part[key] for part in met]) for key in met[0]}, z, encode)
+            return Experience(np.concatenate(met), z, encode)
         generator = torch.Generator().manual_seed(0)
         anywhere = random_latents(_WINDOWS, policy.sizes.latent_dim, generator, torch.device("cpu")).to(policy.device)
         return Experience(None, anywhere, encode)
 
-    def _as_met_and_imagined(self, age: np.ndarray, envs: np.ndarray, reach: int, drawn: Tensor) -> tuple[Any, Tensor]:
+    def _as_met_and_imagined(self, ages: np.ndarray, envs: np.ndarray, reach: int, drawn: Tensor) -> tuple[Any, Tensor]:
         """Two observations as the environment gave them, and their latents, of each of B windows: the first one's, encoded,
         and a later one's, imagined from the first; which one is ``drawn`` ``(B,)`` from [0, 1)."""
         model, buffer = self.policy.world_model, self.replay_buffer
-        seen = buffer.window(age, envs, reach, env=self._vec_normalize_env, past=model.past_size)
+        seen = buffer.window(ages, envs, reach, env=self._vec_normalize_env, past=model.past_size)
         z = model.imagine(model.observe(seen, 0, 1)[:, 0], seen.action)
         later = 1 + (drawn * seen.mask.sum(1)).long()  # before the episode's end
         row = torch.arange(len(z), device=z.device).repeat_interleave(2)
         step = torch.stack([torch.zeros_like(later), later], dim=1).flatten()
-        met = buffer.window(age, envs, reach).obs[row, step]
-        return {k: part.cpu().numpy() for k, part in met.items()} if isinstance(met, dict) else met.cpu().numpy(), z[
-            row, step
-        ]
+        met = buffer.window(ages, envs, reach).obs[row, step]
+        obs = {key: part.cpu().numpy() for key, part in met.items()} if isinstance(met, dict) else met.cpu().numpy()
+        return obs, z[row, step]
 
     def _setup_learn(self, *args: Any, **kwargs: Any) -> Any:
         if self.cost is not None:
