@@ -29,7 +29,7 @@ class Explanation(NamedTuple):
         the episode's end. One step ahead it is the surprise."""
         steps, horizon = len(self.cost), self.imagined.shape[1] - 1
         misses = np.full((steps, horizon), np.nan)
-        for k in range(1, horizon + 1):
+        for k in range(1, min(horizon, steps) + 1):
             apart = self.imagined[: steps + 1 - k, k] - self.latents[k:]
             misses[: steps + 1 - k, k - 1] = np.sqrt(np.square(apart).mean(-1))
         return misses

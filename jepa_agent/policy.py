@@ -18,13 +18,14 @@ from torch import Tensor, nn
 
 from jepa_agent.building import build_features, build_world_model
 from jepa_agent.config import AgentConfig, ModelConfig, PlannerConfig
+from jepa_agent.deliberation import deliberate
 from jepa_agent.interruption import poll
 from jepa_agent.mode_switch import NUM_FEATURES, ModeSwitch, Situation, make_mode_switch
 from jepa_agent.networks import GainModel, MemoryNetwork
-from jepa_agent.planning import Planner, make_planner
+from jepa_agent.planning import Planner, check_planner, make_planner
 from jepa_agent.spaces import BoxCode, action_code, check_spaces
-from jepa_agent.tensor_ops import copy_buffers, pessimistic, row_count
-from jepa_agent.types import Decision, Observations, Plan, PlanInit
+from jepa_agent.tensor_ops import copy_buffers, row_count
+from jepa_agent.types import Decision, Observations, Plan
 from jepa_agent.working_memory import PackedMemory, WorkingMemory
 
 _SIZES, _AGENT = ModelConfig(), AgentConfig()
@@ -106,7 +107,8 @@ class JEPAPolicy(BasePolicy):
     def set_planner(self, planner: Planner | PlannerConfig | None) -> None:
         """Who searches in Mode-2; ``None`` is the default for the action space. ``ValueError`` if it does not fit that."""
         wanted = planner or PlannerConfig()
-        self.planner = wanted if isinstance(wanted, Planner) else make_planner(wanted, self.action_space)
+        made = wanted if isinstance(wanted, Planner) else make_planner(wanted, self.action_space)
+        self.planner = check_planner(made, self.action_space)
 
     # ------------------------------------------------------------------ SB3's face
 
@@ -265,33 +267,10 @@ class JEPAPolicy(BasePolicy):
         return decision, spread_out(plan.actions, plans)
 
     def deliberate(self, z: Tensor, warm_start: Tensor, generator: torch.Generator) -> tuple[Plan, Tensor, Tensor]:
-        """Plan from latents ``(B, D)``: the plan, its predicted gain over the actor's own sequence, and that gain's spread.
-
-        The planner is shown costs *relative to the actor's own sequence*, raised by the ensemble's disagreement on that
-        difference: what all members misjudge alike cancels, and what they quarrel about does not look like a gain.
-        """
+        """A plan from latents ``(B, D)`` and what is left of the last one ``(B, H, A)``, as `deliberation.deliberate`."""
         model = self.world_model
         objective = self.objective or model.member_costs
-        own = model.actor_sequence(z, self.planner.horizon)
-        rounding = 1e-6 * float(model.value_scale)
-
-        def relative(actions: Tensor) -> Tensor:
-            # The actor's own sequence goes along as one more candidate: one row more costs less than one call more.
-            costs = objective(z, torch.cat([own.unsqueeze(1), actions], dim=1))
-            return costs[..., 1:] - costs[..., :1]
-
-        def cost_fn(actions: Tensor) -> Tensor:
-            poll()
-            return pessimistic(relative(actions), self.plan_pessimism, rounding)
-
-        proposals = torch.stack([own, warm_start], dim=1)
-        if self.planner.actor_samples:
-            disturbed = model.disturbed_sequences(z, self.planner.horizon, self.planner.actor_samples, generator)
-            proposals = torch.cat([proposals, disturbed], dim=1)
-        plan = self.planner.plan(cost_fn, PlanInit(proposals, generator))
-        gains = -relative(plan.actions.unsqueeze(1)).squeeze(-1)
-        spread = gains.std(0) if gains.shape[0] > 1 else torch.zeros_like(gains[0])
-        return plan, gains.mean(0), spread
+        return deliberate(model, self.planner, objective, self.plan_pessimism, z, warm_start, generator)
 
     def recall(self, state: PackedMemory | None, n_envs: int) -> WorkingMemory:
         """Working memory from a packed state; empty for ``None``. ``ValueError`` if the state is of another form."""

@@ -91,8 +91,16 @@ class SteerableAlgorithm(ResumableAlgorithm):
         self.policy.set_training_mode(False)  # while learning, images are shifted at random
         if planner is None:
             planner = FAR_SIGHTED_CHOICES if num_choices(self.action_space) else FAR_SIGHTED
-        objective = make_objective(chosen, self.policy.world_model, self._experience(planner.horizon), end_cost)
+        with torch.inference_mode(False):  # what is fitted here may be asked for slopes later
+            experience = self._experience(planner.horizon)
+            objective = make_objective(chosen, self.policy.world_model, experience, end_cost)
+        before = self._course()
         self._steer(_Course(chosen, objective, planner, PlannerMode()))
+        try:
+            self._rehearse(experience.z[:1])
+        except Exception:
+            self._steer(before)
+            raise
 
     @contextmanager
     def using_cost(
@@ -103,13 +111,25 @@ class SteerableAlgorithm(ResumableAlgorithm):
         end_cost: float | None = None,
     ) -> Iterator[None]:
         """`set_cost` for the length of a ``with`` block; afterwards the agent plans as before."""
-        policy = self.policy
-        before = _Course(self.cost, policy.objective, policy.planner, policy.mode_switch)
+        before = self._course()
         self.set_cost(cost, planner, end_cost=end_cost)
         try:
             yield
         finally:
             self._steer(self._learned_course() if before.cost is None else before)
+
+    def _rehearse(self, z: Tensor) -> None:
+        """Plan once from latents ``(B, D)``; ``ValueError`` if the cost cannot be planned for."""
+        nothing = torch.zeros(len(z), self.policy.planner.horizon, self.policy.action_dim, device=z.device)
+        with torch.inference_mode(False), torch.no_grad():
+            try:
+                self.policy.deliberate(z, nothing, torch.Generator().manual_seed(0))
+            except RuntimeError as error:
+                planner = type(self.policy.planner).__name__
+                raise ValueError(f"{planner} cannot plan for this cost: {str(error).splitlines()[0]}") from error
+
+    def _course(self) -> _Course:
+        return _Course(self.cost, self.policy.objective, self.policy.planner, self.policy.mode_switch)
 
     def _learned_course(self) -> _Course:
         return _Course(None, None, self.planner, make_mode_switch(self.mode))

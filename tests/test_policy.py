@@ -11,7 +11,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, Combine
 from jepa_agent import JEPA
 from jepa_agent.config import PlannerConfig
 from jepa_agent.mode_switch import AutoMode, ModeSwitch
-from jepa_agent.planning import GradientPlanner, Planner, make_planner
+from jepa_agent.planning import CategoricalCEM, GradientPlanner, Planner, make_planner
 from jepa_agent.policy import JEPAPolicy
 
 MODES = ("actor", "planner", "auto", "every_2")
@@ -372,3 +372,24 @@ def test_acts_in_half_precision_too(small, env, mode):
         for _ in range(3):
             action, state = model.predict(obs, state, deterministic=True)
     assert action.shape == (1, *model.action_space.shape)
+
+
+@pytest.mark.parametrize("space", [spaces.Discrete(3), spaces.MultiDiscrete([2, 3])])
+def test_what_is_planned_among_choices_is_a_choice_from_the_first_step_on(space):
+    """Where costs are high, an action of zeros, which is none, would seem to cost nothing."""
+    policy = JEPAPolicy(spaces.Box(-1, 1, (4,)), space, lambda _: 1e-3, planner=PlannerConfig(kind="cem"), mode="planner")
+    widths = policy.planner.num_choices
+    policy.objective = lambda z, actions: actions.sum((-2, -1)).unsqueeze(0)
+    memory = policy.recall(None, 2)
+    for _ in range(3):
+        _, memory = policy.act(torch.rand(2, 4), memory, deterministic=True)
+        for block in memory.plan.split(widths, dim=-1):
+            torch.testing.assert_close(block.sum(-1), torch.ones(2, policy.planner.horizon))
+
+
+def test_a_planner_object_for_other_actions_is_refused_and_nothing_changes(model):
+    before = model.policy.planner
+    other = CategoricalCEM((7,))
+    with pytest.raises(ValueError, match="a PlannerConfig, which finds"):
+        model.set_planner(other)
+    assert model.policy.planner is before

@@ -1,3 +1,4 @@
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
@@ -177,3 +178,27 @@ def test_what_is_imagined_is_held_against_what_was_observed_as_many_steps_later(
     torch.testing.assert_close(later[found].float(), 2 * z[found, -1])  # two environments lie side by side
     assert not z[::2, -1].any()
     assert set(z[1::2, -1].tolist()) == {1.0, 2.0, 3.0}
+
+
+def test_a_cost_that_cannot_be_descended_is_refused_before_the_first_step(small):
+    model = small("Pendulum-v1")
+    usual = act(model)
+    with pytest.raises(ValueError, match="numpy"):
+        model.set_cost(lambda z: torch.from_numpy(z.numpy()[..., 0]), PlannerConfig(kind="gradient", horizon=3))
+    assert model.cost is None
+    np.testing.assert_array_equal(act(model), usual)
+
+
+def test_a_cost_set_in_inference_mode_can_be_descended_afterwards(small):
+    model = small("Pendulum-v1", learning_starts=1_000).learn(220)
+    with torch.inference_mode():
+        model.set_cost(FeatureCost(lambda x: x[..., 0]), PlannerConfig(kind="gradient", horizon=3))
+    assert np.isfinite(act(model)).all()
+
+
+@pytest.mark.parametrize("env", ["JEPA/BrightOrDark-v0", "JEPA/PictureAndNumber-v0", "JEPA/ConstantReward-v0"])
+def test_pairs_of_what_was_seen_and_its_latent_belong_together_whatever_is_seen(small, env):
+    model = small(gym.make(env), learning_starts=1_000).learn(100)
+    model.policy.set_training_mode(False)
+    met, z, encode = model._experience(1)
+    torch.testing.assert_close(encode(met)[::2], z[::2], atol=1e-5, rtol=0)

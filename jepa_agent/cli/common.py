@@ -47,6 +47,11 @@ class Parser(ArgumentParser):
         with self._one_line_errors():
             return self.parse_args(_zoo_style(argv))
 
+    def given(self, argv: Sequence[str]) -> Namespace:
+        """Plain values of what is said in ``argv``, and nothing else."""
+        with self._one_line_errors():
+            return self.parse_args(_zoo_style(argv), defaults=False)
+
     def build(self, plain: Namespace) -> Namespace:
         """Plain values turned into the objects they describe, their ranges checked."""
         with self._one_line_errors():

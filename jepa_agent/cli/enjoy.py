@@ -43,7 +43,7 @@ def build_parser() -> Parser:
 
 def run(argv: Sequence[str]) -> int:
     """Load, play, record, and say where the files are."""
-    options = build_parser().parse(argv)
+    options = trained.parse(build_parser(), argv)
     headless()
     check_mode(options.mode)
     agent = trained.load(options, render_mode="rgb_array")

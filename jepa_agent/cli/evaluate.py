@@ -32,7 +32,7 @@ def build_parser() -> Parser:
 
 def run(argv: Sequence[str]) -> int:
     """Load, evaluate in each mode on the same episodes, print the table."""
-    options = build_parser().parse(argv)
+    options = trained.parse(build_parser(), argv)
     check_mode(*options.modes)
     agent = trained.load(options)
     console.print(evaluation_table(agent.model, agent.env, options.modes, options.episodes, options.seed))

@@ -27,7 +27,7 @@ def build_parser() -> Parser:
 
 def run(argv: Sequence[str]) -> int:
     """Play the episode, draw it, say where."""
-    options = build_parser().parse(argv)
+    options = trained.parse(build_parser(), argv)
     check_mode(options.mode)
     agent = trained.load(options)
     told = explain(agent.model, bounded(agent.env), options.mode, options.seed)

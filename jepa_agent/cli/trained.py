@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import gymnasium as gym
 import yaml
+from jsonargparse import Namespace
 
 from jepa_agent.algorithm import JEPA
 from jepa_agent.checkpoint import CheckpointError
@@ -29,7 +32,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("model", type=str, help="run folder or model file")
     add_env_arguments(parser)
     parser.add_argument("--device", type=str, default="auto", help="cpu, cuda or auto")
-    parser.add_argument("--planner", type=PlannerConfig, default=PlannerConfig())
+    parser.add_argument("--planner", type=PlannerConfig, default=PlannerConfig(), help="what is not said stays as trained")
 
 
 def add_env_arguments(parser: Parser) -> None:
@@ -38,8 +41,15 @@ def add_env_arguments(parser: Parser) -> None:
     parser.add_argument("--env-kwargs", type=dict[str, Any], help="arguments of the environment, key:value ...")
 
 
+def parse(parser: Parser, argv: Sequence[str]) -> Any:
+    """Settings of a parser with `add_arguments`; of the planner, only those that were said."""
+    options = parser.parse(argv)
+    options.planner = vars(parser.given(argv).get("planner", Namespace()))
+    return options
+
+
 def load(options: Any, **more: Any) -> Trained:
-    """The agent of `add_arguments`, searching as told; ``more`` goes to the environment. `UsageError` for what cannot be."""
+    """The agent of `parse`, searching as told; ``more`` goes to the environment. `UsageError` for what cannot be."""
     check_device(options.device)
     trained = load_as_trained(options.model, options.env, options.env_kwargs, options.device, **more)
     _choose_planner(trained.model, options.planner)
@@ -86,10 +96,14 @@ def _load(path: Path, env: gym.Env, device: str) -> JEPA:
         raise UsageError(str(error)) from error
 
 
-def _choose_planner(model: JEPA, planner: PlannerConfig) -> None:
-    """Let Mode-2 search as told instead of as trained; `UsageError` if it cannot. The default changes nothing."""
+def _choose_planner(model: JEPA, told: dict[str, Any]) -> None:
+    """Let Mode-2 search as told and else as trained, another kind of planner by its defaults; `UsageError` if it cannot."""
+    if not told:
+        return
+    own = model.planner if isinstance(model.planner, PlannerConfig) else PlannerConfig()
+    if told.get("kind", own.kind) != own.kind:
+        own = PlannerConfig()
     try:
-        if planner != PlannerConfig():
-            model.set_planner(planner)
+        model.set_planner(replace(own, **told))
     except ValueError as error:
         raise UsageError(str(error)) from error

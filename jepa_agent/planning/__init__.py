@@ -27,6 +27,20 @@ _FOR_CHOICES: dict[str, type[Planner]] = {"exhaustive": ExhaustivePlanner, "cem"
 PLANNERS = (*_FOR_BOX.values(), *_FOR_CHOICES.values())
 
 
+def check_planner(planner: Planner, action_space: spaces.Space) -> Planner:
+    """The planner, if it can act in ``action_space``; ``ValueError`` if not. Planners of a user's own are trusted to."""
+    choices, searched = num_choices(action_space), tuple(getattr(planner, "num_choices", ()))
+    if type(planner) in PLANNERS and searched != choices:
+        found, wanted = (f"choices among {all_of}" if all_of else "numbers" for all_of in (searched, choices))
+        raise ValueError(
+            f"{type(planner).__name__} searches {found}, but actions of {action_space} are {wanted}: "
+            "give a PlannerConfig, which finds the planner that fits"
+        )
+    if planner.replan_every > planner.horizon:
+        raise ValueError(f"replan_every {planner.replan_every} exceeds the {planner.horizon} actions of a plan")
+    return planner
+
+
 def make_planner(config: PlannerConfig, action_space: spaces.Space) -> Planner:
     """The planner a configuration asks for; ``ValueError`` where it cannot handle the action space."""
     choices = num_choices(action_space)
@@ -75,5 +89,6 @@ __all__ = [
     "HybridPlanner",
     "Planner",
     "RandomShooting",
+    "check_planner",
     "make_planner",
 ]

@@ -28,13 +28,14 @@ class Planner(ABC):
         """Improve on ``init.sequences`` ``(B, M, H, A)``; NaN costs rank last."""
 
 
-def within(budget_ms: float, rounds: int) -> Iterator[int]:
+def within(budget_ms: float, rounds: int, began: float | None = None) -> Iterator[int]:
     """Count ``rounds``, but begin none that would end after ``budget_ms`` if it takes as long as those before did; the first
-    is always made. 0 is no budget."""
-    began = time.perf_counter()
+    is always made. 0 is no budget; ``began``, of `time.perf_counter`, is when the search did, if that was before."""
+    first = time.perf_counter()
+    began = first if began is None else began
     for done in range(rounds):
-        spent = 1000.0 * (time.perf_counter() - began)
-        if budget_ms and done and spent * (done + 1) / done > budget_ms:
+        now = time.perf_counter()
+        if budget_ms and done and 1000.0 * (now - began + (now - first) / done) > budget_ms:
             return
         yield done
 
@@ -42,6 +43,13 @@ def within(budget_ms: float, rounds: int) -> Iterator[int]:
 def take(sequences: Tensor, index: Tensor) -> Tensor:
     """Candidates ``(B, N, H, A)`` at ``index`` ``(B, K)``: ``(B, K, H, A)``."""
     return sequences.gather(1, index[..., None, None].expand(*index.shape, *sequences.shape[2:]))
+
+
+def even_weights(cost: Tensor) -> Tensor:
+    """The same weight for every candidate ``(B, K)`` of finite cost, none for the others; sums to 1."""
+    finite = torch.isfinite(cost).float()
+    finite = torch.where(finite.any(-1, keepdim=True), finite, 1.0)
+    return finite / finite.sum(-1, keepdim=True)
 
 
 def soft_weights(cost: Tensor, temperature: float) -> Tensor:

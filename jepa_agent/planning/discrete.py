@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from jepa_agent.planning.base import Planner, keep_best, soft_weights, take, within
+from jepa_agent.planning.base import Planner, even_weights, keep_best, soft_weights, take, within
 from jepa_agent.tensor_ops import one_hot, rank_last
 from jepa_agent.types import CostFn, Plan, PlanInit
 
@@ -84,7 +84,8 @@ class CategoricalCEM(Planner):
             elite_cost, elite = cost.topk(min(self.num_elites, cost.shape[1]), dim=1, largest=False)
             elites = take(candidates, elite)
             best, best_cost = elites[:, :1], elite_cost[:, :1]
-            probability = torch.lerp(elites.mean(1), anything, self.min_std)
+            mean = (even_weights(elite_cost)[..., None, None] * elites).sum(1)
+            probability = torch.lerp(mean, anything, self.min_std)
         assert init_cost is not None
         assert best is not None
         assert best_cost is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import Literal
 
@@ -35,8 +36,9 @@ class GradientPlanner(Planner):
     budget_ms: float = 0.0
 
     def plan(self, cost_fn: CostFn, init: PlanInit) -> Plan:
+        began = time.perf_counter()
         starts, init_cost = self.starts(cost_fn, init)
-        best, best_cost, first_cost = self.descend(cost_fn, starts)
+        best, best_cost, first_cost = self.descend(cost_fn, starts, began)
         mean = take(best, best_cost.argmin(-1, keepdim=True)).squeeze(1)
         init_cost = first_cost[:, 0] if init_cost is None else init_cost
         return keep_best(init, init_cost, best, best_cost, mean, (mean - init.sequences[:, 0]).abs())
@@ -47,14 +49,15 @@ class GradientPlanner(Planner):
         noise = init.draw(max(self.num_starts - proposals.shape[1], 0), *proposals.shape[2:]).to(proposals)
         return torch.cat([proposals, (proposals[:, :1] + self.init_std * noise).clamp(-1.0, 1.0)], dim=1), None
 
-    def descend(self, cost_fn: CostFn, starts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The best sequence met from each start ``(B, K, H, A)``, its cost ``(B, K)``, and that of the start itself."""
+    def descend(self, cost_fn: CostFn, starts: Tensor, began: float) -> tuple[Tensor, Tensor, Tensor]:
+        """The best sequence met from each start ``(B, K, H, A)``, its cost ``(B, K)``, and that of the start itself; the
+        search ``began`` then, by `time.perf_counter`."""
         best, best_cost, first_cost = starts, torch.full(starts.shape[:2], torch.inf, device=starts.device), None
         with torch.inference_mode(False), torch.enable_grad():
             actions = starts.detach().clone().requires_grad_(True)
             adam = torch.optim.Adam([actions], lr=self.step_size)
             longest = None
-            for iteration in within(self.budget_ms, self.num_iterations + 1):
+            for iteration in within(self.budget_ms, self.num_iterations + 1, began):
                 raw = cost_fn(actions)
                 cost = rank_last(raw.detach())
                 first_cost = cost if first_cost is None else first_cost

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from jepa_agent.planning.base import Planner, keep_best, soft_weights, take, within
+from jepa_agent.planning.base import Planner, even_weights, keep_best, soft_weights, take, within
 from jepa_agent.tensor_ops import rank_last
 from jepa_agent.types import CostFn, Plan, PlanInit
 
@@ -32,9 +32,7 @@ class GaussianSearch(Planner):
 
     def weights(self, elite_cost: Tensor) -> Tensor:
         """How much each elite ``(B, K)`` counts; sums to 1."""
-        finite = torch.isfinite(elite_cost).float()
-        finite = torch.where(finite.any(-1, keepdim=True), finite, 1.0)
-        return finite / finite.sum(-1, keepdim=True)
+        return even_weights(elite_cost)
 
     def noise(self, init: PlanInit, iteration: int) -> Tensor:
         """Standard normal numbers ``(N, H, A)``; one draw serves all rows, so that a row's plan does not depend on its

@@ -15,7 +15,10 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from jepa_agent import JEPA
-from jepa_agent.cli import VERBS, main
+from jepa_agent.cli import VERBS, main, trained
+from jepa_agent.cli.common import Parser
+from jepa_agent.config import PlannerConfig
+from jepa_agent.planning import CategoricalCEM, ExhaustivePlanner
 
 TINY = ["--model.latent_dim", "8", "--model.net_arch", "[16]", "--model.ensemble_size", "2", "--agent.learning_starts", "20"]
 
@@ -76,6 +79,25 @@ def test_a_trained_agent_takes_another_planner_and_refuses_one_that_does_not_fit
     assert "Mode-2" in capsys.readouterr().out
     assert main([*call, "--planner.kind", "mppi"]) == 2
     assert "planner 'mppi' does not fit" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("said", "kind", "horizon"),
+    [
+        (["--planner.budget_ms", "50"], "cem", 7),
+        (["--planner.horizon", "3"], "cem", 3),
+        (["--planner.kind", "exhaustive"], "exhaustive", 3),
+        ([], "cem", 7),
+    ],
+)
+def test_what_is_not_said_of_a_planner_stays_as_trained(small, tmp_path, said, kind, horizon):
+    small("CartPole-v1", planner=PlannerConfig(kind="cem", horizon=7)).save(tmp_path / "agent.zip")
+    parser = Parser("evaluate", "", "")
+    trained.add_arguments(parser)
+    options = trained.parse(parser, [str(tmp_path / "agent.zip"), "--env", "CartPole-v1", *said])
+    model = trained.load(options).model
+    assert isinstance(model.policy.planner, {"cem": CategoricalCEM, "exhaustive": ExhaustivePlanner}[kind])
+    assert model.policy.planner.horizon == horizon
 
 
 def test_explain_draws_an_episode(run_folder, tmp_path, capsys):

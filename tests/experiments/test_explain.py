@@ -68,3 +68,12 @@ def test_the_picture_is_drawn_for_every_mode(small, tmp_path):
         with torch.no_grad():
             plot_explanation(explain(model, env, mode, seed=0), tmp_path / f"{mode}.png")
         assert (tmp_path / f"{mode}.png").stat().st_size > 10_000
+
+
+def test_an_episode_that_ends_before_a_plan_would_is_told_too(small):
+    told = explain(small("CartPole-v1"), gym.wrappers.TimeLimit(gym.make("CartPole-v1"), 2), "actor", seed=3)
+    told = told._replace(imagined=np.zeros((2, 6, told.latents.shape[1])))
+    misses = told.misses()
+    assert misses.shape == (2, 5)
+    assert np.isfinite(misses[:, 0]).all()
+    assert np.isnan(misses[:, 2:]).all()

@@ -18,6 +18,7 @@ from jepa_agent.planning import (
     GradientPlanner,
     HybridPlanner,
     RandomShooting,
+    check_planner,
     make_planner,
 )
 from jepa_agent.planning.base import soft_weights, within
@@ -276,3 +277,39 @@ def test_a_setting_means_the_same_whether_it_is_given_or_left(planner):
     shared = {field.name: field.default for field in fields(planner) if field.name in as_kwargs(PlannerConfig())}
     shared.pop("num_iterations", None)
     assert shared == {name: getattr(PlannerConfig(), name) for name in shared}
+
+
+def test_a_budget_counts_what_a_hybrid_search_draws_before_it_descends():
+    calls = []
+
+    def slow(actions):
+        calls.append(len(actions[0]))
+        time.sleep(0.01 if len(calls) > 1 else 0.1)
+        return quadratic(actions)
+
+    HybridPlanner(HORIZON, num_iterations=50, budget_ms=100).plan(slow, start())
+    assert calls[0] > 40  # the draws
+    assert len(calls) == 2
+
+
+def test_of_choices_without_a_finite_cost_nothing_is_learned():
+    def cost(actions):
+        wrong = actions[..., 0, 0] > 0
+        return torch.where(wrong, torch.inf, actions[..., 1:, 0].sum(-1))
+
+    plan = CategoricalCEM((DIM,), HORIZON, num_samples=8, num_elites=40, num_iterations=1).plan(cost, start(value=0.5))
+    assert plan.mean[0, 0, 0] < 0.05
+
+
+@pytest.mark.parametrize(
+    ("planner", "space", "reason"),
+    [
+        (MPPI(), spaces.Discrete(2), "searches numbers"),
+        (CategoricalCEM((3,)), spaces.Discrete(2), r"choices among \(3,\)"),
+        (ExhaustivePlanner((2,)), spaces.Box(-1, 1, (2,)), "are numbers"),
+        (MPPI(horizon=3, replan_every=10), spaces.Box(-1, 1, (2,)), "exceeds the 3 actions"),
+    ],
+)
+def test_a_planner_that_cannot_act_in_a_space_is_refused(planner, space, reason):
+    with pytest.raises(ValueError, match=reason):
+        check_planner(planner, space)
