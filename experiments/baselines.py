@@ -19,6 +19,8 @@ from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from torch import nn
 
+from jepa_agent.spaces import policy_name
+
 BASELINES = {
     "PPO": "stable_baselines3:PPO",
     "A2C": "stable_baselines3:A2C",
@@ -36,6 +38,8 @@ _ACTION_SPACES: dict[str, tuple[type[spaces.Space], ...]] = {
     "DQN": (spaces.Discrete,),
     "QRDQN": (spaces.Discrete,),
 }
+EXTRAS = ("n_envs", "normalize", "noise_type", "noise_std")
+"""Settings beside those of an algorithm's constructor, see baselines.yaml."""
 _NOISES: dict[str, type[NormalActionNoise] | type[OrnsteinUhlenbeckActionNoise]] = {
     "normal": NormalActionNoise,
     "ornstein-uhlenbeck": OrnsteinUhlenbeckActionNoise,
@@ -55,6 +59,8 @@ def algorithm_class(algorithm: str) -> type[BaseAlgorithm]:
         raise ValueError(f"{algorithm} needs the module {error.name!r}, which is not installed{hint}") from error
     except AttributeError as error:
         raise ValueError(f"{algorithm}: module {module!r} has no {name!r}") from error
+    except Exception as error:  # whatever a module of the user's raises
+        raise ValueError(f"{algorithm}: importing {module!r} raised {error!r}") from error
     if not (isinstance(found, type) and issubclass(found, BaseAlgorithm)):
         raise ValueError(f"{algorithm} is no Stable-Baselines3 algorithm")
     return found
@@ -103,7 +109,7 @@ def make_baseline(
         env = VecNormalize(env, **{**discount, **(normalize if isinstance(normalize, dict) else {})})
     if "noise_type" in chosen:
         chosen["action_noise"] = _noise(chosen.pop("noise_type"), chosen.pop("noise_std"), env.action_space)
-    policy = chosen.pop("policy", "MlpPolicy")
+    policy = chosen.pop("policy", policy_name(env.observation_space))
     arguments = {name: _schedule(value) for name, value in with_classes(chosen).items()}
     return algorithm_class(algorithm)(policy, env, seed=seed, device="cpu", **arguments)
 

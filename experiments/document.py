@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,9 +20,17 @@ from jepa_agent.experiments.figures import (
     plot_needed,
     plot_profiles,
 )
-from jepa_agent.experiments.records import AGENT, RESULT, Curve
+from jepa_agent.experiments.provenance import (
+    key,
+    machines,
+    on_several_processors,
+    results_of,
+    unrecorded,
+    with_several_settings,
+)
+from jepa_agent.experiments.records import AGENT, Curve, RunSpec
 from jepa_agent.experiments.report import HEADINGS, cells, write_summary
-from jepa_agent.experiments.scores import is_ours, normalised_scores, quickness
+from jepa_agent.experiments.scores import is_ours, normalised_scores, quickness, random_returns
 from jepa_agent.experiments.statistics import (
     Censored,
     Estimate,
@@ -65,25 +72,33 @@ def write_report(study: Study, curves: Sequence[Curve], folder: Path, command: s
     ]
     write_summary(summaries, command, folder / "summary.json")
     write_events(curves, study.thresholds(), folder)
-    scores = normalised_scores(study, curves)
+    lows = random_returns(study, curves)
+    scores = normalised_scores(study, curves, lows)
     pictures = draw(study, summaries, curves, scores, folder)
-    finished = {curve.spec.folder(folder) for curve in curves}
+    specs = list({key(curve.spec): curve.spec for curve in curves}.values())
+    results = results_of(specs, folder)
     content: dict[str, Any] = {
         "title": ", ".join(dict.fromkeys(summary.env for summary in summaries)),
         "command": command,
-        "rule": "a run ends once every mode has reached the threshold" if study.stop_early else "every run goes to its end",
+        "rule": "a run ends once all its modes reach the threshold in one evaluation"
+        if study.stop_early
+        else "every run goes to its end",
         "stop_early": study.stop_early,
         "episodes": study.n_eval_episodes,
-        "finished": len(finished),
+        "finished": len(specs),
         "planned": len(study.specs()),
-        "apart": _apart(folder, curves),
+        "missing": missing(study, specs),
+        "apart": on_several_processors(results),
+        "settings_apart": with_several_settings(results),
+        "unrecorded": unrecorded(results),
+        "left_out": [env for env, low in lows.items() if low >= study.tasks[env].threshold],
         "headline": headline(summaries),
         "table": {"columns": ["environment", "agent", *HEADINGS], "rows": [_row(summary) for summary in summaries]},
         "needed": needed(study, curves),
         "paired": paired(curves),
         "aggregates": aggregates(scores),
         "pictures": pictures,
-        "machines": _machines(folder, curves),
+        "machines": machines(results),
     }
     templates = Environment(loader=PackageLoader("jepa_agent.experiments", "templates"), undefined=StrictUndefined)
     templates.trim_blocks = templates.lstrip_blocks = True
@@ -123,6 +138,10 @@ def headline(summaries: Sequence[Summary]) -> dict[str, Any]:
             "cpu_seconds": float(gmean(seconds)) if seconds else None,
             "known": len(steps),
             "tasks": len(envs),
+            "fewer": sum(ratio > 1.0 for ratio in steps),
+            "as_many": sum(ratio == 1.0 for ratio in steps),
+            "more": sum(ratio < 1.0 for ratio in steps),
+            "no_dearer": sum(ratio >= 1.0 for ratio in seconds),
         }
     return {"ratios": ratios, "means": means}
 
@@ -234,6 +253,15 @@ def improvement(scores: dict[str, list[np.ndarray]], beats: str) -> dict[str, Es
     }
 
 
+def missing(study: Study, finished: Sequence[RunSpec]) -> list[str]:
+    """The runs that have not finished, by environment and algorithm."""
+    done, waiting = {key(spec) for spec in finished}, dict[tuple[str, str], list[str]]()
+    for spec in study.specs():
+        if key(spec) not in done:
+            waiting.setdefault((spec.env, spec.algorithm), []).append(str(spec.seed))
+    return [f"{algorithm} in {env}, seed {', '.join(seeds)}" for (env, algorithm), seeds in waiting.items()]
+
+
 def _inline(path: Path) -> str:
     return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
 
@@ -267,28 +295,6 @@ def times_fewer(ratio: float | None) -> str:
 def _text(found: Estimate) -> str:
     interval = "(-)" if found.interval is None else f"({found.interval[0]:.2f}..{found.interval[1]:.2f})"
     return f"{found.value:.2f} {interval}"
-
-
-def _machines(folder: Path, curves: Sequence[Curve]) -> list[str]:
-    """Processors and versions behind the runs, each combination once, with the runs it did."""
-    found: dict[str, dict[str, set[Path]]] = {}
-    for curve in curves:
-        run = curve.spec.folder(folder)
-        result = json.loads((run / RESULT).read_text())
-        versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
-        agent = f"{curve.spec.algorithm} in {curve.spec.env}"
-        found.setdefault(f"{result['cpu']}; {versions}", {}).setdefault(agent, set()).add(run)
-    told = {machine: (f"{agent}, n={len(runs)}" for agent, runs in done.items()) for machine, done in found.items()}
-    return [f"{machine}: {'; '.join(runs)}" for machine, runs in told.items()]
-
-
-def _apart(folder: Path, curves: Sequence[Curve]) -> list[str]:
-    """Environments whose runs were not all done on the same kind of processor."""
-    found: dict[str, set[str]] = {}
-    for curve in curves:
-        result = json.loads((curve.spec.folder(folder) / RESULT).read_text())
-        found.setdefault(curve.spec.env, set()).add(result["cpu"])
-    return [env for env, processors in found.items() if len(processors) > 1]
 
 
 def _in_order(study: Study, curves: Sequence[Curve]) -> list[Curve]:

@@ -39,6 +39,13 @@ class SeededEpisodes(gym.Wrapper):
         return self.env.reset(seed=seed, options=options)
 
 
+def bounded(env: gym.Env, max_steps: int = 10_000) -> gym.Env:
+    """The environment with a time limit, if it has none: an episode that never ends would never be evaluated."""
+    if env.spec is None or env.spec.max_episode_steps is None:
+        return gym.wrappers.TimeLimit(env, max_steps)
+    return env
+
+
 class TrainingClock:
     """CPU and wall-clock seconds since it was made, less those spent inside ``with clock.paused()``."""
 
@@ -138,7 +145,7 @@ def _evaluation_env(spec: RunSpec, model: BaseAlgorithm, n_envs: int) -> VecEnv:
     """One episode for each of ``n_envs`` side by side: planning for all of them is one batch."""
 
     def make() -> gym.Env:
-        return Monitor(SeededEpisodes(gym.make(spec.env, **spec.env_kwargs)))
+        return Monitor(SeededEpisodes(bounded(gym.make(spec.env, **spec.env_kwargs))))
 
     env: VecEnv = DummyVecEnv([make] * n_envs)
     normalizer = model.get_vec_normalize_env()

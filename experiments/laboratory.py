@@ -28,6 +28,7 @@ from jepa_agent.types import CostFn, Plan, PlanInit
 BOX = ("random", "cem", "icem", "mppi", "gradient", "hybrid")
 DISCRETE = ("exhaustive", "cem")
 _MOST_CANDIDATES = 4096  # at equal compute
+_REFINEMENTS = 4
 _MOST_SEQUENCES = 1024  # that exhaustive search is asked for where its horizon is varied
 NO_SEARCH = "no search"
 HORIZONS = {"agent": 3, "pendulum": 15, "cartpole": 8}  # imagined steps; exact models know nothing of what lies beyond
@@ -126,23 +127,61 @@ def price(player: Player, planner: Planner | None, obs: Obs, repeats: int = 12) 
 
 
 def fitted(kind: str, space: spaces.Space, horizon: int, cost: Callable[[Planner], float], target: float) -> Planner:
-    """The planner of a kind with as many candidates as come to ``target`` by ``cost``, which grows with them in proportion,
-    and its own number of iterations, or two or one where that alone is too dear. Exhaustive search has as many imagined
-    steps as are within the target."""
+    """The planner of a kind that comes nearest to ``target`` by ``cost`` among those tried: by the number of candidates with
+    its own number of iterations first, with more or fewer of these where candidates alone do not do it. Exhaustive search
+    has as many imagined steps as are within the target. What came of it is measured again: a kind whose least is dearer
+    than the target stays so."""
     if kind == "exhaustive":
         affordable = [make_planner(_setting(kind, 1), space)]
         while cost(longer := make_planner(_setting(kind, len(affordable) + 1), space)) <= 1.1 * target:
             affordable.append(longer)
         return affordable[-1]
-    few, many = (10, 160) if kind != "gradient" else (3, 24)
-    wanted = 1.0
-    for iterations in (None, 2, 1):
-        low, high = (cost(make_planner(_setting(kind, horizon, n, iterations), space)) for n in (few, many))
-        slope = max(high - low, 0.01 * low) / (many - few)  # time is noisy: more candidates may seem to take less
-        wanted = min(few + (target - low) / slope, _MOST_CANDIDATES)
-        if wanted >= 1.0:
+    default: Any = make_planner(_setting(kind, horizon), space)
+    tried = _by_candidates(kind, space, horizon, default.num_iterations, cost, target)
+    counts = [default.num_iterations * 2**n for n in range(1, 4)]
+    if tried[0].cost > target:  # with a single candidate
+        counts = sorted({max(default.num_iterations // 2**n, 1) for n in range(1, 4)}, reverse=True)
+    for count in counts:
+        if abs(math.log(_nearest(tried, target).cost / target)) < 0.1:
             break
-    return make_planner(_setting(kind, horizon, max(round(wanted), 1), iterations), space)
+        tried += _by_candidates(kind, space, horizon, count, cost, target)
+    return _nearest(tried, target).planner
+
+
+def _nearest(tried: list[_Try], target: float) -> _Try:
+    return min(tried, key=lambda one: abs(math.log(one.cost / target)))
+
+
+class _Try(NamedTuple):
+    planner: Planner
+    candidates: int
+    cost: float
+
+
+def _by_candidates(
+    kind: str, space: spaces.Space, horizon: int, iterations: int, cost: Callable[[Planner], float], target: float
+) -> list[_Try]:
+    """Planners with more or fewer candidates, nearer and nearer to the target; false position on a cost that grows with them
+    in proportion."""
+    tried: list[_Try] = []
+
+    def attempt(candidates: float) -> _Try:
+        count = int(min(max(round(candidates), 1), _MOST_CANDIDATES))
+        planner = make_planner(_setting(kind, horizon, count, iterations), space)
+        tried.append(_Try(planner, count, cost(planner)))
+        return tried[-1]
+
+    low, high = attempt(1), attempt(24 if kind == "gradient" else 160)
+    for _ in range(_REFINEMENTS):
+        slope = max(high.cost - low.cost, 0.01 * low.cost) / max(high.candidates - low.candidates, 1)
+        known = {one.candidates for one in tried}
+        newest = attempt(low.candidates + (target - low.cost) / slope)
+        if newest.candidates in known or abs(newest.cost / target - 1.0) < 0.05:
+            break
+        low, high = sorted((newest, low if newest.cost > target else high), key=lambda one: one.candidates)
+        if low.candidates == high.candidates:
+            break
+    return tried
 
 
 def _setting(kind: str, horizon: int, candidates: int | None = None, iterations: int | None = None) -> PlannerConfig:
@@ -227,6 +266,9 @@ class Laboratory:
         standard = self.result.setdefault("standard", {})
         if measure not in standard:  # kept, so that a later run goes on with the same yardstick
             standard[measure] = cost(make_planner(PlannerConfig(horizon=self.design.horizon), self.space))
+        yardstick = make_planner(PlannerConfig(horizon=self.design.horizon), self.space)
+        if budget == 1.0 and isinstance(yardstick, type(make_planner(PlannerConfig(kind=kind), self.space))):  # type: ignore[arg-type]
+            return yardstick
         return fitted(kind, self.space, self.design.horizon, cost, budget * standard[measure])
 
     def _measure(

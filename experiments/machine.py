@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import platform
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import gymnasium
-import numpy as np
-import stable_baselines3
 import torch
 
 from jepa_agent._version import __version__
+
+_PACKAGES = ("stable_baselines3", "sb3_contrib", "gymnasium", "mujoco", "Box2D", "numpy", "scipy")
 
 
 def cpu_model() -> str:
@@ -22,12 +22,13 @@ def cpu_model() -> str:
 
 
 def versions() -> dict[str, str]:
-    """Of everything that could change a number."""
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "stable_baselines3": stable_baselines3.__version__,
-        "gymnasium": gymnasium.__version__,
-        "numpy": np.__version__,
-        "jepa_agent": __version__,
-    }
+    """Of everything that could change a number and is installed."""
+    others = {name: version(name) for name in _PACKAGES if _installed(name)}
+    return {"python": platform.python_version(), "torch": torch.__version__, **others, "jepa_agent": __version__}
+
+
+def _installed(package: str) -> bool:
+    try:
+        return bool(version(package))
+    except PackageNotFoundError:
+        return False

@@ -94,6 +94,24 @@ def by_step(rows: Sequence[Row], mode: str, scales: dict[str, Scale]) -> list[st
     return lines
 
 
+def by_environment(rows: Sequence[Row], mode: str, other: str, scales: dict[str, Scale]) -> list[str]:
+    """Lines of a table: ``mode`` less ``other`` on the same agents, a mean over each run's agents, paired over seeds."""
+    lines = [f"| environment | n | {other} | {mode} | better by | 95 % interval |", "|---|---:|---:|---:|---:|---|"]
+    scored = {(row["env"], row["variant"], row["seed"], row["step"], row["mode"]): row for row in rows}
+    for env, variant in dict.fromkeys(key[:2] for key in scored):
+        runs: dict[int, list[tuple[float, float]]] = {}
+        for key, row in scored.items():
+            theirs = scored.get((*key[:4], other))
+            if key[:2] == (env, variant) and key[4] == mode and theirs:
+                runs.setdefault(key[2], []).append((score(row, scales[env]), score(theirs, scales[env])))
+        if runs:
+            means = np.array([np.mean(pairs, axis=0) for pairs in runs.values()])
+            (own, against), gains = means.mean(0), means[:, 0] - means[:, 1]
+            shown = f"{against:.3f} | {own:.3f} | {gains.mean():+.3f} | {_interval(bootstrap_interval(gains))}"
+            lines.append(f"| {_name(env, variant)} | {len(runs)} | {shown} |")
+    return lines
+
+
 def plot_trade_off(cells: Sequence[Cell], path: Path) -> None:
     """Normalised score against milliseconds per step, a panel per environment."""
     envs, modes = (list(dict.fromkeys(names)) for names in ([c.env for c in cells], [c.mode for c in cells]))
@@ -136,7 +154,7 @@ def write_report(rows: Sequence[Row], scales: dict[str, Scale], command: str, fo
         f"Made by `{command}`.",
         "Scores are normalised: 0 is a random policy, 1 the study's ceiling. Seeds are those of agents on which every mode",
         "has acted. *score* is the mean over all agents of a run, *gained* the same less the actor's; *searched* and",
-        "*executed* are shares of the steps.",
+        "*executed* are shares of the steps. Intervals of fewer than five seeds are too narrow.",
         "",
         "| environment | mode | n | last return | score | gained | 95 % interval | searched | executed | ms per step |",
         "|---|---|---:|---:|---:|---:|---|---:|---:|---:|",
@@ -149,5 +167,9 @@ def write_report(rows: Sequence[Row], scales: dict[str, Scale], command: str, fo
     for mode in ("planner", "auto"):
         if {"actor", mode} <= modes:
             lines += ["", f"## {mode} against actor, agent by agent", "", *by_step(rows, mode, scales)]
+    for mode in sorted(modes):
+        switch, _, budget = mode.partition("_")
+        if (random := f"random_{budget}") in modes and switch != "random":
+            lines += ["", f"## {mode} against {random}", "", *by_environment(rows, mode, random, scales)]
     (folder / "report.md").write_text("\n".join([*lines, ""]))
     plot_trade_off(found, folder / "modes.png")

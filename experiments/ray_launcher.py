@@ -25,6 +25,10 @@ class RayLauncher:
         # A fresh process for every run, as the local launcher has it.
         self._task = ray.remote(num_cpus=1, max_retries=retries, max_calls=1)(_do)
 
+    def places(self) -> int:
+        """One for each of the cluster's cores."""
+        return max(int(ray.cluster_resources().get("CPU", 1)), 1)
+
     def start(self, spec: RunSpec, folder: Path) -> RayJob:
         """Hand the run to the cluster; it waits there until a core is free."""
         return RayJob(self._task.remote(str(folder.resolve())), folder)

@@ -13,6 +13,7 @@ from jepa_agent.experiments.document import headline, times_fewer
 from jepa_agent.experiments.laboratory import compared
 from jepa_agent.experiments.modes_report import Cell
 from jepa_agent.experiments.records import AGENT, read_curves
+from jepa_agent.experiments.report import at_first
 from jepa_agent.experiments.statistics import Summary, summarise
 from jepa_agent.experiments.study import read_study
 
@@ -104,7 +105,9 @@ def _markdown(rows: Sequence[Sequence[str]]) -> str:
 def _needed(summary: Summary) -> str:
     steps, seconds = summary.steps.median, summary.cpu_seconds.median
     reached = f"{summary.n_reached}/{summary.n_seeds}"
-    return f"- ({reached})" if steps is None or seconds is None else f"{steps:,.0f} steps, {seconds:.1f} s ({reached})"
+    if steps is None or seconds is None:
+        return f"- ({reached})"
+    return f"{at_first(summary)}{steps:,.0f} steps, {seconds:.1f} s ({reached})"
 
 
 def speed_table(measured: dict[str, Any]) -> str:

@@ -84,21 +84,31 @@ class Curve(NamedTuple):
 
 
 def read_spec(path: Path) -> RunSpec:
-    """The spec in a spec.json or a result.json; FileNotFoundError if there is no such file."""
-    content = json.loads(path.read_text())
-    return RunSpec(**content.get("spec", content))
+    """The spec in a spec.json or a result.json; FileNotFoundError if there is no such file, ValueError if it holds none."""
+    try:
+        content = json.loads(path.read_text())
+        return RunSpec(**content.get("spec", content))
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} holds no spec of a run ({error}): remove its folder, and the run is done again") from error
 
 
 def read_curves(root: Path) -> list[Curve]:
-    """The curves of every finished run below ``root``, one per mode, in the order of their folders."""
-    curves = []
-    for result in sorted(root.rglob(RESULT)):
-        spec = read_spec(result)
-        rows = [json.loads(line) for line in result.with_name(EVALUATIONS).read_text().splitlines()]
-        for mode in spec.modes:
-            own = [row for row in rows if row["mode"] == mode]
-            columns = (np.array([row[name] for row in own]) for name in _COLUMNS)
-            curves.append(Curve(spec, mode, *columns))
+    """The curves of every finished run below ``root``, one per mode, in the order of their folders. ValueError names a file
+    that cannot be read."""
+    return [curve for result in sorted(root.rglob(RESULT)) for curve in read_run(result.parent)]
+
+
+def read_run(folder: Path) -> list[Curve]:
+    """The curves of a finished run, one per mode; ValueError as `read_curves`."""
+    spec, lines = read_spec(folder / RESULT), folder / EVALUATIONS
+    try:
+        rows = [json.loads(line) for line in lines.read_text().splitlines()]
+        own = {mode: [row for row in rows if row["mode"] == mode] for mode in spec.modes}
+        curves = [Curve(spec, mode, *(np.array([row[name] for row in own[mode]]) for name in _COLUMNS)) for mode in own]
+        if any(not len(curve.steps) or curve.returns.ndim != 2 for curve in curves):
+            raise ValueError("evaluations are missing")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{lines} cannot be read ({error}): remove its folder, and the run is done again") from error
     return curves
 
 

@@ -13,9 +13,10 @@ from jepa_agent.experiments.figures import name_of
 from jepa_agent.experiments.records import write_json
 from jepa_agent.experiments.statistics import Interval, Spread, Summary
 
-HEADINGS = ("n", "reached", "steps", "CPU s", "final", "last 3", "ms/step")
+HEADINGS = ("n", "reached", "every", "steps", "CPU s", "final", "last 3", "ms/step")
 _CAPTION = (
-    "steps and CPU seconds of training to the threshold: median (least..most) of n runs; "
+    "steps and CPU seconds of training to the threshold: median (least..most) of n runs, \u2264 where the first evaluation "
+    "sufficed; "
     "final: mean return (95% interval); last 3: mean of a run's last three evaluations, median (least..most)"
 )
 
@@ -27,11 +28,13 @@ def print_table(summaries: Sequence[Summary], console: Console | None = None) ->
         title = f"{env}, threshold {threshold:g}"
         table = Table(title=title, caption=_CAPTION, box=box.SIMPLE)
         table.add_column("agent", overflow="fold")
-        for heading in HEADINGS:
-            table.add_column(heading, justify="right", overflow="fold")
+        shown = [place for place, heading in enumerate(HEADINGS) if heading != "every"]  # a screen is narrow
+        for place in shown:
+            table.add_column(HEADINGS[place], justify="right", overflow="fold")
         for summary in summaries:
             if summary.env == env:
-                table.add_row(*cells(summary))
+                agent, *values = cells(summary)
+                table.add_row(agent, *(values[place] for place in shown))
         console.print(table)
 
 
@@ -50,12 +53,18 @@ def cells(summary: Summary) -> list[str]:
         name_of(summary.algorithm, summary.mode),
         str(summary.n_seeds),
         f"{summary.n_reached}/{summary.n_seeds}",
-        _spread(summary.steps, ",.0f"),
+        f"{summary.eval_freq:,}",
+        at_first(summary) + _spread(summary.steps, ",.0f"),
         _spread(summary.cpu_seconds, ",.1f"),
         f"{summary.final_return:.1f} {_interval(summary.final_interval)}",
         _spread(summary.last_three, ",.1f"),
         f"{summary.ms_per_step:.2f}",
     ]
+
+
+def at_first(summary: Summary) -> str:
+    """A sign that the first evaluation sufficed: how much less would have, nobody knows."""
+    return "\u2264 " if summary.steps.median is not None and summary.steps.median <= summary.eval_freq else ""
 
 
 def _spread(spread: Spread, style: str) -> str:

@@ -15,15 +15,21 @@ from jepa_agent.experiments.statistics import first_reaching, group
 from jepa_agent.experiments.study import Study
 
 
-def normalised_scores(study: Study, curves: Sequence[Curve]) -> dict[str, list[np.ndarray]]:
-    """By agent, one array of runs per task: the last evaluation, 0 being a random policy and 1 the threshold.
+def random_returns(study: Study, curves: Sequence[Curve]) -> dict[str, float]:
+    """Mean return of a random policy in each environment of the curves: the study's word, or measured."""
+    tasks = {curve.spec.env: study.tasks[curve.spec.env] for curve in curves}
+    return {env: random_return(env, task.env_kwargs) if task.random is None else task.random for env, task in tasks.items()}
+
+
+def normalised_scores(study: Study, curves: Sequence[Curve], lows: dict[str, float]) -> dict[str, list[np.ndarray]]:
+    """By agent, one array of runs per task: the last evaluation, 0 being a random policy, whose returns are ``lows``, and 1
+    the threshold.
 
     Tasks that a random policy solves are left out; ``best baseline`` is, task by task, the one whose runs ended best.
     """
     found: dict[str, dict[str, np.ndarray]] = {}
     for (env, algorithm, mode), own in group(curves).items():
-        task = study.tasks[env]
-        low = random_return(env, task.env_kwargs) if task.random is None else task.random
+        task, low = study.tasks[env], lows[env]
         if low >= task.threshold:  # nothing to normalise by: acting at random solves it
             continue
         finals = np.array([curve.means[-1] for curve in own])

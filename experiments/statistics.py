@@ -41,6 +41,7 @@ class Summary(NamedTuple):
     final_interval: Interval | None  # its 95% bootstrap interval; None for a single seed
     last_three: Spread  # over seeds, the mean of the last three evaluations: has learning held?
     ms_per_step: float  # median CPU milliseconds per step while evaluating
+    eval_freq: int  # environment steps between evaluations: nothing is known of what lies between them
 
 
 def bootstrap_interval(
@@ -102,6 +103,7 @@ def _summary(curves: list[Curve], threshold: float) -> Summary:
         final_interval=bootstrap_interval(finals),
         last_three=_spread([float(curve.means[-3:].mean()) for curve in curves]),
         ms_per_step=float(np.median(np.concatenate([curve.ms_per_step for curve in curves]))),
+        eval_freq=first.spec.eval_freq,
     )
 
 
@@ -177,7 +179,7 @@ def paired_difference(scores: ArrayLike, others: ArrayLike, seed: int = 0) -> Es
 class Censored(NamedTuple):
     """What it took to get somewhere, when some never got there."""
 
-    median: float | None  # Kaplan and Meier's; None where fewer than half can be expected to get there
+    median: float | None  # Kaplan and Meier's; None unless more than half can be expected to get there
     interval: Interval | None  # 95% of the median, an end that is not known being inf; None for fewer than five runs
     n: int
     n_reached: int
@@ -191,7 +193,6 @@ def censored_median(reached: Sequence[float | None], given_up: Sequence[float]) 
     if n_reached == 0:
         return Censored(None, None, len(events), 0)
     survival = stats.ecdf(stats.CensoredData.right_censored(events, late)).sf
-    middle = _first_at_or_below(survival.quantiles, survival.probabilities, 0.5)
     interval = None
     if len(events) >= 5:  # even from the least to the most, n runs enclose the median only in 1 - 2 / 2^n of all cases
         # Greenwood's interval on the log-log scale, read where it crosses one half (Brookmeyer and Crowley).
@@ -204,7 +205,15 @@ def censored_median(reached: Sequence[float | None], given_up: Sequence[float]) 
         ends = (_first_at_or_below(survival.quantiles, band, 0.5) for band in bands)
         low, high = (np.inf if end is None else end for end in ends)
         interval = (float(low), float(high))
-    return Censored(middle, interval, len(events), n_reached)
+    return Censored(_middle(survival.quantiles, survival.probabilities), interval, len(events), n_reached)
+
+
+def _middle(quantiles: np.ndarray, probabilities: np.ndarray) -> float | None:
+    """Where survival falls below one half; where it is one half for a while, the middle of that, as of any even number."""
+    below, half = np.flatnonzero(probabilities < 0.5 - 1e-9), np.flatnonzero(np.isclose(probabilities, 0.5))
+    if not below.size:
+        return None
+    return float((quantiles[half[0]] + quantiles[below[0]]) / 2.0 if half.size else quantiles[below[0]])
 
 
 def _first_at_or_below(quantiles: np.ndarray, probabilities: np.ndarray, level: float) -> float | None:

@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 import numpy as np
 import torch
 from gymnasium import spaces
+from stable_baselines3.common.preprocessing import is_image_space
 from torch import Tensor
 
 from jepa_agent.tensor_ops import one_hot_blocks, to_blocks
@@ -24,6 +25,13 @@ def num_choices(action_space: spaces.Space) -> tuple[int, ...]:
     if isinstance(action_space, spaces.MultiBinary):
         return (2,) * math.prod(action_space.shape)
     return ()
+
+
+def policy_name(space: spaces.Space) -> str:
+    """SB3's name of the policy for an observation space."""
+    if isinstance(space, spaces.Dict):
+        return "MultiInputPolicy"
+    return "CnnPolicy" if is_image_space(space) else "MlpPolicy"
 
 
 # ---------------------------------------------------------------------- what is taken

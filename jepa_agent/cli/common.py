@@ -44,6 +44,8 @@ class Parser(ArgumentParser):
 
     def parse_plain(self, argv: Sequence[str]) -> Namespace:
         """Settings as plain values, as they are written to a config file."""
+        names = [f"[{one.dest}]" if one.nargs in ("?", "*") else one.dest for one in self._actions if not one.option_strings]
+        self.usage = " ".join(["%(prog)s", *names, "[flags]"])  # what the verb is for comes first in its help, not all flags
         with self._one_line_errors():
             return self.parse_args(_zoo_style(argv))
 
@@ -139,13 +141,6 @@ def _extra_for(env_id: str) -> str | None:
     spec = gym.registry.get(env_id.split(":")[-1])
     point = str(spec.entry_point) if spec else ""
     return next((extra for extra in ("mujoco", "box2d") if extra in point), None)
-
-
-def bounded(env: gym.Env, max_steps: int = 10_000) -> gym.Env:
-    """The environment with a time limit, if it has none: an episode that never ends would never be evaluated."""
-    if env.spec is None or env.spec.max_episode_steps is None:
-        return gym.wrappers.TimeLimit(env, max_steps)
-    return env
 
 
 def check_env(env_id: str, env_kwargs: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -23,10 +24,20 @@ from jepa_agent.config import AgentConfig, ModelConfig, PlannerConfig
 from jepa_agent.experiments.baselines import BASELINES, algorithm_class, fits
 from jepa_agent.experiments.document import write_report
 from jepa_agent.experiments.figures import name_of
+from jepa_agent.experiments.folders import alone
 from jepa_agent.experiments.progress import read_progress, remaining_seconds
-from jepa_agent.experiments.records import AGENT, is_agent
+from jepa_agent.experiments.records import AGENT, RESULT, is_agent, read_run
 from jepa_agent.experiments.report import print_table
-from jepa_agent.experiments.runner import Event, Failure, Launcher, LocalLauncher, RunSpec, read_curves, run_all, unfinished
+from jepa_agent.experiments.runner import (
+    Event,
+    Failure,
+    Launcher,
+    LocalLauncher,
+    RunSpec,
+    check_overrides,
+    run_all,
+    unfinished,
+)
 from jepa_agent.experiments.study import Study, Task, read_study
 
 
@@ -41,8 +52,8 @@ def build_parser() -> Parser:
     parser.add_argument(
         "study", type=str, nargs="?", help="YAML file of a study; flags other than the next five are its own"
     )
-    parser.add_argument("--output", type=str, required=True, help="folder of the study; run again to go on where it stopped")
-    parser.add_argument("--jobs", type=PositiveInt, default=os.cpu_count() or 1, help="runs at the same time")
+    parser.add_argument("--output", type=str, help="folder of the study, where it goes on; runs/NAME by default")
+    parser.add_argument("--jobs", type=PositiveInt, help="runs at the same time; as many as there are cores by default")
     parser.add_argument("--ray", type=str, help="address of a Ray cluster to run on, or auto; needs the extra ray")
     parser.add_argument("--dry-run", action="store_true", help="say what would be run and how long it should take")
     parser.add_argument("--report-only", action="store_true", help="run nothing, report on what has finished so far")
@@ -70,19 +81,23 @@ def run(argv: Sequence[str]) -> int:
     """Check, do the runs that are missing, and report."""
     parser = build_parser()
     options = parser.parse(argv)
-    folder = Path(options.output)
     study = study_of(options, parser)
+    folder = Path(options.output or f"runs/{Path(options.study or options.env.replace(':', '/')).stem}")
     check(study)
     specs = study.specs()
     command = f"jepa-agent compare {shlex.join(arg for arg in argv if arg != '--report-only')}"
-    if options.dry_run:
-        dry_run(specs, folder, options.jobs)
-        return 0
-    if options.report_only:
-        return report(study, specs, folder, command)
+    jobs = options.jobs or os.cpu_count() or 1
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        failures = watch(specs, folder, options.jobs, launcher_of(options.ray))
+        todo = unfinished(specs, folder)
+        if options.dry_run:
+            dry_run(todo, specs, folder, jobs)
+            return 0
+        if options.report_only:
+            return report(study, specs, folder, command)
+        launcher = launcher_of(options.ray)
+        with alone(folder):
+            keep_study(options.study, folder)
+            failures = watch(specs, folder, options.jobs or launcher.places(), launcher)
     except (OSError, ValueError) as error:
         raise UsageError(str(error)) from error
     for failure in failures:
@@ -91,10 +106,15 @@ def run(argv: Sequence[str]) -> int:
     return report(study, specs, folder, command) or int(bool(failures))
 
 
+def keep_study(file: str | None, folder: Path) -> None:
+    """Copy the study's file, if there is one, beside its results."""
+    if file is not None and Path(file).resolve() != (folder / "study.yaml").resolve():
+        shutil.copyfile(file, folder / "study.yaml")
+
+
 def report(study: Study, specs: Sequence[RunSpec], folder: Path, command: str) -> int:
     """The table on the screen, the report in the folder."""
-    wanted = {spec.folder(folder) for spec in specs}
-    curves = [curve for curve in read_curves(folder) if curve.spec.folder(folder) in wanted]
+    curves = [curve for spec in specs if (spec.folder(folder) / RESULT).exists() for curve in read_run(spec.folder(folder))]
     if not curves:
         console.print("no run finished")
         return 1
@@ -168,6 +188,11 @@ def _threshold(options: Namespace, spec: gym.envs.registration.EnvSpec | None) -
 def check(study: Study) -> None:
     """Refuse what cannot work before anything runs."""
     check_mode(*study.modes)
+    for algorithm, overrides in study.overrides.items():
+        try:
+            check_overrides(algorithm, overrides)
+        except ValueError as error:
+            raise UsageError(f"overrides of {algorithm}: {error}") from error
     for env_id, task in study.tasks.items():
         check_env(env_id, task.env_kwargs)
         env = make_env(env_id, task.env_kwargs)
@@ -186,12 +211,8 @@ def check(study: Study) -> None:
 # ---------------------------------------------------------------------- doing it
 
 
-def dry_run(specs: Sequence[RunSpec], folder: Path, jobs: int) -> None:
-    """Say what would be run and how long it should take."""
-    try:
-        todo = unfinished(specs, folder)
-    except ValueError as error:
-        raise UsageError(str(error)) from error
+def dry_run(todo: Sequence[RunSpec], specs: Sequence[RunSpec], folder: Path, jobs: int) -> None:
+    """Say what of the study is still to be run and how long it should take."""
     table = Table(title=f"{len(todo)} of {len(specs)} runs to do, {jobs} at a time")
     for column in ("environment", "algorithm", "seeds", "steps each"):
         table.add_column(column, justify="left" if column in ("environment", "algorithm") else "right")

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import os
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
-import psutil
 from jsonargparse import Namespace
 
 from jepa_agent import checkpoint_folder
@@ -74,17 +71,3 @@ def start_of_monitoring(folder: Path) -> float:
     """When the run would have begun if it had never paused: now, less the time its monitor files tell of."""
     rows = [row for file in folder.glob("*.monitor.csv") for row in file.read_text().splitlines()[2:]]
     return time.time() - max((float(row.split(",")[2]) for row in rows), default=0.0)
-
-
-@contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Inside, no other process may train in the folder; `UsageError` if one does."""
-    note, process = folder / ".running", psutil.Process()
-    owner, _, began = note.read_text().partition(" ") if note.is_file() else ("", "", "")
-    if owner.isdigit() and psutil.pid_exists(int(owner)) and str(psutil.Process(int(owner)).create_time()) == began:
-        raise UsageError(f"{folder} is in use by process {owner}, which trains there: wait for it, or stop it")
-    note.write_text(f"{os.getpid()} {process.create_time()}")
-    try:
-        yield
-    finally:
-        note.unlink(missing_ok=True)

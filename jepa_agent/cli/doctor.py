@@ -61,7 +61,8 @@ def run(argv: Sequence[str]) -> int:
 def processor() -> Finding:
     """Cores, memory, and how many threads torch will use."""
     given = os.environ.get("OMP_NUM_THREADS")
-    threads = f"OMP_NUM_THREADS={given}" if given else "one torch thread a process (set OMP_NUM_THREADS for more)"
+    more = f"OMP_NUM_THREADS={given}" if given else "set OMP_NUM_THREADS for more"
+    threads = f"{torch.get_num_threads()} torch thread(s) a process ({more})"
     memory = psutil.virtual_memory()
     told = (
         f"{cpu_model()}, {os.cpu_count()} cores, {memory.available / 1e9:.0f} of {memory.total / 1e9:.0f} GB free, {threads}"
@@ -91,17 +92,20 @@ def extras() -> Finding:
 
 
 def rendering() -> Finding:
-    """Whether an environment can be drawn without a screen, as `enjoy` needs it."""
+    """Whether environments can be drawn without a screen, as `enjoy` needs it: pygame's, and MuJoCo's where it is there."""
+    drawn = [_drawn(env_id) for env_id in ("CartPole-v1", *(["Hopper-v5"] if importlib.util.find_spec("mujoco") else []))]
+    return Finding("rendering", all(one.well for one in drawn), "; ".join(one.told for one in drawn))
+
+
+def _drawn(env_id: str) -> Finding:
     try:
-        env = gym.make("CartPole-v1", render_mode="rgb_array")
+        env = gym.make(env_id, render_mode="rgb_array")
         env.reset(seed=0)
         frame = np.asarray(env.render())
         env.close()
-        return Finding(
-            "rendering", frame.std() > 0, f"CartPole-v1 drawn without a screen, {frame.shape[1]} x {frame.shape[0]}"
-        )
     except Exception as error:  # whatever a renderer raises
         return Finding("rendering", False, f"{first_line(error)}; enjoy will not work, everything else will")
+    return Finding("rendering", frame.std() > 0, f"{env_id} drawn without a screen, {frame.shape[1]} x {frame.shape[0]}")
 
 
 def folder(path: Path) -> Finding:

@@ -19,7 +19,6 @@ from jepa_agent.cli.common import (
     SEED,
     Parser,
     UsageError,
-    bounded,
     check_mode,
     fresh_folder,
     headless,
@@ -27,7 +26,7 @@ from jepa_agent.cli.common import (
     progress,
     say,
 )
-from jepa_agent.experiments.evaluation import SeededEpisodes
+from jepa_agent.experiments.evaluation import SeededEpisodes, bounded
 
 
 def build_parser() -> Parser:

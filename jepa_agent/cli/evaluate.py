@@ -14,8 +14,8 @@ from stable_baselines3.common.monitor import Monitor
 
 from jepa_agent.algorithm import JEPA
 from jepa_agent.cli import trained
-from jepa_agent.cli.common import SEED, Parser, bounded, check_mode, console, progress
-from jepa_agent.experiments.evaluation import SeededEpisodes
+from jepa_agent.cli.common import SEED, Parser, check_mode, console, progress
+from jepa_agent.experiments.evaluation import SeededEpisodes, bounded
 
 
 def build_parser() -> Parser:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jepa_agent.cli import trained
-from jepa_agent.cli.common import SEED, Parser, bounded, check_mode, say
+from jepa_agent.cli.common import SEED, Parser, check_mode, say
+from jepa_agent.experiments.evaluation import bounded
 from jepa_agent.experiments.explain import explain
 from jepa_agent.experiments.planner_figures import plot_explanation
 

@@ -11,7 +11,8 @@ from jsonargparse.typing import PositiveFloat, PositiveInt
 from rich.table import Table
 
 from jepa_agent.cli import trained
-from jepa_agent.cli.common import SEED, Parser, UsageError, bounded, console, make_env, say
+from jepa_agent.cli.common import SEED, Parser, UsageError, console, make_env, say
+from jepa_agent.experiments.evaluation import bounded
 from jepa_agent.experiments.exact_models import EXACT_MODELS
 from jepa_agent.experiments.laboratory import HORIZONS, Laboratory, compared, design_for, planners_for
 from jepa_agent.experiments.planner_figures import plot_compute

@@ -9,7 +9,7 @@ from jsonargparse.typing import PositiveInt
 
 from jepa_agent.cli.common import Parser, UsageError, say
 from jepa_agent.experiments.figures import plot_series
-from jepa_agent.experiments.series import by_label, read_series
+from jepa_agent.experiments.series import by_label, read_all
 
 
 def build_parser() -> Parser:
@@ -19,7 +19,12 @@ def build_parser() -> Parser:
         "Draw learning curves from any mix of run folders: ours, comparisons, monitor files, rl_zoo3's evaluations.npz.",
         "jepa-agent plot runs/pendulum logs/sac/Pendulum-v1_1 --output curves.png",
     )
-    parser.add_argument("runs", type=str, nargs="+", help="folders, or evaluations.npz; runs below one folder are averaged")
+    parser.add_argument(
+        "runs",
+        type=str,
+        nargs="+",
+        help="folders, or evaluations.npz; runs below one folder that differ in their number are averaged",
+    )
     parser.add_argument("--output", type=str, default="curves.png", help="the picture; its suffix decides the format")
     parser.add_argument("--window", type=PositiveInt, default=10, help="episodes to average in monitor files")
     return parser
@@ -30,7 +35,7 @@ def run(argv: Sequence[str]) -> int:
     options = build_parser().parse(argv)
     output = Path(options.output)
     try:
-        series = [one for name in options.runs for one in read_series(Path(name), options.window)]
+        series = read_all([Path(name) for name in options.runs], options.window)
         plot_series({name: [(s.steps, s.returns) for s in own] for name, own in by_label(series).items()}, output)
     except (ValueError, OSError) as error:
         raise UsageError(str(error)) from error

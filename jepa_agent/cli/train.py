@@ -10,13 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from gymnasium import spaces
 from jsonargparse import Namespace
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import configure
-from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.vec_env import VecEnv
 
 from jepa_agent.algorithm import JEPA
@@ -29,7 +27,6 @@ from jepa_agent.cli.common import (
     SEED,
     Parser,
     UsageError,
-    bounded,
     check_device,
     check_env,
     check_mode,
@@ -41,9 +38,12 @@ from jepa_agent.cli.common import (
     writable_folder,
 )
 from jepa_agent.config import AgentConfig, ModelConfig, PlannerConfig, as_kwargs
+from jepa_agent.experiments.evaluation import bounded
+from jepa_agent.experiments.folders import alone
 from jepa_agent.interruption import noting_signals
 from jepa_agent.planning import make_planner
 from jepa_agent.replay_buffer import transition_bytes
+from jepa_agent.spaces import policy_name
 
 
 def build_parser() -> Parser:
@@ -87,7 +87,7 @@ def run(argv: Sequence[str]) -> int:
         say(f"more steps:  jepa-agent train --resume {options.output} -n {2 * done}")
         return 0
     folder = run_folder(options) if done is None else Path(options.output)
-    with continuing.alone(folder):
+    with alone(folder):
         if done == 0:
             continuing.clear(folder)
         with replacing(folder / CONFIG) as file:
@@ -210,13 +210,6 @@ def new_agent(options: Namespace, env: VecEnv) -> JEPA:
         policy_kwargs=as_kwargs(options.model),
         **as_kwargs(options.agent),
     )
-
-
-def policy_name(space: spaces.Space) -> str:
-    """SB3's name of the policy for an observation space."""
-    if isinstance(space, spaces.Dict):
-        return "MultiInputPolicy"
-    return "CnnPolicy" if is_image_space(space) else "MlpPolicy"
 
 
 def vec_env(options: Namespace, n_envs: int, seed: int, folder: Path | None, wrapper_class: Any = None) -> VecEnv:

@@ -176,15 +176,22 @@ def test_compare_reports_on_what_has_finished_without_running_the_rest(tmp_path,
     assert "| PPO |" in report.split("ConstantReward-v0", 1)[1]
     assert not (folder / "JEPA-ActionMatters-v0" / "PPO-seed0").exists()
     assert "--report-only" not in report  # the command that does it all
+    (tmp_path / "study.yaml").write_text(STUDY.replace("n_timesteps: 20", "n_timesteps: 30"))
+    capsys.readouterr()
+    assert main([*call, "--report-only"]) == 2
+    assert "holds the result of another spec" in capsys.readouterr().err
+    (tmp_path / "study.yaml").write_text(STUDY.replace("learning_starts", "learning_start"))
+    assert main([*call, "--dry-run"]) == 2
+    assert "overrides of JEPA: 'learning_start' is no setting of JEPA; did you mean" in capsys.readouterr().err
 
 
 def test_a_failing_run_is_reported_and_does_not_stop_the_others(tmp_path, capsys):
-    text = STUDY.replace("n_steps: 5", "n_steps: 5, no_such_setting: 1")
+    text = STUDY.replace("n_steps: 5", "n_steps: 5, learning_rate: -1")
     (tmp_path / "study.yaml").write_text(text)
     assert main(["compare", str(tmp_path / "study.yaml"), "--output", str(tmp_path / "out")]) == 1
     out = capsys.readouterr().out
     assert "failed: stable_baselines3:A2C seed 0 in JEPA/ActionMatters-v0" in out
-    assert "no_such_setting" in out
+    assert "Invalid learning rate" in out
     assert len(list((tmp_path / "out").rglob("result.json"))) == 4
 
 

@@ -146,7 +146,9 @@ def test_a_browser_shows_it_without_a_network(folder: Path, tmp_path: Path) -> N
 def test_the_markdown_holds_the_same_numbers_and_names_pictures_that_are_there(folder: Path) -> None:
     text = (folder / MARKDOWN).read_text()
     assert "**2.8 times fewer steps**" in text
-    assert "| CartPole-v1, 475 | PPO | 2 | 2/2 | 400 (400..400) |" in text
+    assert "| CartPole-v1, 475 | PPO | 2 | 2/2 | 100 | 400 (400..400) |" in text
+    assert "| CartPole-v1, 475 | JEPA (actor) | 2 | 2/2 | 100 | \u2264 100 (100..100) |" in text
+    assert "fewer steps in 2 of 2, as many in 0, more in 0, not known in 0;\nno more CPU seconds in 2." in text
     assert "`jepa-agent compare study.yaml`" in text
     pictures = re.findall(r"!\[.*?\]\((.*?)\)", text)
     assert len(pictures) == 6
@@ -203,3 +205,15 @@ def test_a_study_of_one_seed_gives_no_interval(tmp_path: Path) -> None:
     write_report(STUDY, curves, tmp_path, "x")
     aggregated = (tmp_path / MARKDOWN).read_text().split("Over all environments")[1].split("## Pictures")[0]
     assert aggregated.count("(-)") == 3 * 3  # three agents, three statistics
+
+
+def test_a_report_says_where_settings_differ_and_where_nobody_wrote_them_down(tmp_path: Path) -> None:
+    runs = [curve("JEPA", "actor", seed, [500.0]) for seed in range(3)]
+    for one, settings in zip(runs, ({"settings": {"tau": 0.1}}, {"settings": {"tau": 0.2}}, {}), strict=True):
+        write_json(one.spec.folder(tmp_path) / RESULT, {"cpu": "c", "versions": {}, **settings})
+    write_report(Study({"CartPole-v1": Task(475, 400, random=25.0, seeds=4)}), runs, tmp_path, "x")
+    text = (tmp_path / MARKDOWN).read_text()
+    assert "settings differ between its runs in CartPole-v1" in text
+    assert "1 of JEPA's runs are of a version that did not record" in text
+    assert "Missing: JEPA in CartPole-v1, seed 3." in text
+    assert "No environment has runs of both" in text

@@ -5,7 +5,7 @@ import pytest
 
 from jepa_agent.experiments import modes
 from jepa_agent.experiments.modes import DEFAULTS, ModeStudy, ModeTask, Run, main, play, read_rows
-from jepa_agent.experiments.modes_report import by_step, cells, score
+from jepa_agent.experiments.modes_report import by_environment, by_step, cells, score
 from jepa_agent.experiments.study import read_as
 
 STUDY = """
@@ -68,6 +68,17 @@ def test_gains_are_paired_over_seeds():
     ]
     assert by_step(rows, "p", {"A": (0.0, 10.0)})[-1] == "| A | 1 | 2 | 4.0 | 5.0 | +0.100 | +0.100 to +0.100 |"
     assert score(rows[-1], (-1.0, 9.0)) == 1.0
+
+
+def test_a_switch_is_held_against_random_on_the_same_agents_run_by_run():
+    rows = [
+        row(seed, step, mode, value)
+        for seed, step, auto, at_random in ((0, 1, 2.0, 0.0), (0, 2, 4.0, 4.0), (1, 1, 6.0, 3.0))
+        for mode, value in (("auto_0.25", auto), ("random_0.25", at_random))
+    ]
+    alone = row(1, 2, "auto_0.25", 99.0)  # random has not acted on this agent yet
+    *_, line = by_environment([*rows, alone], "auto_0.25", "random_0.25", {"A": (0.0, 10.0)})
+    assert line == "| A | 2 | 0.250 | 0.450 | +0.200 | +0.100 to +0.300 |"
 
 
 @pytest.mark.parametrize("name", ["switches", "distillation"])

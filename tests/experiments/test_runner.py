@@ -2,18 +2,22 @@ import dataclasses
 import json
 import signal
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
+import psutil
 import pytest
 from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.policies import ActorCriticCnnPolicy
 from stable_baselines3.common.vec_env import VecNormalize
 
 from jepa_agent.experiments import runner
 from jepa_agent.experiments.baselines import make_baseline
-from jepa_agent.experiments.evaluation import Evaluator, SeededEpisodes, TrainingClock
+from jepa_agent.experiments.evaluation import Evaluator, SeededEpisodes, TrainingClock, bounded
+from jepa_agent.experiments.folders import FolderInUseError
 from jepa_agent.experiments.records import EVALUATIONS, RESULT, RunSpec, read_curves, read_spec
 from jepa_agent.experiments.runner import Event, run, run_all
 
@@ -101,7 +105,8 @@ def test_a_run_evaluates_on_time_and_ends_on_time(tmp_path: Path) -> None:
     assert result["finished"] is True
     assert result["steps"] == 200
     assert result["training_cpu_seconds"] < result["total_cpu_seconds"]
-    assert {"python", "torch", "stable_baselines3", "gymnasium", "jepa_agent", "numpy"} == set(result["versions"])
+    assert {"python", "torch", "stable_baselines3", "gymnasium", "jepa_agent", "numpy"} <= set(result["versions"])
+    assert (result["settings"]["batch_size"], result["settings"]["learning_starts"]) == (64, 20)
     assert read_spec(tmp_path / RESULT) == DQN
 
 
@@ -233,3 +238,83 @@ def test_an_interrupt_ends_the_runs_under_way(tmp_path: Path, monkeypatch: pytes
 def test_there_must_be_at_least_one_job(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="jobs must be at least 1, got 0"):
         run_all([PPO], tmp_path, jobs=0)
+
+
+def test_two_processes_never_do_the_same_run(tmp_path: Path) -> None:
+    other = subprocess.Popen(["sleep", "60"])
+    (tmp_path / ".running").write_text(f"{other.pid} {psutil.Process(other.pid).create_time()}")
+    (tmp_path / EVALUATIONS).write_text("its own\n")
+    with pytest.raises(FolderInUseError, match=f"in use by process {other.pid}"):
+        run(DQN, tmp_path)
+    assert (tmp_path / EVALUATIONS).read_text() == "its own\n"
+    other.kill()
+    other.wait()
+    run(DQN, tmp_path)
+    assert not (tmp_path / ".running").exists()
+
+
+def test_a_run_does_not_outlive_who_started_it(tmp_path: Path) -> None:
+    parent = subprocess.Popen(["sleep", "60"])
+    long = dataclasses.replace(DQN, n_timesteps=10**7, eval_freq=10**7)
+    (tmp_path / "spec.json").write_text(json.dumps(dataclasses.asdict(long)))
+    child = subprocess.Popen([*runner.command_of(tmp_path), str(parent.pid)])
+    while not (tmp_path / ".running").exists():
+        assert child.poll() is None
+        time.sleep(0.1)
+    parent.kill()
+    parent.wait()
+    assert child.wait(timeout=30) == 1
+
+
+@pytest.mark.parametrize("damage", [RESULT, EVALUATIONS])
+def test_a_result_that_cannot_be_read_is_named_before_anything_starts(tmp_path: Path, damage: str) -> None:
+    run(PPO, PPO.folder(tmp_path))
+    (PPO.folder(tmp_path) / damage).write_text("")
+    with pytest.raises(ValueError, match=f"PPO-seed1/{damage}.*the run is done again"):
+        run_all([PPO, DQN], tmp_path, jobs=1)
+
+
+def test_a_run_that_was_killed_is_said_to_have_been(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sleepers = Sleepers()
+    monkeypatch.setattr(runner.subprocess, "Popen", sleepers)
+
+    def kill(event: Event) -> None:
+        if event.kind == "started":
+            (event.folder / "log.txt").write_text("a harmless warning\n")
+            sleepers.processes[0].kill()
+
+    [failure] = run_all([PPO], tmp_path, jobs=1, on_event=kill)
+    assert failure.reason == "killed by SIGKILL, perhaps for want of memory"
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "overrides", "says"),
+    [
+        ("JEPA", {"learning_rat": 3}, "did you mean learning_rate"),
+        ("JEPA", {"planner": {"kindd": "cem"}}, "did you mean kind"),
+        ("JEPA", {"planner": {"horizon": 0}}, "horizon must lie between"),
+        ("JEPA+big", {"policy_kwargs": {"latent_dims": 8}}, "did you mean latent_dim"),
+        ("PPO", {"n_step": 8}, "did you mean n_steps"),
+    ],
+)
+def test_mistyped_overrides_are_refused_with_near_names(algorithm: str, overrides: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        runner.check_overrides(algorithm, overrides)
+    runner.check_overrides("PPO", {"n_envs": 2, "n_steps": 8})
+    runner.check_overrides("JEPA", SMALL_JEPA)
+
+
+def test_a_baseline_sees_pictures_as_such() -> None:
+    model = make_baseline("PPO", "JEPA/BrightOrDark-v0", 0, {"side": 40}, {"n_steps": 8, "batch_size": 8})
+    assert isinstance(model.policy, ActorCriticCnnPolicy)
+
+
+def test_observations_of_several_parts_are_taken(tmp_path: Path) -> None:
+    run(RunSpec("JEPA", "JEPA/PictureAndNumber-v0", 0, 16, 16, 1, ("actor",), overrides=SMALL_JEPA), tmp_path)
+    assert len(rows(tmp_path)) == 1
+
+
+def test_an_episode_without_end_is_evaluated_up_to_a_limit() -> None:
+    env = bounded(gym.make("Pendulum-v1").unwrapped, max_steps=3)
+    env.reset(seed=0)
+    assert [env.step(env.action_space.sample())[3] for _ in range(3)] == [False, False, True]

@@ -1,7 +1,7 @@
 import numpy as np
 
 from jepa_agent.experiments.records import Curve, RunSpec
-from jepa_agent.experiments.scores import normalised_scores, quickness, random_return
+from jepa_agent.experiments.scores import normalised_scores, quickness, random_return, random_returns
 from jepa_agent.experiments.study import Study, Task
 
 STUDY = Study({"CartPole-v1": Task(475, 400, random=25.0), "Pendulum-v1": Task(-200, 400, random=-1200.0)})
@@ -24,7 +24,7 @@ CURVES = [
 
 
 def test_scores_are_nought_for_a_random_policy_and_one_at_the_threshold() -> None:
-    scores = normalised_scores(STUDY, CURVES)
+    scores = normalised_scores(STUDY, CURVES, random_returns(STUDY, CURVES))
     assert set(scores) == {"JEPA (actor)", "best baseline"}
     assert [task.tolist() for task in scores["JEPA (actor)"]] == [[1.0, 1.0], [1.05, 1.05]]
     assert scores["best baseline"][0].tolist() == [(500 - 25) / 450] * 2  # PPO's, not DQN's
@@ -39,12 +39,13 @@ def test_quickness_is_more_where_fewer_steps_were_needed_and_least_where_all_wer
 
 
 def test_tasks_on_which_jepa_has_not_run_yet_wait() -> None:
-    scores = normalised_scores(STUDY, CURVES[:6] + CURVES[8:])
+    scores = normalised_scores(STUDY, CURVES[:6] + CURVES[8:], random_returns(STUDY, CURVES))
     assert {name: len(tasks) for name, tasks in scores.items()} == {"JEPA (actor)": 1, "PPO": 1, "DQN": 1}
 
 
 def test_a_task_that_a_random_policy_solves_is_left_out() -> None:
-    assert normalised_scores(Study({"CartPole-v1": Task(10, 400)}), curves("PPO", "policy", [500.0])) == {}
+    easy, own = Study({"CartPole-v1": Task(10, 400)}), curves("PPO", "policy", [500.0])
+    assert normalised_scores(easy, own, random_returns(easy, own)) == {}
 
 
 def test_a_random_policy_is_measured_where_the_study_does_not_say() -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jepa_agent.experiments.records import EVALUATIONS, RESULT, RunSpec, spec_as_dict, write_json
-from jepa_agent.experiments.series import by_label, read_series
+from jepa_agent.experiments.series import by_label, read_all, read_series
 
 ROW = '{"step": 20, "mode": "policy", "returns": [1.0, 3.0], "cpu_seconds": 1.0, "ms_per_step": 0.1}\n'
 
@@ -22,7 +22,7 @@ def test_evaluations_of_sb3_and_the_zoo_are_read_and_seeds_share_their_folders_n
         folder.mkdir(parents=True)
         np.savez(folder / "evaluations.npz", timesteps=np.array([10, 20]), results=np.array([[1.0, 3.0], [seed, seed]]))
     both = read_series(tmp_path / "sac")
-    assert list(by_label(both)) == ["sac"]
+    assert list(by_label(both)) == ["sac/Pendulum-v1"]
     assert [one.returns.tolist() for one in both] == [[2.0, 1.0], [2.0, 2.0]]
     [single] = read_series(tmp_path / "sac" / "Pendulum-v1_1")
     assert (single.label, single.steps.tolist()) == ("Pendulum-v1_1", [10, 20])
@@ -53,6 +53,8 @@ def test_comparisons_come_by_algorithm_and_mode(tmp_path: Path) -> None:
     ("name", "content", "says"),
     [
         ("evaluations.npz", "no archive", "not what EvalCallback writes"),
+        ("evaluations.npz", "", "not what EvalCallback writes"),
+        ("evaluations.npz", "PK\x03\x04cut", "not what EvalCallback writes"),
         ("0.monitor.csv", "r,l,t\n1,2,3\n", "not what SB3's Monitor writes"),
         ("0.monitor.csv", '#{"t_start": 1.0}\nr,l,t\n', "no episode yet"),
         ("other.txt", "", r"holds no result\.json"),
@@ -67,3 +69,38 @@ def test_what_cannot_be_read_is_named(tmp_path: Path, name: str, content: str, s
 def test_what_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="nowhere does not exist"):
         read_series(tmp_path / "nowhere")
+
+
+def test_what_is_not_the_same_is_never_averaged(tmp_path: Path) -> None:
+    for run in ("sac/Pendulum-v1_1", "sac/Pendulum-v1_2", "ppo/Pendulum-v1_1", "ppo/CartPole-v1_1"):
+        (tmp_path / "logs" / run).mkdir(parents=True)
+        np.savez(tmp_path / "logs" / run / "evaluations.npz", timesteps=np.array([10]), results=np.array([[1.0]]))
+    below = by_label(read_series(tmp_path / "logs"))
+    assert {label: len(runs) for label, runs in below.items()} == {
+        "logs/ppo/CartPole-v1": 1,
+        "logs/ppo/Pendulum-v1": 1,
+        "logs/sac/Pendulum-v1": 2,
+    }
+    runs = [tmp_path / "logs" / name / "Pendulum-v1_1" for name in ("sac", "ppo")]
+    assert [one.label for one in read_all(runs)] == ["sac/Pendulum-v1_1", "ppo/Pendulum-v1_1"]
+    files = [run / "evaluations.npz" for run in runs]
+    assert [one.label for one in read_all(files)] == [
+        "sac/Pendulum-v1_1/evaluations.npz",
+        "ppo/Pendulum-v1_1/evaluations.npz",
+    ]
+
+
+def test_a_zoo_run_beside_a_comparison_is_drawn_too_and_two_comparisons_stay_apart(tmp_path: Path) -> None:
+    spec = RunSpec("PPO", "CartPole-v1", 0, 20, 20, 2)
+    for study in ("one", "two"):
+        write_json(spec.folder(tmp_path / study) / RESULT, {"spec": spec_as_dict(spec)})
+        (spec.folder(tmp_path / study) / EVALUATIONS).write_text(ROW)
+    np.savez(tmp_path / "one" / "evaluations.npz", timesteps=np.array([10]), results=np.array([[1.0]]))
+    labels = [one.label for one in read_all([tmp_path / "one", tmp_path / "two"])]
+    assert labels == ["one: CartPole-v1 PPO", "one", "two: CartPole-v1 PPO"]
+
+
+def test_a_line_that_was_cut_off_is_left_out(tmp_path: Path) -> None:
+    path = monitor(tmp_path / "0.monitor.csv", 0.0, [(1.0, 5, 1.0), (3.0, 5, 9.0)])
+    path.write_text(path.read_text().rstrip()[:-4])
+    assert read_series(path, window=1)[0].returns.tolist() == [1.0]

@@ -193,3 +193,11 @@ def test_the_interval_ends_with_the_last_run_where_all_got_there() -> None:
     assert found.median == 3.0
     assert found.interval is not None
     assert found.interval[0] < 3.0 < found.interval[1] <= 9.0
+
+
+@pytest.mark.parametrize(
+    ("needed", "middle"),
+    [([1.0, 2.0, 3.0, 4.0], 2.5), ([100.0, None], None), ([1.0, 2.0, 3.0, None, None, None], None), ([1.0, 2.0, None], 2.0)],
+)
+def test_the_median_of_an_even_number_is_in_the_middle_as_everywhere(needed, middle) -> None:
+    assert censored_median(needed, [500] * len(needed)).median == middle
