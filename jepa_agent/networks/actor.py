@@ -53,12 +53,8 @@ class Actor(nn.Module):
 
     @abstractmethod
     def imitation(self, output: Tensor, plan_mean: Tensor) -> Tensor:
-        """How far the actor is from the actions ``(B, A)`` a planner found, per row ``(B,)``: but for constants the Kullback-Leibler
-        divergence of Gaussians that share one spread or of categorical distributions."""
-
-    @abstractmethod
-    def regularisation(self, output: Tensor) -> Tensor:
-        """What keeps the actor from saturating, per row ``(B,)``."""
+        """How far the actor is from the actions ``(B, A)`` a planner found, per row ``(B,)``: but for constants, the
+        Kullback-Leibler divergence of Gaussians that share one spread or of categorical distributions."""
 
 
 class BoundedActor(Actor):
