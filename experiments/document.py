@@ -197,17 +197,18 @@ def needed(study: Study, curves: Sequence[Curve]) -> dict[str, Any]:
 
 
 def paired(curves: Sequence[Curve]) -> dict[str, Any]:
-    """How much better than Mode-1 every other mode of the same runs ends, as rows of text."""
+    """How much better than Mode-1 every other mode of the same runs is, at their ends and on the way, as rows of text."""
     groups = group(curves)
     rows = []
     for (env, algorithm, mode), own in groups.items():
         actor = groups.get((env, algorithm, "actor"))
         if algorithm != AGENT or mode == "actor" or actor is None:
             continue
-        by_seed = {curve.spec.seed: curve.means[-1] for curve in actor}
-        found = paired_difference([c.means[-1] for c in own], [by_seed[c.spec.seed] for c in own])
-        rows.append([env, f"{mode} - actor", str(found.n), _text(found)])
-    return {"columns": ["environment", "difference", "n", "final return"], "rows": rows}
+        by_seed = {curve.spec.seed: curve.means for curve in actor}
+        ends = paired_difference([c.means[-1] for c in own], [by_seed[c.spec.seed][-1] for c in own])
+        ways = paired_difference([c.means.mean() for c in own], [by_seed[c.spec.seed].mean() for c in own])
+        rows.append([env, f"{mode} - actor", str(ends.n), _text(ends), _text(ways)])
+    return {"columns": ["environment", "difference", "n", "last evaluation", "all evaluations"], "rows": rows}
 
 
 # ---------------------------------------------------------------------- pictures

@@ -214,8 +214,8 @@ def from_scratch(algorithm: str) -> str:
 
 def table(results: Results, goals: Sequence[Goal]) -> str:
     """Mean returns, and the share of what the better agent from scratch gains over random actions that JEPA reaches."""
-    names = ("goal", RANDOM, FROZEN, "baseline, frozen", ASKED, "from scratch", "share of it")
-    rows: list[tuple[str, ...]] = [names, ("---", *["---:"] * 6)]
+    names = ("goal", "runs", RANDOM, FROZEN, "baseline, frozen", ASKED, "from scratch", "share of it")
+    rows: list[tuple[str, ...]] = [names, ("---", *["---:"] * 7)]
     for goal in goals:
         baseline = BASELINE[goal.learned]
         agents = (RANDOM, FROZEN, frozen(baseline), ASKED, from_scratch("JEPA"), from_scratch(baseline))
@@ -223,7 +223,8 @@ def table(results: Results, goals: Sequence[Goal]) -> str:
         best = max(from_scratch("JEPA"), from_scratch(baseline), key=lambda name: np.nan_to_num(means[name], nan=-np.inf))
         share = (means[ASKED] - means[RANDOM]) / (means[best] - means[RANDOM])
         shown = (f"{means[agent]:.0f}" for agent in agents[:4])
-        rows.append((f"{goal.label}: {goal.asked:g}", *shown, f"{means[best]:.0f} ({best.split()[0]})", f"{share:.0%}"))
+        first = f"{goal.label}: {goal.asked:g}", str(len(results.read(goal, ASKED)))
+        rows.append((*first, *shown, f"{means[best]:.0f} ({best.split()[0]})", f"{share:.0%}"))
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 

@@ -90,7 +90,7 @@ def planners_table(results: Path) -> str:
     rows.append(("---", "---", *["---:"] * 4))
     for file in sorted((results / PLANNERS).glob("*/results.json")):
         measured = json.loads(file.read_text())
-        *_, (_, found) = [(title, rows) for title, rows in compared(measured) if title.endswith(" ms per plan")]
+        found = next(rows for title, rows in compared(measured) if title.endswith(" ms per plan"))
         for row in found:
             gap = "" if row["gap"] is None else f"{row['gap']:+.2f}"
             values = f"{np.mean(row['returns']):.1f}", gap, f"{row['ms']:.1f}", f"{row['candidates']:,}"

@@ -21,7 +21,7 @@ def test_settings_are_those_of_the_environment_and_a_copy() -> None:
     first = settings("DQN", "CartPole-v1")
     first["policy_kwargs"]["net_arch"].append(1)
     assert settings("DQN", "CartPole-v1")["policy_kwargs"] == {"net_arch": [256, 256]}
-    assert settings("PPO", "Unheard-v0") == {"source": "rl-baselines3-zoo hyperparams/ppo.yml"}
+    assert list(settings("PPO", "Unheard-v0")) == ["source"]
     assert settings("PPO", "package:CartPole-v1") == settings("PPO", "CartPole-v1")
 
 

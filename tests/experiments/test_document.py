@@ -158,11 +158,12 @@ def test_the_markdown_holds_the_same_numbers_and_names_pictures_that_are_there(f
 
 
 def test_modes_of_the_same_runs_are_compared_seed_by_seed() -> None:
-    better = [curve("JEPA", "actor", seed, [100.0 * seed]) for seed in range(3)]
-    better += [curve("JEPA", "planner", seed, [100.0 * seed + 5.0 + seed]) for seed in range(3)]
+    better = [curve("JEPA", "actor", seed, [7.0, 100.0 * seed]) for seed in range(3)]
+    better += [curve("JEPA", "planner", seed, [8.0, 100.0 * seed + 5.0 + seed]) for seed in range(3)]
     [row] = paired(better)["rows"]
     assert row[:3] == ["CartPole-v1", "planner - actor", "3"]
     assert row[3].startswith("6.00 (5.")  # of 5, 6 and 7, whatever the seeds do to both
+    assert row[4].startswith("3.50 (3.")  # the evaluation before gained 1 each
 
 
 def test_runs_that_never_got_there_count_as_given_up() -> None:
