@@ -56,6 +56,10 @@ class Actor(nn.Module):
         """How far the actor is from the actions ``(B, A)`` a planner found, per row ``(B,)``: but for constants, the
         Kullback-Leibler divergence of Gaussians that share one spread or of categorical distributions."""
 
+    @abstractmethod
+    def regularisation(self, output: Tensor) -> Tensor:
+        """What keeps the actor from saturating, per row ``(B,)``."""
+
 
 class BoundedActor(Actor):
     """Box actions in [-1, 1]: a deterministic tanh actor, smoothed by clipped Gaussian noise (TD3)."""
