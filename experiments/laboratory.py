@@ -263,11 +263,11 @@ class Laboratory:
         def cost(planner: Planner) -> float:
             return float(getattr(price(self.player, planner, self.obs), measure))
 
+        yardstick = make_planner(PlannerConfig(horizon=self.design.horizon), self.space)
         standard = self.result.setdefault("standard", {})
         if measure not in standard:  # kept, so that a later run goes on with the same yardstick
-            standard[measure] = cost(make_planner(PlannerConfig(horizon=self.design.horizon), self.space))
-        yardstick = make_planner(PlannerConfig(horizon=self.design.horizon), self.space)
-        if budget == 1.0 and isinstance(yardstick, type(make_planner(PlannerConfig(kind=kind), self.space))):  # type: ignore[arg-type]
+            standard[measure] = cost(yardstick)
+        if budget == 1.0 and type(yardstick) is type(self._made(kind, self.design.horizon)):
             return yardstick
         return fitted(kind, self.space, self.design.horizon, cost, budget * standard[measure])
 

@@ -14,14 +14,14 @@ from jepa_agent.tensor_ops import pessimistic
 from jepa_agent.types import Plan, PlanInit
 from jepa_agent.world_model import WorldModel
 
-Objective = Callable[[Tensor, Tensor], Tensor]
+SequenceCosts = Callable[[Tensor, Tensor], Tensor]
 """Latents ``(B, D)`` and sequences ``(B, N, H, A)`` in, what each judge says they cost ``(E, B, N)`` out."""
 
 
 def deliberate(
     model: WorldModel,
     planner: Planner,
-    objective: Objective,
+    objective: SequenceCosts,
     pessimism: float,
     z: Tensor,
     warm_start: Tensor,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from copy import deepcopy
 from functools import partial
 from typing import Any
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 
 from jepa_agent.building import build_features, build_world_model
 from jepa_agent.config import AgentConfig, ModelConfig, PlannerConfig
-from jepa_agent.deliberation import deliberate
+from jepa_agent.deliberation import SequenceCosts, deliberate
 from jepa_agent.interruption import poll
 from jepa_agent.mode_switch import NUM_FEATURES, ModeSwitch, Situation, make_mode_switch
 from jepa_agent.networks import GainModel, MemoryNetwork
@@ -82,7 +81,7 @@ class JEPAPolicy(BasePolicy):
         self.energy_weight, self.memory = energy_weight, memory
         self.set_planner(planner)
         self.mode_switch = make_mode_switch(mode)
-        self.objective: Callable[[Tensor, Tensor], Tensor] | None = None  # in place of the learned `WorldModel.member_costs`
+        self.objective: SequenceCosts | None = None  # in place of the learned `WorldModel.member_costs`
         # Draws of acting and planning come from here, so that an evaluation in mid-training disturbs nothing.
         self.generator = torch.Generator().manual_seed(int(torch.randint(2**31, (1,))))
         self.extractor_class, self.extractor_kwargs = features_extractor_class, features_extractor_kwargs

@@ -126,7 +126,7 @@ class SteerableAlgorithm(ResumableAlgorithm):
                 self.policy.deliberate(z, nothing, torch.Generator().manual_seed(0))
             except RuntimeError as error:
                 planner = type(self.policy.planner).__name__
-                raise ValueError(f"{planner} cannot plan for this cost: {str(error).splitlines()[0]}") from error
+                raise ValueError(f"{planner} cannot plan for this cost: {error}") from error
 
     def _course(self) -> _Course:
         return _Course(self.cost, self.policy.objective, self.policy.planner, self.policy.mode_switch)
