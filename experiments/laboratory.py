@@ -26,7 +26,7 @@ from jepa_agent.planning import ExhaustivePlanner, Planner, make_planner
 from jepa_agent.types import CostFn, Plan, PlanInit
 
 BOX = ("random", "cem", "icem", "mppi", "gradient", "hybrid")
-DISCRETE = ("exhaustive", "cem")
+DISCRETE = ("exhaustive", "cem", "random")
 _MOST_CANDIDATES = 4096  # at equal compute
 _REFINEMENTS = 4
 _MOST_SEQUENCES = 1024  # that exhaustive search is asked for where its horizon is varied
@@ -214,7 +214,8 @@ class Laboratory:
         assert env.spec is not None
         self.steps = env.spec.max_episode_steps or 0
         env.close()
-        asked = json.loads(json.dumps({"name": player.name, "env": player.env_id, "design": as_kwargs(design)}))
+        known = {"name": player.name, "identity": player.identity, "env": player.env_id}
+        asked = json.loads(json.dumps({**known, "design": as_kwargs(design)}))
         self.result: dict[str, Any] = {"command": command, **asked, "unit": UNIT, "cpu": cpu_model(), "versions": versions()}
         self.result["rows"] = []
         if path.exists():
@@ -295,8 +296,11 @@ class Laboratory:
 
 
 def planners_for(space: spaces.Space) -> tuple[str, ...]:
-    """The kinds that fit an action space."""
-    return BOX if isinstance(space, spaces.Box) else DISCRETE
+    """The kinds that fit an action space: of many choices, not every combination can be looked at."""
+    if isinstance(space, spaces.Box):
+        return BOX
+    few = isinstance(make_planner(PlannerConfig(), space), ExhaustivePlanner)
+    return DISCRETE if few else tuple(kind for kind in DISCRETE if kind != "exhaustive")
 
 
 def design_for(

@@ -199,7 +199,9 @@ def main(argv: Sequence[str]) -> None:
     options = parser.parse_args(argv)
     torch.set_num_threads(1)
     study = read_as(ModeStudy, options.study)
-    write_json(options.output / "machine.json", {"cpu": cpu_model(), "versions": versions(), "study": options.study.name})
+    if not options.report_only:
+        machine = {"cpu": cpu_model(), "versions": versions(), "study": options.study.name}
+        write_json(options.output / "machine.json", machine)
     files = {run: run.folder(options.output).with_suffix(".jsonl") for run in study.runs()}
     for run, lines in files.items():
         if run.seed in (options.seeds or [run.seed]) and run.env in (options.tasks or [run.env]) and not options.report_only:

@@ -38,6 +38,7 @@ class Player(ABC):
     name: str
     env_id: str
     env_kwargs: dict[str, Any]
+    identity: str | None = None  # tells apart what its name does not
 
     @abstractmethod
     def use(self, planner: Planner | None) -> None:
@@ -67,8 +68,9 @@ class Player(ABC):
 class TrainedAgent(Player):
     """A trained agent: its world model, its actor's own sequence as the first proposal, its way to evaluate plans."""
 
-    def __init__(self, model: JEPA, name: str, env_id: str, env_kwargs: dict[str, Any]):
+    def __init__(self, model: JEPA, name: str, env_id: str, env_kwargs: dict[str, Any], identity: str | None = None):
         self.model, self.name, self.env_id, self.env_kwargs = model, name, env_id, env_kwargs
+        self.identity = identity
 
     def use(self, planner: Planner | None) -> None:
         self.model.set_mode("actor" if planner is None else "planner")

@@ -44,6 +44,9 @@ class Cost(ABC):
     def __rmul__(self, weight: float) -> WeightedSum:
         return WeightedSum(((float(weight), self),))
 
+    def __mul__(self, weight: float) -> WeightedSum:
+        return weight * self
+
 
 @dataclass(frozen=True)
 class LatentCost(Cost):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 import torch
@@ -33,6 +34,7 @@ def deliberate(
     The planner is shown costs *relative to the actor's own sequence*, raised by the ensemble's disagreement on that
     difference: what all members misjudge alike cancels, and what they quarrel about does not look like a gain.
     """
+    began = time.perf_counter()
     own = model.actor_sequence(z, planner.horizon)
     rounding = 1e-6 * float(model.value_scale)
 
@@ -49,7 +51,7 @@ def deliberate(
     if planner.actor_samples:
         disturbed = model.disturbed_sequences(z, planner.horizon, planner.actor_samples, generator)
         proposals = torch.cat([proposals, disturbed], dim=1)
-    plan = planner.plan(cost_fn, PlanInit(proposals, generator))
+    plan = planner.plan(cost_fn, PlanInit(proposals, generator, began))
     gains = -relative(plan.actions.unsqueeze(1)).squeeze(-1)
     spread = gains.std(0) if gains.shape[0] > 1 else torch.zeros_like(gains[0])
     return plan, gains.mean(0), spread

@@ -51,7 +51,8 @@ def decision_measures(decision: Decision, watchful: bool) -> dict[str, float]:
 
 def realised_gain(before: Decision, cost: Tensor, after: Decision, gamma: float) -> Tensor:
     """What a step gained over what the actor had in prospect, ``(B,)``: the cost-to-go under the actor before it, less the
-    cost that was observed and the discounted cost-to-go under the actor after it. Means nothing across an episode's end."""
+    cost that was observed and the discounted cost-to-go under the actor after it: of this step alone, noise included, where
+    ``gain_predicted`` is of a whole plan. Means nothing across an episode's end."""
     return before.situation.cost_to_go - cost - gamma * after.situation.cost_to_go
 
 

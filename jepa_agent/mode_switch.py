@@ -300,4 +300,6 @@ def make_mode_switch(mode: str | ModeSwitch) -> ModeSwitch:
     kind, number, unit = _BUDGETED[named[1]], named[2], named[3]
     if number is None:
         return kind()
+    if float(number) == 0.0:
+        raise ValueError(f"mode {mode!r} has nothing to spend: choose actor, or a budget above 0")
     return kind(ms_per_step=float(number)) if unit else kind(plan_fraction=float(number))

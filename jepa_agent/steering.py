@@ -62,8 +62,12 @@ class SteerableAlgorithm(ResumableAlgorithm):
 
     def set_planner(self, planner: PlannerConfig | Planner | None) -> None:
         """Choose how Mode-2 searches from now on: a `PlannerConfig`, a `Planner`, or ``None`` for the default. Nothing is
-        retrained; a state of `predict` from before may not fit, so episodes are to be begun anew."""
-        self.policy.set_planner(planner)
+        retrained; a state of `predict` from before may not fit, so episodes are to be begun anew. ``ValueError`` if it does
+        not fit the actions, or cannot plan for the cost that is set."""
+        if self.cost is None:
+            self.policy.set_planner(planner)
+        else:
+            self._try(self._course()._replace(planner=planner), self._any_latents(1))
         self.planner, self._state = planner, None
 
     def set_cost(
@@ -94,13 +98,7 @@ class SteerableAlgorithm(ResumableAlgorithm):
         with torch.inference_mode(False):  # what is fitted here may be asked for slopes later
             experience = self._experience(planner.horizon)
             objective = make_objective(chosen, self.policy.world_model, experience, end_cost)
-        before = self._course()
-        self._steer(_Course(chosen, objective, planner, PlannerMode()))
-        try:
-            self._rehearse(experience.z[:1])
-        except Exception:
-            self._steer(before)
-            raise
+        self._try(_Course(chosen, objective, planner, PlannerMode()), experience.z[:1])
 
     @contextmanager
     def using_cost(
@@ -117,6 +115,16 @@ class SteerableAlgorithm(ResumableAlgorithm):
             yield
         finally:
             self._steer(self._learned_course() if before.cost is None else before)
+
+    def _try(self, course: _Course, z: Tensor) -> None:
+        """Take a course, unless planning by it from latents ``(B, D)`` fails."""
+        before = self._course()
+        self._steer(course)
+        try:
+            self._rehearse(z)
+        except Exception:
+            self._steer(before)
+            raise
 
     def _rehearse(self, z: Tensor) -> None:
         """Plan once from latents ``(B, D)``; ``ValueError`` if the cost cannot be planned for."""
@@ -162,9 +170,12 @@ class SteerableAlgorithm(ResumableAlgorithm):
             if isinstance(met[0], dict):
                 return Experience({key: np.concatenate([part[key] for part in met]) for key in met[0]}, z, encode)
             return Experience(np.concatenate(met), z, encode)
-        generator = torch.Generator().manual_seed(0)
-        anywhere = random_latents(_WINDOWS, policy.sizes.latent_dim, generator, torch.device("cpu")).to(policy.device)
-        return Experience(None, anywhere, encode)
+        return Experience(None, self._any_latents(_WINDOWS), encode)
+
+    def _any_latents(self, n: int) -> Tensor:
+        """Latents ``(n, D)`` from all there are."""
+        generator, policy = torch.Generator().manual_seed(0), self.policy
+        return random_latents(n, policy.sizes.latent_dim, generator, torch.device("cpu")).to(policy.device)
 
     def _as_met_and_imagined(self, ages: np.ndarray, envs: np.ndarray, reach: int, drawn: Tensor) -> tuple[Any, Tensor]:
         """Two observations as the environment gave them, and their latents, of each of B windows: the first one's, encoded,

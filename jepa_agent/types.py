@@ -60,6 +60,7 @@ class PlanInit(NamedTuple):
 
     sequences: Tensor  # (B, M, H, A) proposals; the first is the actor's own sequence
     generator: torch.Generator  # the only source of randomness a planner may use
+    began: float | None = None  # by `time.perf_counter`, when the decision did that a budget of time is for
 
     def draw(self, *shape: int) -> Tensor:
         """Standard normal numbers, on the generator's device: equal draws whatever the model runs on."""

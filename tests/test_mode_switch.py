@@ -193,7 +193,10 @@ def test_names():
             make_mode_switch(wrong)
 
 
-@pytest.mark.parametrize(("wrong", "says"), [("auto_0", "plan_fraction must lie"), ("random_1.5", "plan_fraction must lie")])
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [("auto_0", "nothing to spend"), ("auto_0.0ms", "nothing to spend"), ("random_1.5", "plan_fraction must lie")],
+)
 def test_budgets_out_of_range_are_refused(wrong, says):
     with pytest.raises(ValueError, match=says):
         make_mode_switch(wrong)

@@ -202,3 +202,13 @@ def test_pairs_of_what_was_seen_and_its_latent_belong_together_whatever_is_seen(
     model.policy.set_training_mode(False)
     met, z, encode = model._experience(1)
     torch.testing.assert_close(encode(met)[::2], z[::2], atol=1e-5, rtol=0)
+
+
+def test_a_planner_that_cannot_plan_for_the_cost_that_is_set_is_refused_and_nothing_changes(small):
+    model = small("Pendulum-v1")
+    model.set_cost(lambda z: torch.from_numpy(z.numpy())[..., 0], PlannerConfig(kind="cem", horizon=2))
+    before, planner = act(model), model.policy.planner
+    with pytest.raises(ValueError, match="requires grad"):
+        model.set_planner(PlannerConfig(kind="gradient", horizon=2))
+    assert model.policy.planner == planner
+    np.testing.assert_array_equal(act(model), before)

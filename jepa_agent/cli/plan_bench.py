@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
@@ -79,11 +81,15 @@ def player_of(options: Any) -> Player:
     """The exact model or the trained agent that was asked for; `UsageError` unless it is one of them."""
     if (options.model is None) == (options.exact is None):
         raise UsageError("name either a trained agent or --exact pendulum, --exact cartpole")
+    if options.exact and (options.env or options.env_kwargs):
+        raise UsageError(f"--exact {options.exact} brings its own environment: leave --env and --env-kwargs out")
     if options.exact:
         return ExactPlayer(EXACT_MODELS[options.exact](), f"exact {options.exact}")
     agent = trained.load_as_trained(options.model, options.env, options.env_kwargs, "cpu")
     name = f"agent after {agent.model.num_timesteps:,} steps of {agent.env_id}"
-    return TrainedAgent(agent.model, name, agent.env_id, agent.env_kwargs)
+    agent.model.policy.caution.zero_()  # planners are compared, not how much they are heard
+    identity = sha256(agent.path.read_bytes() + json.dumps(agent.env_kwargs, sort_keys=True).encode()).hexdigest()
+    return TrainedAgent(agent.model, name, agent.env_id, agent.env_kwargs, identity)
 
 
 def show(result: dict[str, Any]) -> None:

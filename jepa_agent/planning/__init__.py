@@ -10,7 +10,7 @@ from gymnasium import spaces
 
 from jepa_agent.config import PlannerConfig, as_kwargs
 from jepa_agent.planning.base import Planner
-from jepa_agent.planning.discrete import CategoricalCEM, ExhaustivePlanner, affordable_horizon
+from jepa_agent.planning.discrete import CategoricalCEM, ExhaustivePlanner, RandomChoices, affordable_horizon
 from jepa_agent.planning.gradient import GradientPlanner, HybridPlanner
 from jepa_agent.planning.sampling import CEM, ICEM, MPPI, RandomShooting
 from jepa_agent.spaces import num_choices
@@ -23,7 +23,11 @@ _FOR_BOX: dict[str, type[Planner]] = {
     "hybrid": HybridPlanner,
     "random": RandomShooting,
 }
-_FOR_CHOICES: dict[str, type[Planner]] = {"exhaustive": ExhaustivePlanner, "cem": CategoricalCEM}
+_FOR_CHOICES: dict[str, type[Planner]] = {
+    "exhaustive": ExhaustivePlanner,
+    "cem": CategoricalCEM,
+    "random": RandomChoices,
+}
 PLANNERS = (*_FOR_BOX.values(), *_FOR_CHOICES.values())
 
 
@@ -88,6 +92,7 @@ __all__ = [
     "GradientPlanner",
     "HybridPlanner",
     "Planner",
+    "RandomChoices",
     "RandomShooting",
     "check_planner",
     "make_planner",

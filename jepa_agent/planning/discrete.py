@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from jepa_agent.planning.base import Planner, even_weights, keep_best, soft_weights, take, within
+from jepa_agent.planning.sampling import RandomShooting
 from jepa_agent.tensor_ops import one_hot, rank_last
 from jepa_agent.types import CostFn, Plan, PlanInit
 
@@ -39,7 +40,7 @@ class ExhaustivePlanner(Planner):
         own = init.sequences[:, :1].to(every.dtype)
         rounds = every.split(_ROUND if self.budget_ms else len(every))
         costs: list[Tensor] = []
-        for done in within(self.budget_ms, len(rounds)):
+        for done in within(self.budget_ms, len(rounds), init.began):
             candidates = rounds[done].unsqueeze(0).expand(batch, *rounds[done].shape)
             costs.append(rank_last(cost_fn(candidates if costs else torch.cat([own, candidates], dim=1))))
         init_cost, cost = torch.cat(costs, dim=1).tensor_split([1], dim=1)
@@ -70,13 +71,17 @@ class CategoricalCEM(Planner):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "num_choices", tuple(self.num_choices))
+        if self.init_std > 1.0:
+            raise ValueError(f"init_std is the chance of any choice at all, at most 1, got {self.init_std:g}")
 
     def plan(self, cost_fn: CostFn, init: PlanInit) -> Plan:
-        anything = torch.cat([torch.full((n,), 1.0 / n) for n in self.num_choices]).to(init.sequences)
+        anything = even_chances(self.num_choices).to(init.sequences)
         probability = torch.lerp(init.sequences[:, 0], anything, self.init_std)
         init_cost = best = best_cost = None
-        for _ in within(self.budget_ms, self.num_iterations):
-            candidates = torch.cat([init.sequences, self._draw(probability, init)], dim=1)
+        for _ in within(self.budget_ms, self.num_iterations, init.began):
+            candidates = torch.cat(
+                [init.sequences, draw_choices(probability, self.num_choices, self.num_samples, init)], dim=1
+            )
             if best is not None:
                 candidates = torch.cat([candidates, best], dim=1)
             cost = rank_last(cost_fn(candidates))
@@ -91,15 +96,35 @@ class CategoricalCEM(Planner):
         assert best_cost is not None
         return keep_best(init, init_cost, best, best_cost, probability, (probability * (1.0 - probability)).sqrt())
 
-    def _draw(self, probability: Tensor, init: PlanInit) -> Tensor:
-        """Sequences ``(B, N, H, A)`` with the probabilities ``(B, H, A)``, from one draw for all rows."""
-        blocks = []
-        for block in probability.split(self.num_choices, dim=-1):
-            # The Gumbel-max trick; its draws are made of normal ones, which come from the planner's own generator.
-            uniform = torch.special.ndtr(init.draw(self.num_samples, *block.shape[1:])).clamp(1e-6, 1.0 - 1e-6)
-            score = block.unsqueeze(1).log() - (-uniform.log()).log().to(block)
-            blocks.append(one_hot(score.argmax(-1), block.shape[-1]))
-        return torch.cat(blocks, dim=-1)
+
+@dataclass(frozen=True)
+class RandomChoices(RandomShooting):
+    """`RandomShooting` where actions are choices."""
+
+    num_choices: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "num_choices", tuple(self.num_choices))
+
+    def drawn(self, init: PlanInit) -> Tensor:
+        anything = even_chances(self.num_choices).to(init.sequences).expand(1, *init.sequences.shape[2:])
+        return draw_choices(anything, self.num_choices, self.num_samples, init).squeeze(0)
+
+
+def even_chances(num_choices: tuple[int, ...]) -> Tensor:
+    """Probabilities ``(A,)`` by which all choices are equally likely."""
+    return torch.cat([torch.full((n,), 1.0 / n) for n in num_choices])
+
+
+def draw_choices(probability: Tensor, num_choices: tuple[int, ...], num_samples: int, init: PlanInit) -> Tensor:
+    """Sequences ``(B, N, H, A)`` with the probabilities ``(B, H, A)``, from one draw for all rows."""
+    blocks = []
+    for block in probability.split(num_choices, dim=-1):
+        # The Gumbel-max trick; its draws are made of normal ones, which come from the planner's own generator.
+        uniform = torch.special.ndtr(init.draw(num_samples, *block.shape[1:])).clamp(1e-6, 1.0 - 1e-6)
+        score = block.unsqueeze(1).log() - (-uniform.log()).log().to(block)
+        blocks.append(one_hot(score.argmax(-1), block.shape[-1]))
+    return torch.cat(blocks, dim=-1)
 
 
 def all_actions(num_choices: tuple[int, ...]) -> Tensor:

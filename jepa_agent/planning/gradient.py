@@ -36,7 +36,7 @@ class GradientPlanner(Planner):
     budget_ms: float = 0.0
 
     def plan(self, cost_fn: CostFn, init: PlanInit) -> Plan:
-        began = time.perf_counter()
+        began = time.perf_counter() if init.began is None else init.began
         starts, init_cost = self.starts(cost_fn, init)
         best, best_cost, first_cost = self.descend(cost_fn, starts, began)
         mean = take(best, best_cost.argmin(-1, keepdim=True)).squeeze(1)

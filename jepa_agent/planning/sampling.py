@@ -47,7 +47,7 @@ class GaussianSearch(Planner):
         mean = init.sequences[:, 0]
         std = torch.full_like(mean, self.init_std)
         init_cost = best = best_cost = elites = None
-        for iteration in within(self.budget_ms, self.num_iterations):
+        for iteration in within(self.budget_ms, self.num_iterations, init.began):
             noise = self.noise(init, iteration).to(mean)
             drawn = (mean.unsqueeze(1) + std.unsqueeze(1) * noise).clamp(-1.0, 1.0)
             # The mean averages out what single samples owe to luck, so it competes too.
@@ -124,10 +124,14 @@ class RandomShooting(Planner):
     replan_every: int = 1
     budget_ms: float = 0.0
 
+    def drawn(self, init: PlanInit) -> Tensor:
+        """Sequences ``(N, H, A)``, the same for all rows."""
+        return torch.special.ndtr(init.draw(self.num_samples, *init.sequences.shape[2:])).to(init.sequences) * 2.0 - 1.0
+
     def plan(self, cost_fn: CostFn, init: PlanInit) -> Plan:
         best, init_cost = init.sequences, None
-        for _ in within(self.budget_ms, self.num_iterations):
-            drawn = torch.special.ndtr(init.draw(self.num_samples, *init.sequences.shape[2:])).to(init.sequences) * 2.0 - 1.0
+        for _ in within(self.budget_ms, self.num_iterations, init.began):
+            drawn = self.drawn(init)
             candidates = torch.cat([best, drawn.expand(len(best), *drawn.shape)], dim=1)
             cost = rank_last(cost_fn(candidates))
             init_cost = cost[:, 0] if init_cost is None else init_cost

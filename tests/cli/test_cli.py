@@ -115,8 +115,12 @@ def test_plan_bench_compares_at_equal_compute(run_folder, tmp_path, capsys):
     assert (tmp_path / "compute.png").exists()
     assert main([*call, "--seed", "7", "--output", str(tmp_path)]) == 2
     assert "something else" in capsys.readouterr().err
+    assert main([*call, "--env-kwargs", "sutton_barto_reward:true", "--env", "CartPole-v1", "--output", str(tmp_path)]) == 2
+    assert "something else" in capsys.readouterr().err
     assert main(["plan-bench"]) == 2
     assert "--exact" in capsys.readouterr().err
+    assert main(["plan-bench", "--exact", "pendulum", "--env", "CartPole-v1"]) == 2
+    assert "brings its own environment" in capsys.readouterr().err
     assert main([*call, "--planners", "mppi"]) == 2
     assert "takes exhaustive, cem" in capsys.readouterr().err
 

@@ -10,7 +10,7 @@ from gymnasium import spaces
 
 from jepa_agent.config import PlannerConfig
 from jepa_agent.experiments.exact_models import CartPole, Pendulum
-from jepa_agent.experiments.laboratory import Design, Laboratory, compared, fitted, flop_of, price
+from jepa_agent.experiments.laboratory import Design, Laboratory, compared, fitted, flop_of, planners_for, price
 from jepa_agent.experiments.planner_figures import plot_compute
 from jepa_agent.experiments.players import Episode, ExactPlayer, TrainedAgent, gap, play, stacked
 from jepa_agent.planning import CEM, ExhaustivePlanner, make_planner
@@ -125,6 +125,24 @@ def test_measurements_of_something_else_are_not_mixed_in(tmp_path):
     laboratory(path, Design(("cem",), 1, (), (4,), (), (), episodes=1)).run()
     with pytest.raises(ValueError, match="something else"):
         laboratory(path)
+
+
+def test_agents_of_one_name_are_told_apart(tmp_path):
+    def bench(identity):
+        player = ExactPlayer(CartPole(), "exact")
+        player.identity = identity
+        design = Design(("cem",), 1, (), (4,), (), (), episodes=1)
+        return Laboratory(player, lambda: gym.make("CartPole-v1"), design, tmp_path / "results.json", "as tested")
+
+    bench("one").run()
+    bench("one")
+    with pytest.raises(ValueError, match="something else"):
+        bench("another")
+
+
+def test_kinds_that_fit_leave_out_what_would_have_to_look_at_too_many_choices():
+    assert planners_for(spaces.Discrete(3)) == ("exhaustive", "cem", "random")
+    assert planners_for(spaces.MultiDiscrete([10] * 7)) == ("cem", "random")
 
 
 def test_with_a_model_that_makes_no_mistake_nothing_promised_is_missed():

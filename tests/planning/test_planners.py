@@ -17,6 +17,7 @@ from jepa_agent.planning import (
     ExhaustivePlanner,
     GradientPlanner,
     HybridPlanner,
+    RandomChoices,
     RandomShooting,
     check_planner,
     make_planner,
@@ -36,7 +37,11 @@ EXACT = [
     HybridPlanner(horizon=HORIZON, num_iterations=60),
 ]
 CONTINUOUS = [*EXACT, RandomShooting(horizon=HORIZON, num_samples=4000)]
-CHOICES = [ExhaustivePlanner((DIM,), horizon=HORIZON), CategoricalCEM((DIM,), horizon=HORIZON, num_iterations=5)]
+CHOICES = [
+    ExhaustivePlanner((DIM,), horizon=HORIZON),
+    CategoricalCEM((DIM,), horizon=HORIZON, num_iterations=5),
+    RandomChoices(horizon=HORIZON, num_choices=(DIM,)),
+]
 ITERATIVE = [
     CEM(3, budget_ms=60, num_iterations=50),
     GradientPlanner(3, budget_ms=60, num_iterations=50),
@@ -290,6 +295,38 @@ def test_a_budget_counts_what_a_hybrid_search_draws_before_it_descends():
     HybridPlanner(HORIZON, num_iterations=50, budget_ms=100).plan(slow, start())
     assert calls[0] > 40  # the draws
     assert len(calls) == 2
+
+
+@pytest.mark.parametrize("planner", [*ITERATIVE, CategoricalCEM((DIM,), 3, budget_ms=60, num_iterations=50)])
+def test_a_budget_counts_what_was_done_before_the_search(planner):
+    calls = []
+
+    def slow(actions):
+        calls.append(time.sleep(0.015))
+        return quadratic(actions)
+
+    planner.plan(slow, start(value=0.5)._replace(began=time.perf_counter() - 0.05))
+    assert len(calls) == 1
+
+
+def test_random_choices_are_all_as_likely_and_each_is_a_choice():
+    asked = []
+
+    def cost(actions):
+        asked.append(actions)
+        return actions[..., 0].sum(-1)
+
+    init = PlanInit(torch.tensor([1.0, 0, 0, 1, 0]).view(1, 1, 1, 5), torch.Generator().manual_seed(0))
+    plan = RandomChoices(1, num_samples=3000, num_choices=(3, 2)).plan(cost, init)
+    drawn = asked[0][0, 1:, 0]
+    torch.testing.assert_close(drawn.mean(0), torch.tensor([1 / 3, 1 / 3, 1 / 3, 1 / 2, 1 / 2]), atol=0.04, rtol=0)
+    assert (drawn[:, :3].sum(-1) == 1).all()
+    assert plan.cost.item() == 0.0
+
+
+def test_the_chance_of_any_choice_is_at_most_one():
+    with pytest.raises(ValueError, match="init_std is the chance of any choice at all, at most 1, got 2"):
+        make_planner(PlannerConfig(kind="cem", init_std=2.0), spaces.Discrete(3))
 
 
 def test_of_choices_without_a_finite_cost_nothing_is_learned():
