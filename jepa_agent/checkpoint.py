@@ -27,7 +27,7 @@ from safetensors.torch import load as tensors_from_bytes
 from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor
 
-FORMAT = 4
+FORMAT = 3
 _MANIFEST = "manifest.json"
 _LARGEST_MANIFEST = 2**26
 _SEAL = 64  # characters of a SHA-256 in hexadecimal

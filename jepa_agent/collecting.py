@@ -14,11 +14,9 @@ from jepa_agent.exploration import RandomActions
 from jepa_agent.interruption import poll
 from jepa_agent.replay_buffer import SequenceReplayBuffer
 from jepa_agent.steering import SteerableAlgorithm
-from jepa_agent.trials import Trials, caution_after
 from jepa_agent.types import Decision
 
 _PATIENCE = 4
-_TRIED = 10  # times the random steps: from then on there is something to compare
 
 
 class CollectingAlgorithm(SteerableAlgorithm):
@@ -30,7 +28,6 @@ class CollectingAlgorithm(SteerableAlgorithm):
     def _setup_model(self) -> None:
         super()._setup_model()
         self._random_actions = RandomActions(self.action_space, self.n_envs)
-        self._trials = Trials(self.n_envs)
 
     def set_random_seed(self, seed: int | None = None) -> None:
         """Seed SB3's generators, the environment's, and the policy's own."""
@@ -59,8 +56,7 @@ class CollectingAlgorithm(SteerableAlgorithm):
         noise = None
         if action_noise is not None and policy.squash_output:
             noise = torch.as_tensor(action_noise(), dtype=torch.float32, device=self.device).reshape(n_envs, -1)
-        alone = self._trials.alone.to(self.device) if policy.mode_switch.on_trial else None
-        self.last_decision, memory = policy.act(obs, before.clear(starts), deterministic=False, noise=noise, alone=alone)
+        self.last_decision, memory = policy.act(obs, before.clear(starts), deterministic=False, noise=noise)
         self._state = memory.pack()
         policy.learn_gains(self.last_decision)
         measures = decision_measures(self.last_decision, policy.mode_switch.watchful)
@@ -80,21 +76,6 @@ class CollectingAlgorithm(SteerableAlgorithm):
             self._episode_num == 0 and self.num_timesteps < _PATIENCE * learning_starts
         )
 
-    def _hold_plans_to_account(self, reward: np.ndarray, dones: np.ndarray) -> None:
-        """Let whole episodes teach how sure plans must be, if the switch wants to know."""
-        policy, decision = self.policy, self.last_decision
-        if self._vec_normalize_env is not None:
-            reward = self._vec_normalize_env.get_original_reward()  # returns of one unit, however long ago they were made
-        due = policy.mode_switch.on_trial and self.num_timesteps >= _TRIED * self.learning_starts
-        executed = np.zeros(len(dones)) if decision is None else (decision.planned & (decision.gain > 0.0)).cpu().numpy()
-        if harms := self._trials.step(reward, dones, executed, due):
-            policy.caution.copy_(caution_after(policy.caution, harms))
-            self.logger.record("mode/caution", float(policy.caution))
-
-    def _cut_episodes(self) -> None:
-        super()._cut_episodes()
-        self._trials.cut()
-
     def _store_transition(
         self,
         replay_buffer: ReplayBuffer,
@@ -111,7 +92,6 @@ class CollectingAlgorithm(SteerableAlgorithm):
         if self.last_decision is not None:
             mean, std = self.last_decision.plan_mean, self.last_decision.plan_std
             replay_buffer.stage_plan(mean.cpu().numpy(), std.cpu().numpy())
-        self._hold_plans_to_account(reward, dones)
         self.policy.observe_scales(self._last_obs, reward)
         super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
         self._last_episode_starts, self._last_cost = dones, -reward

@@ -80,12 +80,10 @@ class Situation:
 class ModeSwitch(ABC):
     """Decides twice: before the search whether it is worth making, after it whether its plan is worth executing.
 
-    ``watchful`` is false only for a switch that never plans: it spares the time to keep track of costs and surprises. One
-    that is ``on_trial`` lets the actor play some episodes of training alone, to learn whether plans keep what they promise.
+    ``watchful`` is false only for a switch that never plans: it spares the time to keep track of costs and surprises.
     """
 
     watchful: ClassVar[bool] = True
-    on_trial: ClassVar[bool] = False
 
     @property
     def clocked(self) -> bool:
@@ -251,8 +249,6 @@ class AutoMode(Budgeted):
     ensemble, more than the policy's ``plan_pessimism``, which every plan has met already: an agent that collects must hear
     its actor, too. Given a budget, it has chosen where to search, and executes what it finds.
     """
-
-    on_trial: ClassVar[bool] = True
 
     plan_fraction: float = 1.0
     confidence: float = 2.0

@@ -96,8 +96,6 @@ class JEPAPolicy(BasePolicy):
             memory,
         )
         self.gain_model = GainModel(NUM_FEATURES)
-        self.caution: Tensor
-        self.register_buffer("caution", torch.zeros(()))  # standard deviations, taught by `Trials`
         self.world_model_target = deepcopy(self.world_model).requires_grad_(False).eval()
         self.optimizer = self.optimizer_class(
             self.world_model.parameters(),
@@ -168,17 +166,11 @@ class JEPAPolicy(BasePolicy):
     # ------------------------------------------------------------------ one decision
 
     def act(
-        self,
-        obs: Observations,
-        memory: WorkingMemory,
-        deterministic: bool,
-        noise: Tensor | None = None,
-        alone: Tensor | None = None,
+        self, obs: Observations, memory: WorkingMemory, deterministic: bool, noise: Tensor | None = None
     ) -> tuple[Decision, WorkingMemory]:
         """Decide on every row: Mode-1 everywhere, replaced by Mode-2 where the switch wants and accepts a plan.
 
-        ``noise`` ``(B, A)`` is added to the chosen Box actions before memory takes note of them. Nothing is planned on rows
-        where the actor is to be ``alone`` ``(B,)``.
+        ``noise`` ``(B, A)`` is added to the chosen Box actions before memory takes note of them.
         """
         with torch.inference_mode(False), torch.no_grad():
             model, watchful = self.world_model, self.mode_switch.watchful
@@ -193,8 +185,6 @@ class JEPAPolicy(BasePolicy):
             decision, wanted = self._react(own, situation), self.mode_switch.wants_plan(situation)
             if watchful and self.planner.replan_every > 1:
                 decision, wanted = self._follow(decision, plans, ahead > 0, wanted)
-            if alone is not None:
-                wanted = wanted & ~alone
             rows, found = wanted.nonzero().squeeze(-1), plans
             if rows.numel():
                 generator = torch.Generator().manual_seed(0) if deterministic else self.generator
@@ -277,10 +267,9 @@ class JEPAPolicy(BasePolicy):
 
     def deliberate(self, z: Tensor, warm_start: Tensor, generator: torch.Generator) -> tuple[Plan, Tensor, Tensor]:
         """A plan from latents ``(B, D)`` and what is left of the last one ``(B, H, A)``, as `deliberation.deliberate`."""
-        model, objective, pessimism = self.world_model, self.objective, self.plan_pessimism
-        if objective is None:
-            objective, pessimism = model.member_costs, max(pessimism, float(self.caution))
-        return deliberate(model, self.planner, objective, pessimism, z, warm_start, generator)
+        model = self.world_model
+        objective = self.objective or model.member_costs
+        return deliberate(model, self.planner, objective, self.plan_pessimism, z, warm_start, generator)
 
     def recall(self, state: PackedMemory | None, n_envs: int) -> WorkingMemory:
         """Working memory from a packed state; empty for ``None``. ``ValueError`` if the state is of another form."""

@@ -90,14 +90,10 @@ class ResumableAlgorithm(SavableAlgorithm):
 
     def _end_episodes(self) -> None:
         """End the episodes under way, as by a time limit."""
-        self._cut_episodes()
+        self.replay_buffer.cut()
         if self.action_noise is not None:
             self.action_noise.reset()
         self._last_obs = None
-
-    def _cut_episodes(self) -> None:
-        """Let nothing that spans steps go from the episodes under way into the next."""
-        self.replay_buffer.cut()
 
     def _begin_episodes(self) -> None:
         """Reset the environments, with the seeds they were given, if any."""
@@ -132,5 +128,5 @@ class ResumableAlgorithm(SavableAlgorithm):
         if reset_num_timesteps:
             self._state = None
         if reset_num_timesteps or self._last_obs is None:
-            self._cut_episodes()
+            self.replay_buffer.cut()
         return super()._setup_learn(total_timesteps, callback, reset_num_timesteps, *args, **kwargs)

@@ -87,7 +87,6 @@ def player_of(options: Any) -> Player:
         return ExactPlayer(EXACT_MODELS[options.exact](), f"exact {options.exact}")
     agent = trained.load_as_trained(options.model, options.env, options.env_kwargs, "cpu")
     name = f"agent after {agent.model.num_timesteps:,} steps of {agent.env_id}"
-    agent.model.policy.caution.zero_()  # planners are compared, not how much they are heard
     identity = sha256(agent.path.read_bytes() + json.dumps(agent.env_kwargs, sort_keys=True).encode()).hexdigest()
     return TrainedAgent(agent.model, name, agent.env_id, agent.env_kwargs, identity)
 
