@@ -21,8 +21,8 @@ from jepa_agent.mode_switch import make_mode_switch
 from jepa_agent.spaces import check_spaces
 
 CONFIG = "config.yml"
-MODE_HELP = (
-    "who acts: auto, planner, actor, every_4, surprise, disagreement or random; the last three and auto may have a budget, "
+MODES = (
+    "auto, planner, actor, every_4, surprise, disagreement or random; the last three and auto may have a budget, "
     "a share of the steps (auto_0.25) or milliseconds per step (auto_2ms)"
 )
 

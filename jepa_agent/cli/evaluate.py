@@ -14,7 +14,7 @@ from stable_baselines3.common.monitor import Monitor
 
 from jepa_agent.algorithm import JEPA
 from jepa_agent.cli import trained
-from jepa_agent.cli.common import MODE_HELP, SEED, Parser, check_mode, console, progress
+from jepa_agent.cli.common import MODES, SEED, Parser, check_mode, console, progress
 from jepa_agent.experiments.evaluation import SeededEpisodes, bounded
 
 
@@ -24,7 +24,9 @@ def build_parser() -> Parser:
         "evaluate", "Measure a trained agent in each mode.", "jepa-agent evaluate runs/jepa/CartPole-v1_1 --episodes 20"
     )
     trained.add_arguments(parser)
-    parser.add_argument("--modes", type=str, nargs="+", default=["actor", "planner"], help=f"one or more, of {MODE_HELP}")
+    parser.add_argument(
+        "--modes", type=str, nargs="+", default=["actor", "planner"], help=f"who acts, one mode after the other: {MODES}"
+    )
     parser.add_argument("--episodes", type=PositiveInt, default=10, help="episodes per mode")
     parser.add_argument("--seed", type=SEED, default=1_000, help="seed of the first episode, equal for all modes")
     return parser

@@ -24,7 +24,7 @@ from jepa_agent.checkpoint_folder import cut_logs
 from jepa_agent.cli import continuing, exit_code
 from jepa_agent.cli.common import (
     CONFIG,
-    MODE_HELP,
+    MODES,
     SEED,
     Parser,
     UsageError,
@@ -57,7 +57,7 @@ def build_parser() -> Parser:
     parser.add_argument("--seed", type=SEED, default=0, help="seed of everything")
     parser.add_argument("--device", type=str, default="auto", help="cpu, cuda or auto")
     parser.add_argument("--n-envs", type=PositiveInt, default=1, help="environments side by side")
-    parser.add_argument("--mode", type=str, default="auto", help=MODE_HELP)
+    parser.add_argument("--mode", type=str, default="auto", help=f"who acts: {MODES}")
     parser.add_argument("--eval-freq", type=NonNegativeInt, default=1_000, help="steps between evaluations; 0 for none")
     parser.add_argument("--eval-episodes", type=PositiveInt, default=10, help="episodes per evaluation")
     parser.add_argument(
