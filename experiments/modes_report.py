@@ -114,19 +114,20 @@ def by_environment(rows: Sequence[Row], mode: str, other: str, scales: dict[str,
 
 def plot_trade_off(cells: Sequence[Cell], path: Path) -> None:
     """Normalised score against milliseconds per step, a panel per environment."""
-    envs, modes = (list(dict.fromkeys(names)) for names in ([c.env for c in cells], [c.mode for c in cells]))
+    acting = [_name(cell.mode, cell.variant) for cell in cells]
+    envs, modes = (list(dict.fromkeys(names)) for names in ([cell.env for cell in cells], acting))
     columns = min(len(envs), 3)
     figure = Figure(figsize=(4.2 * columns, 0.6 + 3.4 * -(-len(envs) // columns)), layout="constrained")
     panels = np.atleast_1d(figure.subplots(-(-len(envs) // columns), columns)).ravel()
     for axes, env in zip(panels, envs, strict=False):
-        own = [cell for cell in cells if cell.env == env]
-        for cell in own:
-            again, index = divmod(modes.index(cell.mode), len(COLOURS))  # hollow, once colours and markers have run out
+        own = [(cell, name) for cell, name in zip(cells, acting, strict=True) if cell.env == env]
+        for cell, name in own:
+            again, index = divmod(modes.index(name), len(COLOURS))  # hollow, once colours and markers have run out
             style = {"color": COLOURS[index], "fillstyle": "none" if again else "full", "linestyle": "none", "markersize": 8}
             marker = MARKERS[index % len(MARKERS)]
-            axes.plot(cell.ms_per_step, cell.score, marker=marker, label=cell.mode, **style)  # type: ignore[arg-type]
+            axes.plot(cell.ms_per_step, cell.score, marker=marker, label=name, **style)  # type: ignore[arg-type]
         plain_log(axes)
-        axes.set_title(f"{env}, n={own[0].n_seeds}", fontsize=10)
+        axes.set_title(f"{env}, n={own[0][0].n_seeds}", fontsize=10)
         axes.set_xlabel("CPU ms per step, log scale")
         axes.set_ylabel("normalised score, mean over agents")
         axes.spines[["top", "right"]].set_visible(False)
@@ -136,8 +137,8 @@ def plot_trade_off(cells: Sequence[Cell], path: Path) -> None:
     save(figure, path)
 
 
-def _name(env: str, variant: str) -> str:
-    return env if variant == "defaults" else f"{env}, {variant}"
+def _name(what: str, variant: str) -> str:
+    return what if variant == "defaults" else f"{what}, {variant}"
 
 
 def _interval(interval: tuple[float, float] | None) -> str:

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from jepa_agent.experiments import modes
+from jepa_agent.experiments import modes, modes_report
 from jepa_agent.experiments.modes import DEFAULTS, ModeStudy, ModeTask, Run, main, play, read_rows
 from jepa_agent.experiments.modes_report import by_environment, by_step, cells, score
 from jepa_agent.experiments.study import read_as
@@ -92,3 +92,13 @@ def test_a_study_that_cannot_be_is_refused(tmp_path, change, says):
     (tmp_path / "study.yaml").write_text(STUDY.replace(change, says))
     with pytest.raises(ValueError, match=r"unknown mode 'fast'|must lie below the ceiling"):
         read_as(ModeStudy, tmp_path / "study.yaml")
+
+
+def test_the_figure_tells_variants_apart(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(modes_report, "save", lambda figure, path: drawn.append(figure))
+    rows = [row(0, 1, mode, 5.0) | {"variant": variant} for variant in (DEFAULTS, "small") for mode in ("actor", "planner")]
+    modes_report.plot_trade_off(cells(rows, {"A": (0.0, 10.0)}), tmp_path / "modes.png")
+    [lines] = [axes.get_lines() for axes in drawn[0].axes]
+    assert [line.get_label() for line in lines] == ["actor", "planner", "actor, small", "planner, small"]
+    assert len({(line.get_color(), line.get_marker()) for line in lines}) == 4
