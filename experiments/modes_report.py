@@ -133,7 +133,9 @@ def plot_trade_off(cells: Sequence[Cell], path: Path) -> None:
         axes.spines[["top", "right"]].set_visible(False)
     for axes in panels[len(envs) :]:
         axes.set_visible(False)
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
+    figure.legend(
+        *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=min(4, 2 * columns), frameon=False
+    )
     save(figure, path)
 
 
