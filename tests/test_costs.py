@@ -90,7 +90,7 @@ def test_costs_add_up_with_their_weights(world, experience):
     actions = random_actions(2, 5)
     learned = LearnedCost().of_steps(world, experience)(latents, actions)
     torch.testing.assert_close(learned, world.cost(latents[:, :-1], actions).cost)
-    both = 2.0 * (LearnedCost() + 0.5 * LatentCost(speed)) + LatentCost(speed)
+    both = (LearnedCost() + 0.5 * LatentCost(speed)) * 2.0 + LatentCost(speed)
     expected = 2.0 * learned + 2.0 * latents[:, 1:, 0].square()
     torch.testing.assert_close(both.of_steps(world, experience)(latents, actions), expected)
 

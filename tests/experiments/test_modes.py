@@ -37,6 +37,9 @@ def test_a_study_is_gone_on_with_where_it_stopped_and_reported(tmp_path):
     assert again[:3] == rows[:3]
     assert again[3]["returns"] == rows[3]["returns"]
     assert "Pendulum-v1 | planner | 1" in (tmp_path / "out" / "report.md").read_text()
+    (tmp_path / "out" / "machine.json").write_text("{}")
+    main([*arguments, "--report_only", "true"])
+    assert (tmp_path / "out" / "machine.json").read_text() == "{}"  # nothing was measured on this machine
     assert (tmp_path / "out" / "modes.png").stat().st_size > 0
 
 
