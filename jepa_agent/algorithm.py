@@ -15,6 +15,7 @@ from torch import Tensor
 
 from jepa_agent.collecting import CollectingAlgorithm
 from jepa_agent.config import AgentConfig, PlannerConfig, as_kwargs
+from jepa_agent.environments import check_kind, keep_last_observations
 from jepa_agent.interruption import poll
 from jepa_agent.losses.actor import distillation_loss, value_gradient_loss
 from jepa_agent.losses.energy import energy_loss
@@ -133,9 +134,12 @@ class JEPA(CollectingAlgorithm):
 
     @staticmethod
     def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
-        """As SB3's, but spaces that cannot work are refused before any wrapper trips over them."""
+        """As SB3's, but what cannot work is refused before any wrapper trips over it, and last observations last."""
+        check_kind(env)
         check_spaces(env.observation_space, env.action_space)
-        return CollectingAlgorithm._wrap_env(env, verbose, monitor_wrapper)
+        wrapped = CollectingAlgorithm._wrap_env(env, verbose, monitor_wrapper)
+        keep_last_observations(wrapped)
+        return wrapped
 
     def _check_settings(self) -> None:
         """`ValueError` that names a setting out of range, or a part of the wrong kind."""
@@ -180,6 +184,10 @@ class JEPA(CollectingAlgorithm):
         self._parameters: list[Tensor] = list(self.world_model.parameters())
         self._target_parameters: list[Tensor] = list(self.world_model_target.parameters())
         self._actor_parameters = list(self.world_model.actor.parameters())
+
+    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
+        parts, tensors = super()._get_torch_save_params()
+        return parts, [*tensors, "value_spread"]
 
     # ------------------------------------------------------------------ learning, one page
 

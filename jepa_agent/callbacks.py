@@ -12,6 +12,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from jepa_agent.algorithm import JEPA
 from jepa_agent.diagnostics import latent_health
+from jepa_agent.environments import seed_env
 
 
 class LatentCallback(BaseCallback):
@@ -103,7 +104,7 @@ class ResumableEvalCallback(EvalCallback):
     def _on_step(self) -> bool:
         if self.n_calls % self.eval_freq:
             return True
-        self.eval_env.seed(self.seed)
+        seed_env(self.eval_env, self.seed)
         going_on = super()._on_step()
         os.replace(f"{self.log_path}.npz", self._written)
         return going_on

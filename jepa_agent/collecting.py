@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
 import torch
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.noise import ActionNoise
+from stable_baselines3.common.utils import set_random_seed
 
 from jepa_agent.diagnostics import check_finite, decision_measures, realised_gain
+from jepa_agent.environments import seed_env
 from jepa_agent.exploration import RandomActions
 from jepa_agent.interruption import poll
 from jepa_agent.replay_buffer import SequenceReplayBuffer
@@ -22,6 +25,7 @@ _PATIENCE = 4
 class CollectingAlgorithm(SteerableAlgorithm):
     """What happens between two rounds of learning: actions are decided, plans and gains noted, transitions stored."""
 
+    saved_parts = (*SteerableAlgorithm.saved_parts, "_random_actions")
     last_decision: Decision | None = None
     _last_cost: np.ndarray | None = None
 
@@ -31,8 +35,13 @@ class CollectingAlgorithm(SteerableAlgorithm):
 
     def set_random_seed(self, seed: int | None = None) -> None:
         """Seed SB3's generators, the environment's, and the policy's own."""
-        super().set_random_seed(seed)
-        if seed is not None and hasattr(self, "policy"):  # not when a model is set up: its policy comes later
+        if seed is None:
+            return
+        set_random_seed(seed, using_cuda=self.device.type == "cuda")
+        self.action_space.seed(seed)
+        if self.env is not None:
+            seed_env(self.env, seed)
+        if hasattr(self, "policy"):  # not when a model is set up: its policy comes later
             self.policy.generator.manual_seed(seed)
             self._random_actions = RandomActions(self.action_space, self.n_envs)
 
@@ -43,10 +52,10 @@ class CollectingAlgorithm(SteerableAlgorithm):
         poll()
         if self._last_obs is None:
             self._begin_episodes()
+        self._last_obs = deepcopy(self._last_obs)  # what the environment handed out it may fill anew when it steps
         last, self.last_decision = self.last_decision, None
         if self._knows_nothing(learning_starts):
-            action = self._random_actions()
-            return action, self.policy.scale_action(action) if self.policy.squash_output else action
+            return self._to_take_and_to_store(self._random_actions())
         policy = self.policy
         assert self._last_obs is not None
         assert self._last_episode_starts is not None
@@ -66,8 +75,11 @@ class CollectingAlgorithm(SteerableAlgorithm):
             measures["mode/gain_realised"] = float(gain[planned].mean())
         for name, value in measures.items():
             self.logger.record_mean(name, value)
-        action = policy.to_env(self.last_decision.action)
-        return action, policy.scale_action(action) if policy.squash_output else action
+        return self._to_take_and_to_store(policy.to_env(self.last_decision.action))
+
+    def _to_take_and_to_store(self, action: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Actions for the environment, which may write into them, and apart from them what the buffer keeps."""
+        return action, self.policy.scale_action(action) if self.policy.squash_output else action.copy()
 
     def _knows_nothing(self, learning_starts: int) -> bool:
         """Whether to act at random still: for ``learning_starts`` steps, and on to the end of a first episode unless that is
@@ -94,4 +106,4 @@ class CollectingAlgorithm(SteerableAlgorithm):
             replay_buffer.stage_plan(mean.cpu().numpy(), std.cpu().numpy())
         self.policy.observe_scales(self._last_obs, reward)
         super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
-        self._last_episode_starts, self._last_cost = dones, -reward
+        self._last_episode_starts, self._last_cost = dones.copy(), -reward

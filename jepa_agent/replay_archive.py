@@ -16,12 +16,11 @@ _KIND, _ROWS = "replay", "rows"
 
 
 def arrays(buffer: SequenceReplayBuffer) -> dict[str, np.ndarray]:
-    """All that a buffer stores, by name, each ``(buffer_size, n_envs, ...)``; a dictionary of arrays counts as several."""
-    ring = (buffer.buffer_size, buffer.n_envs)
+    """All columns of a buffer, by name, each ``(buffer_size, n_envs, ...)``; a dictionary of arrays counts as several."""
     found: dict[str, np.ndarray] = {}
-    for name, value in vars(buffer).items():
-        parts = {f"{name}/{key}": part for key, part in value.items()} if isinstance(value, dict) else {name: value}
-        found.update({k: a for k, a in parts.items() if isinstance(a, np.ndarray) and a.shape[:2] == ring})
+    for name in buffer.columns:
+        column = getattr(buffer, name)
+        found.update({f"{name}/{key}": part for key, part in column.items()} if isinstance(column, dict) else {name: column})
     return found
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, ClassVar
 from uuid import uuid4
 
 import numpy as np
@@ -17,6 +18,7 @@ from torch import Tensor
 from jepa_agent.spaces import ChoiceCode, action_code, stored_actions
 from jepa_agent.types import Observations, PastSteps, SequenceBatch
 
+_BLOCK = 256  # transitions at a time, which also of pictures take little memory
 _FEW = 1000  # numbers of an observation up to which it is no use to look twice
 
 
@@ -24,6 +26,18 @@ class SequenceReplayBuffer(ReplayBuffer):
     """SB3's ring with windows: any stored transition may start one; what lies past an episode's end or past the newest
     transition is masked. Terminations and time limits are kept apart; the planner's mean and spread stand beside the
     executed action."""
+
+    # What is saved of it: arrays ``(buffer_size, n_envs, ...)``, or dictionaries of such. A subclass names its own beside them.
+    columns: ClassVar[tuple[str, ...]] = (
+        "observations",
+        "next_observations",
+        "actions",
+        "rewards",
+        "dones",
+        "timeouts",
+        "plan_mean",
+        "plan_std",
+    )
 
     def __init__(self, buffer_size: int, observation_space: spaces.Space, action_space: spaces.Space, **kwargs: Any):
         super().__init__(buffer_size, observation_space, stored_actions(action_space), **kwargs)
@@ -87,6 +101,16 @@ class SequenceReplayBuffer(ReplayBuffer):
         stored = self.size() * self.n_envs
         chosen = np.linspace(0, stored - 1, min(count, stored)).astype(np.int64)
         return chosen // self.n_envs, np.arange(len(chosen)) % self.n_envs
+
+    def in_blocks(self, env: VecNormalize | None = None) -> Iterator[tuple[Observations, np.ndarray]]:
+        """All that is stored, oldest first and some ``_BLOCK`` transitions at a time: observations before the steps
+        ``(B, ...)`` and rewards ``(B,)``, normalised as when sampled."""
+        rows = max(_BLOCK // self.n_envs, 1)
+        for first in range(0, self.size(), rows):
+            ages = np.arange(first, min(first + rows, self.size()))
+            steps = (ages + (self.pos if self.full else 0)) % self.buffer_size
+            steps, envs = (part.reshape(-1) for part in np.meshgrid(steps, np.arange(self.n_envs), indexing="ij"))
+            yield self.read(self.observations, steps, envs, env), self._normalize_reward(self.rewards[steps, envs], env)
 
     def window(
         self, age: np.ndarray, envs: np.ndarray, length: int, env: VecNormalize | None = None, past: int = 0

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, RolloutReturn
+from stable_baselines3.common.vec_env import VecEnv
 from typing_extensions import Self
 
 from jepa_agent import checkpoint, checkpoint_folder, run_state
 from jepa_agent.checkpoint import told_of
 from jepa_agent.checkpoint_folder import Chunk, Entry
+from jepa_agent.environments import seed_env
 from jepa_agent.saving import SavableAlgorithm
 
 
@@ -51,7 +54,7 @@ class ResumableAlgorithm(SavableAlgorithm):
         checkpoint_folder.commit(folder, entry, keep_last)
         self._rows_saved = (*place, chunks)
         if self.env is not None:
-            self.env.seed(seed)
+            seed_env(self.env, seed)
 
     @classmethod
     def resume(
@@ -80,7 +83,7 @@ class ResumableAlgorithm(SavableAlgorithm):
             model._rows_saved = (folder.resolve(), entry.history, entry.chunks)
             run_state.restore(model, manifest["run"], content.members["run"])
             model._last_obs = None
-            model.env.seed(int(manifest["run"]["episode_seed"]))
+            seed_env(model.env, int(manifest["run"]["episode_seed"]))
         return model
 
     def _episode_seed(self) -> int:
@@ -103,19 +106,33 @@ class ResumableAlgorithm(SavableAlgorithm):
         if self._vec_normalize_env is not None:
             self._last_original_obs = self._vec_normalize_env.get_original_obs()
 
-    def collect_rollouts(self, *args: Any, **kwargs: Any) -> RolloutReturn:
+    def collect_rollouts(self, env: VecEnv, callback: BaseCallback, *args: Any, **kwargs: Any) -> RolloutReturn:
         begun, added = self.num_timesteps, self.replay_buffer.added
         try:
-            rollout = super().collect_rollouts(*args, **kwargs)
+            rollout = super().collect_rollouts(env, callback, *args, **kwargs)
+            return rollout if rollout.continue_training else self._finish_step(rollout, callback.locals)
         except BaseException:
             # What was not stored has not happened: neither the step under way nor the evaluation due at it.
             self.num_timesteps = begun + (self.replay_buffer.added - added) * self.n_envs
             self._last_obs = None
             raise
-        if not rollout.continue_training:
-            # SB3 stops before storing the last transition; starting afresh keeps the next one from spanning two steps.
-            self._last_obs = None
-        return rollout
+
+    def _finish_step(self, rollout: RolloutReturn, step: Mapping[str, Any]) -> RolloutReturn:
+        """Do what SB3 leaves out where a callback stops training: the ``step`` taken, known by the names it has in
+        `collect_rollouts`, is stored and counted like any other."""
+        noise, every, ended = step["action_noise"], step["log_interval"], np.flatnonzero(step["dones"])
+        self._update_info_buffer(step["infos"], step["dones"])
+        self._store_transition(
+            step["replay_buffer"], step["buffer_actions"], step["new_obs"], step["rewards"], step["dones"], step["infos"]
+        )
+        self._update_current_progress_remaining(self.num_timesteps, self._total_timesteps)
+        for index in ended:
+            self._episode_num += 1
+            if noise is not None:
+                noise.reset(**({"indices": [index]} if self.n_envs > 1 else {}))
+            if every is not None and self._episode_num % every == 0:
+                self.dump_logs()
+        return rollout._replace(n_episodes=rollout.n_episodes + len(ended))
 
     def _setup_learn(
         self,

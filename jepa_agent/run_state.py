@@ -5,22 +5,20 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Iterator, Mapping
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.running_mean_std import RunningMeanStd
-from torch import Tensor, nn
+from torch import Tensor
 
 from jepa_agent.saving import SavableAlgorithm, check_tensors
 
 
 def gather(model: SavableAlgorithm) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The state of a run as JSON and as tensors.
-
-    Generators that hang on the algorithm or its policy, and whatever hangs on the algorithm and has a ``state_dict``, are
-    found by themselves."""
+    """The state of a run as JSON and as tensors: of what `SavableAlgorithm` declares, and of what every algorithm has."""
     _, keys, *rest = np.random.get_state(legacy=True)  # noqa: NPY002
     version, integers, gauss = random.getstate()
     tensors = {"numpy": torch.from_numpy(np.asarray(keys, dtype=np.int64)), "torch": torch.get_rng_state()}
@@ -65,7 +63,7 @@ def restore(model: SavableAlgorithm, data: Mapping[str, Any], tensors: Mapping[s
         setattr(model, attribute, None if values is None else deque(values, maxlen=size))
     if data["memory"] is not None:
         model._state = tuple(tensors[f"memory/{k}"].numpy().copy() for k in range(data["memory"]))
-    for owner in {owner for owner, _, _ in _kept(model)}:
+    for owner in model.saved_parts:
         mine = {k.removeprefix(f"{owner}/"): v.clone() for k, v in tensors.items() if k.startswith(f"{owner}/")}
         getattr(model, owner).load_state_dict(mine)
     for space, state in zip(_parts(model.action_space), data["action_space"], strict=True):
@@ -82,20 +80,13 @@ def restore(model: SavableAlgorithm, data: Mapping[str, Any], tensors: Mapping[s
 
 
 def _generators(model: SavableAlgorithm) -> dict[str, torch.Generator]:
-    owners = {"policy": model.policy, "algorithm": model}
-    return {
-        f"{owner}.{name}": value
-        for owner, thing in owners.items()
-        for name, value in vars(thing).items()
-        if isinstance(value, torch.Generator)
-    }
+    return {name: attrgetter(name)(model) for name in model.saved_generators}
 
 
 def _kept(model: SavableAlgorithm) -> Iterator[tuple[str, str, Tensor]]:
-    """What parts of the algorithm that are no networks have to keep: attribute, name, tensor."""
-    for owner, part in vars(model).items():
-        if hasattr(part, "load_state_dict") and not isinstance(part, (type, nn.Module, torch.optim.Optimizer)):
-            yield from ((owner, name, value) for name, value in part.state_dict().items())
+    """What the parts declared have to keep: attribute, name, tensor."""
+    for owner in model.saved_parts:
+        yield from ((owner, name, value) for name, value in getattr(model, owner).state_dict().items())
 
 
 def _running_moments(model: SavableAlgorithm) -> dict[str, RunningMeanStd]:

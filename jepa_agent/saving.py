@@ -5,8 +5,9 @@ from __future__ import annotations
 import inspect
 import platform
 from collections.abc import Iterable, Iterator, Mapping
+from operator import attrgetter
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar
 
 import gymnasium
 import numpy as np
@@ -37,8 +38,20 @@ _NOT_SAVED = {"policy", "env", "device", "_init_setup_model"}
 class SavableAlgorithm(OffPolicyAlgorithm):
     """What of an off-policy algorithm goes to disk: constructor arguments, spaces, weights, optimisers, counters.
 
-    Every optimiser of the policy, every tensor and every plain number that hangs on the algorithm is found by itself."""
+    What is saved is declared: a subclass names its own beside those of its base, tensors and optimisers in
+    ``_get_torch_save_params`` as for SB3, the rest in the tuples below. Whatever else hangs on the algorithm is left alone."""
 
+    saved_counters: ClassVar[tuple[str, ...]] = (
+        "num_timesteps",
+        "_total_timesteps",
+        "_num_timesteps_at_start",
+        "_episode_num",
+        "_n_updates",
+        "_current_progress_remaining",
+    )
+    # Of these only checkpoints of a whole run know: parts with a state_dict, and generators, by dotted name.
+    saved_parts: ClassVar[tuple[str, ...]] = ()
+    saved_generators: ClassVar[tuple[str, ...]] = ("policy.generator",)
     policy: JEPAPolicy
     replay_buffer: SequenceReplayBuffer
     _state: PackedMemory | None = None  # working memory, from step to step
@@ -79,32 +92,36 @@ class SavableAlgorithm(OffPolicyAlgorithm):
 
     def _arguments(self) -> dict[str, Any]:
         """The constructor's arguments as they stand now."""
-        names = [name for name in inspect.signature(type(self).__init__).parameters if name not in _NOT_SAVED]
+        names = [name for name in constructor_parameters(type(self)) if name not in _NOT_SAVED]
         given = {name: getattr(self, name) for name in names if hasattr(self, name)}
         given["stats_window_size"] = self._stats_window_size
         aliases = {policy_class: name for name, policy_class in reversed(self.policy_aliases.items())}
         given["policy_class"] = aliases.get(self.policy_class, self.policy_class)
         assert isinstance(self.train_freq, TrainFreq)
         given["train_freq"] = [self.train_freq.frequency, self.train_freq.unit.value]
-        if given["replay_buffer_class"] is buffer_for(self.observation_space):
+        if given.get("replay_buffer_class") is buffer_for(self.observation_space):
             given["replay_buffer_class"] = None
         return given
 
     def _counters(self) -> dict[str, float]:
         """The plain numbers that are no arguments."""
-        return {name: value for name, value in vars(self).items() if type(value) in (int, float) and self._counts(name)}
+        return {name: getattr(self, name) for name in self.saved_counters if hasattr(self, name)}
 
-    def _counts(self, name: str) -> bool:
-        """Whether an attribute holds a number, or none yet, and is no argument."""
-        fixed = {*inspect.signature(type(self).__init__).parameters, "n_envs", "start_time", "_stats_window_size"}
-        return name in vars(self) and type(vars(self)[name]) in (int, float, type(None)) and name not in fixed
+    def _take_counters(self, found: Mapping[str, Any]) -> None:
+        """Set the counters of a file; numbers that are none, which older files held too, are passed over."""
+        for name, value in found.items():
+            if type(value) not in (int, float) or not isinstance(getattr(self, name, 0), (int, float, type(None))):
+                raise ValueError(f"field 'counters': expected some of {sorted(self.saved_counters)}, found {name!r}")
+            if name in self.saved_counters:
+                setattr(self, name, value)
 
     def _own_tensors(self) -> dict[str, Tensor]:
-        return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        _, tensors = self._get_torch_save_params()
+        return {name: attrgetter(name)(self) for name in tensors}
 
     def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
-        there = vars(self.policy).items()
-        return {f"policy.{name}": value for name, value in there if isinstance(value, torch.optim.Optimizer)}
+        parts, _ = self._get_torch_save_params()
+        return {name: attrgetter(name)(self) for name in parts if name != "policy"}
 
     @classmethod
     def load(  # type: ignore[override]
@@ -145,25 +162,59 @@ class SavableAlgorithm(OffPolicyAlgorithm):
         arguments = {k: decode(v, _settings(), k) for k, v in manifest["arguments"].items() if k not in given}
         arguments.update(given)
         policy_class = arguments.pop("policy_class", None) or JEPAPolicy
-        accepted = inspect.signature(cls.__init__).parameters
-        surplus = {key: arguments.pop(key) for key in list(arguments) if key not in accepted}
         if isinstance(arguments.get("train_freq"), list):
             arguments["train_freq"] = tuple(arguments["train_freq"])
-        model = cls(policy_class, None, device=device, **arguments, _init_setup_model=False)  # type: ignore
+        model, surplus = cls._constructed(policy_class, device, arguments)
         model.observation_space = decode_space(manifest["observation_space"])
         model.action_space = decode_space(manifest["action_space"])
         model.n_envs = int(manifest["n_envs"])
         if env is not None:
             model._take_env(cls._wrap_env(maybe_make_env(env, model.verbose), model.verbose))
         model._setup_model()
-        for name, value in manifest["counters"].items():
-            if not model._counts(name) or type(value) not in (int, float):
-                raise ValueError(f"field 'counters': expected some of {sorted(model._counters())}, found {name!r}")
-            setattr(model, name, value)
+        model._take_counters(manifest["counters"])
         for name, value in surplus.items():
             setattr(model, name, value)
         model._restore(content.members["tensors"], manifest["optimizers"])
         return model
+
+    @classmethod
+    def _constructed(
+        cls, policy_class: str | type[JEPAPolicy], device: torch.device | str, arguments: Mapping[str, Any]
+    ) -> tuple[Self, dict[str, Any]]:
+        """An agent without an environment and not set up, by its constructor, and those arguments that are none of its.
+
+        It is handed what it names itself and what subclasses between it and ours name. Arguments of ours that are passed on
+        by ``**kwargs`` are set afterwards, as SB3's `load` sets everything: the subclass may have fixed them.
+        """
+        own, known = inspect.signature(cls.__init__).parameters, constructor_parameters(cls)
+        library = next(base for base in cls.__mro__ if base.__module__.startswith("jepa_agent."))
+        ours = inspect.signature(library.__init__).parameters  # type: ignore[misc]
+        kinds = {parameter.kind for parameter in own.values()}
+        first = [policy_class] if "policy" in own or inspect.Parameter.VAR_POSITIONAL in kinds else []
+        handed = own.keys() | (known.keys() - ours.keys())
+        named = {name: value for name, value in arguments.items() if name in handed}
+        try:
+            model = cls(*first, env=None, device=device, **named, _init_setup_model=False)  # type: ignore[arg-type]
+        except TypeError as error:
+            raise ValueError(
+                f"{cls.__name__} could not be made again: {error}; its __init__ must hand env, device and _init_setup_model "
+                f"on to {cls.__base__.__name__}'s, as by **kwargs, and what it stores under another name than the "
+                "argument's must be given to load by name"
+            ) from error
+        model.policy_class = model._get_policy_from_name(policy_class) if isinstance(policy_class, str) else policy_class
+        surplus = {}
+        for name, value in arguments.items():
+            if name == "stats_window_size":
+                model._stats_window_size = value
+            elif name in known and name not in handed:
+                setattr(model, name, value)
+            elif name not in known:
+                surplus[name] = value
+        model._check_settings()
+        return model, surplus
+
+    def _check_settings(self) -> None:
+        """``ValueError`` that names a setting out of range."""
 
     def _take_env(self, env: VecEnv) -> None:
         for name in ("observation_space", "action_space"):
@@ -202,7 +253,7 @@ class SavableAlgorithm(OffPolicyAlgorithm):
             super().set_parameters(parameters, exact_match, device)
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
-        return ["policy", *self._optimizers()], list(self._own_tensors())
+        return ["policy", "policy.optimizer"], []
 
     def save_replay_buffer(self, path: str | Path | BinaryIO) -> None:  # type: ignore[override]
         """Write what the buffer holds, without pickle; ``.zip`` is added to a path without suffix."""
@@ -214,12 +265,30 @@ class SavableAlgorithm(OffPolicyAlgorithm):
     ) -> None:
         """Fill the buffer from a file of `save_replay_buffer`, with the newest if it held more; with
         ``truncate_last_traj``, what is stored next does not follow the last of it. Raises `CheckpointError` for any other
-        file, pickled ones first of all, which are not run."""
+        file, pickled ones first of all, which are not run.
+
+        An agent that has seen nothing yet takes the running scales of observations and costs from what it is given, as if it
+        had collected it."""
         buffer = self.replay_buffer
         with told_of(path):
             replay_archive.read_all(path, buffer)
         if truncate_last_traj:
             buffer.cut()
+        if not self.policy.world_model.has_observed:
+            for obs, reward in buffer.in_blocks(self._vec_normalize_env):
+                self.policy.observe_scales(obs, reward)
+
+
+def constructor_parameters(cls: type) -> dict[str, inspect.Parameter]:
+    """What a constructor takes by name, that of the base classes included as far as each hands ``**kwargs`` on."""
+    found: dict[str, inspect.Parameter] = {}
+    for base in (base for base in cls.__mro__ if "__init__" in vars(base)):
+        own = inspect.signature(base.__init__).parameters  # type: ignore[misc]
+        found.update({name: parameter for name, parameter in own.items() if name not in found})
+        if not any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in own.values()):
+            break
+    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return {name: p for name, p in found.items() if name != "self" and p.kind not in variadic}
 
 
 def versions() -> dict[str, str]:

@@ -166,9 +166,14 @@ class WorldModel(nn.Module):
 
     @torch.no_grad()
     def observe_scales(self, obs: ArrayLike | Mapping[str, ArrayLike], reward: ArrayLike) -> None:
-        """Take a step of every environment into the running scales of observations and costs."""
+        """Take steps, of every environment one or many ``(B, ...)``, into the running scales of observations and costs."""
         self.encoder.observe(self.observation(self._raw(obs)))
         self.cost_module.observe_cost(self._tensor(reward))
+
+    @property
+    def has_observed(self) -> bool:
+        """Whether any step has gone into the running scales."""
+        return bool(self.cost_module.cost_count > 0)
 
     @property
     def value_scale(self) -> Tensor:
