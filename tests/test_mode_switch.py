@@ -132,6 +132,11 @@ def test_auto_takes_only_gains_that_disagreement_does_not_explain():
     assert AutoMode(plan_fraction=0.5).accepts(gain, disagreement).all()  # it has chosen where to search
 
 
+def test_auto_leaves_a_plan_that_gains_nothing_to_the_actor():
+    assert AutoMode().accepts(torch.zeros(1), torch.zeros(1)).tolist() == [False]
+    assert AutoMode(confidence=2.0).accepts(torch.tensor([1.0]), torch.tensor([0.5])).tolist() == [False]
+
+
 def test_auto_asks_for_more_than_every_plan_has():
     assert AutoMode().confidence > AgentConfig().plan_pessimism
 

@@ -49,6 +49,16 @@ def test_a_time_limit_ends_the_window_but_is_no_termination():
     assert batch.terminated[0].sum() == 0
 
 
+def test_cutting_ends_episodes_under_way_as_by_a_time_limit():
+    buffer = filled(3, n_envs=2)
+    buffer.dones[2, 1] = 1.0  # the second environment's has just ended by itself
+    buffer.cut()
+    assert buffer.dones[2].tolist() == [1.0, 1.0]
+    assert buffer.timeouts[2].tolist() == [1.0, 0.0]
+    assert window(buffer, age=2, length=1).terminated.item() == 0.0
+    assert window(buffer, age=2, length=1, env=1).terminated.item() == 1.0
+
+
 def test_windows_stop_at_the_newest_transition():
     batch = window(filled(20), age=18)
     assert batch.mask[0].tolist() == [1, 1, 0, 0]

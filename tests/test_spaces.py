@@ -104,6 +104,12 @@ def test_integers_of_a_box_are_all_within_reach():
     assert code.to_env(torch.tensor([[-1.0], [-0.4], [0.4], [0.6], [1.0]])).ravel().tolist() == [3, 4, 4, 5, 5]
 
 
+def test_the_ends_of_the_widest_integers_are_not_mistaken_for_each_other():
+    code = action_code(spaces.Box(np.iinfo(np.int64).min, np.iinfo(np.int64).max, (1,), np.int64))
+    # The largest float below 2**63 is 2**63 - 1024; 2**63 itself would turn into the most negative integer.
+    assert code.to_env(torch.tensor([[1.0], [-1.0]])).tolist() == [[2**63 - 1024], [-(2**63)]]
+
+
 def test_the_buffer_keeps_choices_as_the_environment_took_them(small):
     action_space = ACTIONS["MultiDiscrete table"]
     model = small(Anything(VECTOR, action_space)).learn(30)

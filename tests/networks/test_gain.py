@@ -39,6 +39,16 @@ def test_old_searches_fade():
     torch.testing.assert_close(model(features), gain, atol=0.15, rtol=0)
 
 
+def test_after_a_thousand_searches_the_newest_half_counts_for_most():
+    ones = torch.ones(1000, 1)
+    model = GainModel(1)
+    for gain in (0.0, 1.0):
+        for row in ones:
+            model.learn(row.unsqueeze(0), torch.tensor([gain]))
+    # Each search scales what came before by 1000/1001: of 2000, the newer thousand weighs 1 / (1 + e^-1).
+    torch.testing.assert_close(model.mean, torch.tensor(0.731), atol=2e-3, rtol=0)
+
+
 def test_several_searches_at_once_count_like_one_after_another():
     features, gain = searches(20, [1.0, -2.0, 3.0])
     together = GainModel(3)

@@ -350,3 +350,24 @@ def test_of_choices_without_a_finite_cost_nothing_is_learned():
 def test_a_planner_that_cannot_act_in_a_space_is_refused(planner, space, reason):
     with pytest.raises(ValueError, match=reason):
         check_planner(planner, space)
+
+
+@pytest.mark.parametrize("planner", [MPPI, CEM, ICEM])
+def test_the_spread_of_a_search_neither_dies_out_nor_outgrows_its_first(planner):
+    # A single elite has no spread of its own.
+    certain = planner(HORIZON, num_elites=1, num_iterations=4, min_std=0.07).plan(quadratic, start())
+    torch.testing.assert_close(certain.std, torch.full_like(certain.std, 0.07))
+    # Elites at either end lie further apart than the first draw was wide.
+    split = planner(HORIZON, num_elites=20, num_iterations=3, init_std=0.3, num_samples=200)
+    plan = split.plan(lambda actions: -actions.abs().sum((-1, -2)), start())
+    assert plan.std.max() <= 0.3
+
+
+def test_a_cliff_on_the_way_does_not_spoil_the_steps_after_it():
+    def slope_with_a_drop(actions):
+        x = actions.flatten(-2)
+        return ((x - 0.63).square() + 1e5 * (x.clamp(0.72, 0.8) - 0.72)).sum(-1)
+
+    # Adam divides by the largest gradients it remembers: unclipped, it would step too little to reach the minimum.
+    plan = GradientPlanner(HORIZON, num_starts=2, num_iterations=60).plan(slope_with_a_drop, start(value=0.9))
+    assert (plan.actions - 0.63).abs().max() < 0.005
