@@ -13,7 +13,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper
 
 
 def check_kind(env: Any) -> None:
-    """``ValueError`` that says what to hand over instead of something that is neither a Gymnasium environment nor a VecEnv."""
+    """``ValueError`` that says what to hand over instead of what is neither a Gymnasium environment nor a VecEnv."""
     if isinstance(env, gym.vector.VectorEnv):
         name = f"{env.spec.id!r}" if env.spec is not None else "..."
         raise ValueError(

@@ -27,7 +27,7 @@ class SequenceReplayBuffer(ReplayBuffer):
     transition is masked. Terminations and time limits are kept apart; the planner's mean and spread stand beside the
     executed action."""
 
-    # What is saved of it: arrays ``(buffer_size, n_envs, ...)``, or dictionaries of such. A subclass names its own beside them.
+    # What is saved of it: arrays ``(buffer_size, n_envs, ...)``, or dictionaries of such. A subclass adds its own names.
     columns: ClassVar[tuple[str, ...]] = (
         "observations",
         "next_observations",

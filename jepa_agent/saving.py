@@ -39,7 +39,7 @@ class SavableAlgorithm(OffPolicyAlgorithm):
     """What of an off-policy algorithm goes to disk: constructor arguments, spaces, weights, optimisers, counters.
 
     What is saved is declared: a subclass names its own beside those of its base, tensors and optimisers in
-    ``_get_torch_save_params`` as for SB3, the rest in the tuples below. Whatever else hangs on the algorithm is left alone."""
+    ``_get_torch_save_params`` as for SB3, the rest in the tuples below. What else hangs on the algorithm is left alone."""
 
     saved_counters: ClassVar[tuple[str, ...]] = (
         "num_timesteps",

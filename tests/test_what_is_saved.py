@@ -104,7 +104,6 @@ class Stateful:
 
 def test_what_a_callback_hung_on_the_model_neither_enters_the_file_nor_spoils_it(tmp_path):
     clean = JEPA("MlpPolicy", CART, **settings()).learn(30)
-    model = JEPA("MlpPolicy", CART, **settings())
     hung = {
         "best": 3,
         "ratio": 0.5,
@@ -117,6 +116,7 @@ def test_what_a_callback_hung_on_the_model_neither_enters_the_file_nor_spoils_it
         "side_env": gym.make(CART),
         "_private": object(),
     }
+    model = JEPA("MlpPolicy", CART, **settings())
     for name, value in hung.items():
         setattr(model, name, value)
     model.policy.adam, model.policy.dice, model.policy.hook = hung["adam"], hung["dice"], hung["hook"]
