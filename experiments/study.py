@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
 from jepa_agent.experiments.records import AGENT, RunSpec, is_agent
+from jepa_agent.plain_data import check_import, read_yaml
 
 T = TypeVar("T")
+_MOST_SEEDS = 1000
 
 
 @dataclass(frozen=True)
@@ -43,8 +45,8 @@ class Task:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "baselines", tuple(self.baselines))
-        if self.seeds < 1:
-            raise ValueError(f"seeds must be at least 1, got {self.seeds}")
+        if not 1 <= self.seeds <= _MOST_SEEDS:
+            raise ValueError(f"seeds must lie between 1 and {_MOST_SEEDS}, got {self.seeds}")
         if self.random is not None and self.random >= self.threshold:
             raise ValueError(f"random {self.random:g} must lie below the threshold {self.threshold:g}")
 
@@ -107,21 +109,26 @@ class Study:
         )
 
 
-def read_study(path: Path) -> Study:
-    """A study from its YAML file, whose keys are the fields of `Study` and `Task`. ValueError names what does not fit."""
-    return read_as(Study, path)
+def read_study(path: Path, envs: Sequence[str] = (), baselines: Sequence[str] = ()) -> Study:
+    """A study from its YAML file, whose keys are the fields of `Study` and `Task`. ValueError names what does not fit.
+
+    A file says neither what is imported nor what is built. The user may name ``envs`` as module:EnvId and ``baselines`` as
+    module:Class himself; the file may then use them.
+    """
+    study = read_as(Study, path, envs)
+    for name in {name for task in study.tasks.values() for name in task.baselines if ":" in name} - set(baselines):
+        raise ValueError(f"{path} names {name!r}, a class to be imported: name it yourself, --baselines {name}")
+    return study
 
 
-def read_as(kind: type[T], path: Path) -> T:
+def read_as(kind: type[T], path: Path, envs: Sequence[str] = ()) -> T:
     """What a YAML file with ``tasks`` describes, its keys being the fields of the dataclass. ValueError as `read_study`."""
-    try:
-        content = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: {getattr(error, 'strerror', None) or 'is no text'}") from error
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+    content = read_yaml(path)
     if not isinstance(content, dict) or not content.get("tasks"):
         raise ValueError(f"{path} is no study: expected a mapping with tasks, each an environment's id and its settings")
+    for env in content["tasks"] if isinstance(content["tasks"], dict) else ():
+        if env not in envs:
+            check_import(str(env), str(path), "--env")
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(kind)
     try:

@@ -13,6 +13,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from jepa_agent.algorithm import JEPA
 from jepa_agent.diagnostics import latent_health
 from jepa_agent.environments import seed_env
+from jepa_agent.plain_data import read_npz
 
 
 class LatentCallback(BaseCallback):
@@ -93,9 +94,9 @@ class ResumableEvalCallback(EvalCallback):
             self._recall()
 
     def _recall(self) -> None:
-        with np.load(self._written, allow_pickle=False) as log:
-            kept = log["timesteps"] <= self.model.num_timesteps
-            found = {name: log[name][kept].tolist() for name in log.files}
+        log = read_npz(self._written)
+        kept = log["timesteps"] <= self.model.num_timesteps
+        found = {name: column[kept].tolist() for name, column in log.items()}
         self.evaluations_timesteps, self.evaluations_results = found["timesteps"], found["results"]
         self.evaluations_length, self.evaluations_successes = found["ep_lengths"], found.get("successes", [])
         means = [float(np.mean(results)) for results in self.evaluations_results]

@@ -17,7 +17,7 @@ from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule, Line
 from torch import nn
 
 _ROOMS = ("torch.nn", "torch.optim", "stable_baselines3.common.torch_layers")
-_LARGEST_BOX = 2**28  # numbers; a few bytes of JSON must not fill the memory
+_LARGEST_BOX = 2**25  # numbers
 _NOISE = {"mean": "_mu", "sigma": "_sigma", "theta": "_theta", "dt": "_dt", "base_noise": "_base_noise"}
 _PARTS: tuple[type, ...] = (
     NormalActionNoise,
@@ -125,8 +125,7 @@ def decode_space(data: Mapping[str, Any]) -> spaces.Space:
     kind = data["kind"]
     if kind == "Box":
         dtype = _number_type(data["dtype"])
-        if math.prod(data["shape"]) > _LARGEST_BOX:
-            raise ValueError(f"field 'shape': expected at most {_LARGEST_BOX} numbers, found {data['shape']}")
+        _check_extent("shape", data["shape"])
         low, high = (np.broadcast_to(np.array(data[end], dtype), data["shape"]) for end in ("low", "high"))
         return spaces.Box(low.copy(), high.copy(), dtype=dtype.type)
     if kind == "Discrete":
@@ -134,6 +133,7 @@ def decode_space(data: Mapping[str, Any]) -> spaces.Space:
     if kind == "MultiDiscrete":
         return spaces.MultiDiscrete(data["nvec"], dtype=_number_type(data["dtype"]).type, start=data["start"])
     if kind == "MultiBinary":
+        _check_extent("n", data["n"])
         return spaces.MultiBinary(data["n"])
     if kind == "Dict":
         return spaces.Dict([(key, decode_space(part)) for key, part in data["spaces"]])
@@ -144,6 +144,12 @@ def decode_space(data: Mapping[str, Any]) -> spaces.Space:
     if kind == "Text":
         return spaces.Text(data["max_length"], min_length=data["min_length"], charset=data["charset"])
     raise ValueError(f"unknown kind of space {kind!r}")
+
+
+def _check_extent(field: str, sides: int | list[int]) -> None:
+    """``ValueError`` for a space of more numbers than any observation has; a few bytes of JSON must not fill the memory."""
+    if math.prod(sides if isinstance(sides, list) else [sides]) > _LARGEST_BOX:
+        raise ValueError(f"field {field!r}: expected at most {_LARGEST_BOX} numbers, found {sides}")
 
 
 def _bound(values: np.ndarray) -> Any:

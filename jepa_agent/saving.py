@@ -5,14 +5,17 @@ from __future__ import annotations
 import inspect
 import platform
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import pairwise
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
 
 import gymnasium
 import numpy as np
+import psutil
 import stable_baselines3
 import torch
+from gymnasium import spaces
 from stable_baselines3.common.base_class import maybe_make_env
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.type_aliases import GymEnv, TensorDict, TrainFreq
@@ -29,9 +32,10 @@ from jepa_agent.config import PlannerConfig
 from jepa_agent.mode_switch import ModeSwitch
 from jepa_agent.planning import Planner
 from jepa_agent.policy import JEPAPolicy
-from jepa_agent.replay_buffer import SequenceReplayBuffer, buffer_for
+from jepa_agent.replay_buffer import SequenceReplayBuffer, buffer_for, transition_bytes
 from jepa_agent.working_memory import PackedMemory
 
+_MOST_ENVS = 65_536
 _NOT_SAVED = {"policy", "env", "device", "_init_setup_model"}
 
 
@@ -164,9 +168,11 @@ class SavableAlgorithm(OffPolicyAlgorithm):
         policy_class = arguments.pop("policy_class", None) or JEPAPolicy
         if isinstance(arguments.get("train_freq"), list):
             arguments["train_freq"] = tuple(arguments["train_freq"])
+        observation_space = decode_space(manifest["observation_space"])
+        action_space = decode_space(manifest["action_space"])
+        check_sizes(manifest, arguments, observation_space, action_space, content.members["tensors"])
         model, surplus = cls._constructed(policy_class, device, arguments)
-        model.observation_space = decode_space(manifest["observation_space"])
-        model.action_space = decode_space(manifest["action_space"])
+        model.observation_space, model.action_space = observation_space, action_space
         model.n_envs = int(manifest["n_envs"])
         if env is not None:
             model._take_env(cls._wrap_env(maybe_make_env(env, model.verbose), model.verbose))
@@ -296,6 +302,57 @@ def versions() -> dict[str, str]:
     modules = {"torch": torch, "numpy": np, "gymnasium": gymnasium, "stable_baselines3": stable_baselines3}
     found = {name: str(module.__version__) for name, module in modules.items()}
     return {"jepa_agent": __version__, "python": platform.python_version(), **found}
+
+
+def check_sizes(
+    manifest: Mapping[str, Any],
+    arguments: Mapping[str, Any],
+    observation_space: spaces.Space,
+    action_space: spaces.Space,
+    tensors: Mapping[str, Tensor],
+) -> None:
+    """``ValueError`` if a file asks for larger networks than its tensors can fill, or for more memory than there is: nothing
+    of that size is to be allocated."""
+    largest = max((tensor.numel() for tensor in tensors.values()), default=0)
+    chosen = arguments.get("policy_kwargs") or {}
+    widths = [[chosen.get("latent_dim", 1), *chosen.get(name, ())] for name in ("net_arch", "head_arch")]
+    asked = {f"policy_kwargs[{name!r}]": max(_whole_numbers(value), default=0) for name, value in chosen.items()}
+    asked.update({"net_arch": max((a * b for own in widths for a, b in pairwise(own)), default=0)})
+    for space in (observation_space, action_space):
+        # One-hot vectors are as wide as there are options.
+        asked[f"space {type(space).__name__}"] = max(_options(space), default=0)
+    for name, size in asked.items():
+        if size > largest:
+            raise ValueError(f"field {name}: expected at most {largest:,}, the size of the largest tensor, found {size:,}")
+    n_envs, rows = int(manifest["n_envs"]), arguments.get("buffer_size") or 0
+    if not 1 <= n_envs <= _MOST_ENVS:
+        raise ValueError(f"field 'n_envs': expected 1 to {_MOST_ENVS:,}, found {n_envs:,}")
+    need, there = rows * transition_bytes(observation_space, action_space), psutil.virtual_memory().total
+    if need > there:
+        raise ValueError(
+            f"field 'buffer_size': {rows:,} transitions need {need / 1e9:,.0f} GB, but this machine has {there / 1e9:,.0f}: "
+            "load with a smaller buffer_size"
+        )
+
+
+def _whole_numbers(value: Any) -> list[int]:
+    """All whole numbers in plain data."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, (list, tuple)):
+        return [number for part in value for number in _whole_numbers(part)]
+    return [value] if isinstance(value, int) else []
+
+
+def _options(space: spaces.Space) -> Iterator[int]:
+    """How many options the choices in a space have."""
+    if isinstance(space, spaces.Discrete):
+        yield int(space.n)
+    elif isinstance(space, spaces.MultiDiscrete):
+        yield int(space.nvec.sum())
+    elif isinstance(space, spaces.Dict):
+        for part in space.values():
+            yield from _options(part)
 
 
 def check_tensors(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:

@@ -59,14 +59,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     # Imported late: torch takes seconds, and a mistyped verb should not.
     from jepa_agent.cli.common import UsageError
-    from jepa_agent.experiments.folders import FolderInUseError
+    from jepa_agent.experiments.folders import FolderError
 
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())  # as `python -m` does, so that --env module:EnvId finds a module of the user's
     previous = signal.signal(signal.SIGTERM, _terminate)
     try:
         return int(module_of(verb).run(rest) or 0)
-    except (UsageError, FolderInUseError) as error:
+    except (UsageError, FolderError) as error:
         print(f"jepa-agent {verb}: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:

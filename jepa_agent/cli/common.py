@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -18,6 +19,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from jepa_agent.mode_switch import make_mode_switch
+from jepa_agent.plain_data import check_import, read_yaml
 from jepa_agent.spaces import check_spaces
 
 CONFIG = "config.yml"
@@ -51,7 +53,21 @@ class Parser(ArgumentParser):
         names = [f"[{one.dest}]" if one.nargs in ("?", "*") else one.dest for one in self._actions if not one.option_strings]
         self.usage = " ".join(["%(prog)s", *names, "[flags]"])  # what the verb is for comes first in its help, not all flags
         with self._one_line_errors():
+            self._check_data(argv)
             return self.parse_args(_zoo_style(argv))
+
+    def _check_data(self, argv: Sequence[str]) -> None:
+        """``ValueError`` if settings name a class to be built, or a config file an environment's module that the user did
+        not name himself."""
+        for option, value in pairwise([*argv, ""]):
+            name, equals, inline = option.partition("=")
+            if name == "--config":
+                content = read_yaml(Path(inline if equals else value))
+                env = content.get("env") if isinstance(content, dict) else None
+                if isinstance(env, str) and env not in argv and f"--env={env}" not in argv:
+                    check_import(env, inline or value, "--env")
+            elif "class_path" in option:
+                raise ValueError(f"{option}: class_path names what is to be called, which settings may not: leave it out")
 
     def given(self, argv: Sequence[str]) -> Namespace:
         """Plain values of what is said in ``argv``, and nothing else."""

@@ -50,7 +50,10 @@ def build_parser() -> Parser:
     )
     parser.add_argument("--config", action="config", help="YAML file with any of these settings")
     parser.add_argument(
-        "study", type=str, nargs="?", help="YAML file of a study; flags other than the next five are its own"
+        "study",
+        type=str,
+        nargs="?",
+        help="YAML file of a study; of other flags than the next five it takes --env and --baselines, for modules it names",
     )
     parser.add_argument("--output", type=str, help="folder of the study, where it goes on; runs/NAME by default")
     parser.add_argument("--jobs", type=PositiveInt, help="runs at the same time; as many as there are cores by default")
@@ -129,19 +132,19 @@ def report(study: Study, specs: Sequence[RunSpec], folder: Path, command: str) -
 
 def study_of(options: Namespace, parser: Parser) -> Study:
     """The study in the file, or the one the flags describe; `UsageError` if both or neither is given."""
-    if (options.study is None) == (options.env is None):
+    if (options.study is None) == (options.env is None) and ":" not in (options.env or ""):
         raise UsageError("give either a study file or --env")
     try:
         if options.study is None:
             return quick_study(options)
-        own = {"study", "output", "jobs", "dry_run", "report_only", "config", "ray"}
+        own = {"study", "output", "jobs", "dry_run", "report_only", "config", "ray", "env", "baselines"}
         defaults = parser.get_defaults()
         surplus = [name for name in vars(options) if name not in own and options[name] != defaults.get(name)]
         surplus = [name for name in surplus if name not in ("agent", "model", "planner") or not _is_default(options[name])]
         if surplus:
             flags = ", ".join(f"--{name.replace('_', '-')}" for name in surplus)
             raise UsageError(f"{flags}: a study file says it itself; change {options.study}")
-        return read_study(Path(options.study))
+        return read_study(Path(options.study), [options.env] if options.env else [], options.baselines or [])
     except ValueError as error:
         raise UsageError(str(error)) from error
 

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import gymnasium as gym
-import yaml
 from jsonargparse import Namespace
 
 from jepa_agent.algorithm import JEPA
 from jepa_agent.checkpoint import CheckpointError
 from jepa_agent.cli.common import CONFIG, Parser, UsageError, check_device, make_env
 from jepa_agent.config import PlannerConfig
+from jepa_agent.plain_data import check_import, read_yaml
 
 
 class Trained(NamedTuple):
@@ -80,10 +80,12 @@ def _env_of(model_path: Path, env_id: str | None, env_kwargs: dict[str, Any] | N
         return env_id, env_kwargs or {}
     config = model_path.parent / CONFIG
     try:
-        recorded = yaml.safe_load(config.read_text()) if config.is_file() else {}
-    except yaml.YAMLError:
-        recorded = None
-    if not isinstance(recorded, dict) or "env" not in recorded:
+        recorded = read_yaml(config) if config.is_file() else {}
+        if isinstance(recorded, dict) and isinstance(recorded.get("env"), str):
+            check_import(recorded["env"], str(config), "--env")
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    if not isinstance(recorded, dict) or not isinstance(recorded.get("env"), str):
         raise UsageError(f"{config} does not say which environment {model_path.name} was trained on: name it with --env")
     return recorded["env"], env_kwargs or recorded.get("env_kwargs") or {}
 

@@ -1,0 +1,139 @@
+"""Reading what others wrote: YAML and npz files as plain data of bounded size. Nothing in them is called or imported."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import math
+import os
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+_MOST_TEXT = 2**20  # bytes of a YAML file; the longest study of ours has a hundredth of that
+_MOST_ARRAYS = 2**28  # bytes of an npz file's arrays
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """Safe YAML without aliases, a few of which stand for any amount of data."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.events.AliasEvent):
+            raise yaml.constructor.ConstructorError(None, None, "aliases (*name) are not read", self.peek_event().start_mark)
+        return super().compose_node(parent, index)
+
+
+def read_yaml(path: Path) -> Any:
+    """The content of a YAML file: mappings, lists, texts and numbers.
+
+    Raises:
+        ValueError: It cannot be read, is too large, holds aliases, or names a class to be built.
+    """
+    try:
+        if path.stat().st_size > _MOST_TEXT:
+            raise ValueError(f"{path} has {path.stat().st_size:,} bytes, expected at most {_MOST_TEXT:,}")
+        content = yaml.load(path.read_text(), _PlainLoader)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: {getattr(error, 'strerror', None) or 'is no text'}") from error
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ValueError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+    refuse_classes(content, str(path))
+    return content
+
+
+def refuse_classes(content: Any, named: str) -> None:
+    """``ValueError`` if plain data names a class to be built, at any depth."""
+    if isinstance(content, dict):
+        if "class_path" in content:
+            raise ValueError(
+                f"{named}: class_path {content['class_path']!r} names what is to be called, which data may not: "
+                "leave it out, and pass objects of your own in Python"
+            )
+        for key, part in content.items():
+            refuse_classes(part, f"{named}: {key}")
+    elif isinstance(content, (list, tuple)):
+        for part in content:
+            refuse_classes(part, named)
+
+
+def check_import(name: str, found_in: str, flag: str) -> None:
+    """Let data name ``module:Name`` only where an installed distribution provides the module.
+
+    The working directory is on Python's path for the user's own convenience; a file that lies beside the data would be run.
+
+    Raises:
+        ValueError: The module is another; the message says by which command-line ``flag`` the user may name it himself.
+    """
+    module, colon, _ = name.partition(":")
+    if not colon or _is_installed(module.partition(".")[0]):
+        return
+    raise ValueError(
+        f"{found_in} names {name!r}, but module {module!r} is of no installed package, and files may not say what is "
+        f"imported: name it yourself, {flag} {name}"
+    )
+
+
+def _is_installed(module: str) -> bool:
+    here = os.getcwd()
+    elsewhere = [path for path in sys.path if path and Path(path).resolve() != Path(here).resolve()]
+    try:
+        spec = importlib.util.find_spec(module)
+    except (ImportError, ValueError):
+        return False
+    places = [spec.origin or "", *(spec.submodule_search_locations or ())] if spec else []
+    if any(Path(place).resolve().is_relative_to(Path(here).resolve()) for place in places if place):
+        return module == __name__.partition(".")[0]
+    if module in sys.builtin_module_names or module in sys.stdlib_module_names:
+        return False
+    return any(module in _modules_of(one) for one in importlib.metadata.distributions(path=elsewhere))
+
+
+def _modules_of(distribution: importlib.metadata.Distribution) -> Iterator[str]:
+    """Names that a distribution installs at the top level."""
+    yield from (distribution.read_text("top_level.txt") or "").split()
+    for file in distribution.files or ():
+        if file.suffix == ".py" and len(file.parts) <= 2:
+            yield file.parts[0].removesuffix(".py")
+
+
+def read_npz(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of an npz file, by name.
+
+    Raises:
+        ValueError: It is no such file, holds objects, or its headers promise more than is there.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for member in archive.infolist():
+                _check_member(archive, member)
+            if sum(member.file_size for member in archive.infolist()) > _MOST_ARRAYS:
+                raise ValueError(f"its arrays take more than {_MOST_ARRAYS:,} bytes")
+        with np.load(path, allow_pickle=False) as content:
+            return {name: content[name] for name in content.files}
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        EOFError,
+        zipfile.BadZipFile,
+        MemoryError,
+        RuntimeError,
+        NotImplementedError,
+    ) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
+
+
+def _check_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
+    """``ValueError`` if an array's header promises another size than the member has."""
+    with archive.open(member) as file:
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(file)
+        promised = math.prod(shape) * dtype.itemsize
+        if dtype.hasobject or promised != member.file_size - file.tell():
+            raise ValueError(f"{member.filename} promises {shape} of {dtype}, but holds {member.file_size:,} bytes")
