@@ -79,13 +79,16 @@ def check_import(name: str, found_in: str, flag: str) -> None:
 
 
 def _is_installed(module: str) -> bool:
+    """Whether a module is an installed distribution's, not hidden by one in the working directory, or nowhere at all."""
     here = os.getcwd()
     elsewhere = [path for path in sys.path if path and Path(path).resolve() != Path(here).resolve()]
     try:
         spec = importlib.util.find_spec(module)
     except (ImportError, ValueError):
         return False
-    places = [spec.origin or "", *(spec.submodule_search_locations or ())] if spec else []
+    if spec is None:
+        return True  # there is nothing to import, as will be said where it is tried
+    places = [spec.origin or "", *(spec.submodule_search_locations or ())]
     if any(Path(place).resolve().is_relative_to(Path(here).resolve()) for place in places if place):
         return module == __name__.partition(".")[0]
     if module in sys.builtin_module_names or module in sys.stdlib_module_names:

@@ -153,7 +153,16 @@ tasks:
 
 def test_compare_reads_a_study_and_says_first_what_it_would_do(tmp_path, capsys):
     (tmp_path / "study.yaml").write_text(STUDY)
-    call = ["compare", str(tmp_path / "study.yaml"), "--output", str(tmp_path / "out"), "--jobs", "2"]
+    call = [
+        "compare",
+        str(tmp_path / "study.yaml"),
+        "--baselines",
+        "stable_baselines3:A2C",
+        "--output",
+        str(tmp_path / "out"),
+        "--jobs",
+        "2",
+    ]
     assert main([*call, "--dry-run"]) == 0
     out = capsys.readouterr().out
     assert "5 of 5 runs to do" in out
@@ -170,7 +179,7 @@ def test_compare_reads_a_study_and_says_first_what_it_would_do(tmp_path, capsys)
 def test_compare_reports_on_what_has_finished_without_running_the_rest(tmp_path, capsys):
     (tmp_path / "study.yaml").write_text(STUDY)
     folder = tmp_path / "out"
-    call = ["compare", str(tmp_path / "study.yaml"), "--output", str(folder)]
+    call = ["compare", str(tmp_path / "study.yaml"), "--baselines", "stable_baselines3:A2C", "--output", str(folder)]
     assert main([*call, "--report-only"]) == 1
     assert "no run finished" in capsys.readouterr().out
     assert main(call) == 0
@@ -192,7 +201,19 @@ def test_compare_reports_on_what_has_finished_without_running_the_rest(tmp_path,
 def test_a_failing_run_is_reported_and_does_not_stop_the_others(tmp_path, capsys):
     text = STUDY.replace("n_steps: 5", "n_steps: 5, learning_rate: -1")
     (tmp_path / "study.yaml").write_text(text)
-    assert main(["compare", str(tmp_path / "study.yaml"), "--output", str(tmp_path / "out")]) == 1
+    assert (
+        main(
+            [
+                "compare",
+                str(tmp_path / "study.yaml"),
+                "--baselines",
+                "stable_baselines3:A2C",
+                "--output",
+                str(tmp_path / "out"),
+            ]
+        )
+        == 1
+    )
     out = capsys.readouterr().out
     assert "failed: stable_baselines3:A2C seed 0 in JEPA/ActionMatters-v0" in out
     assert "Invalid learning rate" in out

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import os
 import signal
 import subprocess
 import time
@@ -8,7 +9,6 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-import psutil
 import pytest
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.policies import ActorCriticCnnPolicy
@@ -17,7 +17,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 from jepa_agent.experiments import runner
 from jepa_agent.experiments.baselines import make_baseline
 from jepa_agent.experiments.evaluation import Evaluator, SeededEpisodes, TrainingClock, bounded
-from jepa_agent.experiments.folders import FolderInUseError
+from jepa_agent.experiments.folders import FolderInUseError, alone
 from jepa_agent.experiments.records import EVALUATIONS, RESULT, RunSpec, read_curves, read_spec
 from jepa_agent.experiments.runner import Event, run, run_all
 
@@ -241,14 +241,10 @@ def test_there_must_be_at_least_one_job(tmp_path: Path) -> None:
 
 
 def test_two_processes_never_do_the_same_run(tmp_path: Path) -> None:
-    other = subprocess.Popen(["sleep", "60"])
-    (tmp_path / ".running").write_text(f"{other.pid} {psutil.Process(other.pid).create_time()}")
     (tmp_path / EVALUATIONS).write_text("its own\n")
-    with pytest.raises(FolderInUseError, match=f"in use by process {other.pid}"):
+    with alone(tmp_path), pytest.raises(FolderInUseError, match=f"in use by process {os.getpid()}"):
         run(DQN, tmp_path)
     assert (tmp_path / EVALUATIONS).read_text() == "its own\n"
-    other.kill()
-    other.wait()
     run(DQN, tmp_path)
     assert not (tmp_path / ".running").exists()
 

@@ -47,7 +47,7 @@ def test_a_study_says_what_is_run(tmp_path: Path) -> None:
         ("tasks: {A: {treshold: 3}}", "treshold"),
         ("tasks: {A: {threshold: 3}}", "n_timesteps"),
         ("tasks: {A: {threshold: 3, n_timesteps: 0}}", "n_timesteps must be at least 1, got 0"),
-        ("tasks: {A: {threshold: 3, n_timesteps: 1, seeds: 0}}", "seeds must be at least 1"),
+        ("tasks: {A: {threshold: 3, n_timesteps: 1, seeds: 0}}", "seeds must lie between 1 and 1000"),
         ("tasks: {A: {threshold: 3, random: 4, n_timesteps: 1}}", "random 4 must lie below"),
         ("mods: [actor]\ntasks: {A: {threshold: 3, n_timesteps: 1}}", "mods"),
         ("tasks: {A: {threshold: 3, n_timesteps: 1, env_kwargs: {since: 2024-01-01}}}", "not JSON"),
