@@ -69,7 +69,7 @@ def plot_series(runs: Mapping[str, Sequence[tuple[np.ndarray, np.ndarray]]], pat
     axes = figure.subplots()
     for index, (label, own) in enumerate(runs.items()):
         band = average([steps for steps, _ in own], [returns for _, returns in own])
-        _draw_band(axes, index, f"{label}, n={len(own)}", band)
+        _draw_band(axes, index, f"{label}, n={len(own)}".replace("$", r"\$"), band)  # a folder's name is no formula
     axes.set_xlabel("environment steps")
     axes.set_ylabel("mean return")
     _finish(figure, axes, path)

@@ -5,15 +5,17 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
-from zipfile import BadZipFile
 
 import numpy as np
 
 from jepa_agent.experiments.figures import name_of
 from jepa_agent.experiments.records import RESULT, read_run
+from jepa_agent.plain_data import read_npz
 
 EVALUATIONS, MONITOR = "evaluations.npz", "monitor.csv"
 _NUMBER = re.compile(r"(_|[_-]?seed[_-]?)\d+$")
@@ -27,9 +29,26 @@ class Series(NamedTuple):
     returns: np.ndarray  # (E,)
 
 
-def read_all(paths: Sequence[Path], window: int = 10) -> list[Series]:
-    """What `read_series` finds at each of the paths; labels of different paths differ, by the folders above if need be."""
-    found = {path: read_series(path, window) for path in dict.fromkeys(paths)}
+def read_all(paths: Sequence[Path], window: int = 10, on_skip: Callable[[str], None] = warnings.warn) -> list[Series]:
+    """What `read_series` finds at each of the paths; labels of different paths differ, by the folders above if need be.
+
+    A path that holds nothing to read is skipped, and told, where others hold something; ValueError if none does, or if one
+    does not exist.
+    """
+    missing = next((path for path in paths if not path.exists()), None)
+    if missing is not None:
+        raise ValueError(f"{missing} does not exist")
+    found: dict[Path, list[Series]] = {}
+    reasons = []
+    for path in dict.fromkeys(paths):
+        try:
+            found[path] = read_series(path, window, on_skip)
+        except ValueError as error:
+            reasons.append(str(error))
+    if not found:
+        raise ValueError(reasons[0])
+    for reason in reasons:
+        on_skip(reason)
     owners: dict[str, set[Path]] = {}
     for path, series in found.items():
         for one in series:
@@ -53,30 +72,46 @@ def _tail(path: Path, others: set[Path]) -> str:
     return "/".join(own[-count:])
 
 
-def read_series(path: Path, window: int = 10) -> list[Series]:
+def read_series(path: Path, window: int = 10, on_skip: Callable[[str], None] = warnings.warn) -> list[Series]:
     """The runs at or below ``path``, each read from the best of what it left: a comparison's results, the evaluations of
     `EvalCallback` (rl_zoo3's, too), or monitor files, whose episodes are averaged over ``window``.
 
     Runs below a folder share a label, and are averaged, where their own folders differ in a number at the end alone, as
-    the zoo counts them. Raises ValueError where there is nothing to read or a file cannot be read.
+    the zoo counts them. A file that cannot be read costs its own curve alone: it is named to ``on_skip`` if anything is
+    left. Raises ValueError where nothing is.
     """
     if not path.exists():
         raise ValueError(f"{path} does not exist")
-    compared = sorted({file.parent for file in path.rglob(RESULT)}) if path.is_dir() else []
-    curves = [curve for folder in compared for curve in read_run(folder)]
-    series = [Series(f"{c.spec.env} {name_of(c.spec.algorithm, c.mode)}", c.steps, c.means) for c in curves]
-    evaluations = [path] if path.suffix == ".npz" else sorted(path.rglob(EVALUATIONS)) if path.is_dir() else []
-    series += [_evaluated(_label(path, file.parent), file) for file in evaluations]
+    if path.name.endswith(MONITOR) and path.is_file():
+        return [_monitored(_name(path), _all_episodes([path], on_skip), window)]
+    compared = sorted({file.parent for file in _files(path, RESULT)})
+    evaluations = [path] if path.suffix == ".npz" and path.is_file() else _files(path, EVALUATIONS)
+    read: dict[Path, Callable[[], list[Series]]] = {folder: partial(_compared, folder) for folder in compared}
+    read.update({file: partial(_evaluated, _label(path, file.parent), file) for file in evaluations})
     told = {*compared, *(file.parent for file in evaluations)}
-    if path.name.endswith(MONITOR):
-        return [_monitored(_name(path), [path], window)]
-    folders = sorted({file.parent for file in path.rglob(f"*{MONITOR}")} - told) if path.is_dir() else []
-    series += [_monitored(_label(path, folder), sorted(folder.glob(f"*{MONITOR}")), window) for folder in folders]
+    for folder in sorted({file.parent for file in _files(path, f"*{MONITOR}")} - told):
+        read[folder] = partial(_of_episodes, _label(path, folder), _files(folder, f"*{MONITOR}"), window, on_skip)
+    series, reasons = [], []
+    for reader in read.values():
+        try:
+            series += reader()
+        except ValueError as error:
+            reasons.append(str(error))
     if not series:
-        raise ValueError(
-            f"{path} holds no {RESULT}, no {EVALUATIONS} and no {MONITOR}; give a run's folder, or one above it"
-        )
+        nothing = f"{path} holds no {RESULT}, no {EVALUATIONS} and no {MONITOR}; give a run's folder, or one above it"
+        raise ValueError(reasons[0] if reasons else nothing)
+    for reason in reasons:
+        on_skip(reason)
     return series
+
+
+def _files(path: Path, pattern: str) -> list[Path]:
+    """Regular files of a name, at or below a folder."""
+    return sorted(file for file in path.rglob(pattern) if file.is_file()) if path.is_dir() else []
+
+
+def _compared(folder: Path) -> list[Series]:
+    return [Series(f"{c.spec.env} {name_of(c.spec.algorithm, c.mode)}", c.steps, c.means) for c in read_run(folder)]
 
 
 def _name(path: Path) -> str:
@@ -93,18 +128,42 @@ def _label(path: Path, run: Path) -> str:
     return "/".join([_name(path), *above, *([kind] if kind else [])])
 
 
-def _evaluated(label: str, file: Path) -> Series:
+def _evaluated(label: str, file: Path) -> list[Series]:
     try:
-        with np.load(file) as content:
-            return Series(label, content["timesteps"], content["results"].mean(axis=1))
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+        content = read_npz(file)
+        steps, results = content["timesteps"].astype(float), content["results"].astype(float)
+        if steps.ndim != 1 or not len(steps) or results.shape[:1] != steps.shape:
+            raise ValueError(f"timesteps {steps.shape} and results {results.shape} do not belong together")
+        # Rewards that are arrays of one number leave one axis more.
+        returns = results.reshape(len(steps), -1).mean(axis=1)
+        known = np.isfinite(steps) & np.isfinite(returns)
+        if not known.any():
+            raise ValueError("no evaluation is finite")
+        return [Series(label, steps[known], returns[known])]
+    except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{file} is not what EvalCallback writes: {error}") from error
 
 
-def _monitored(label: str, files: Sequence[Path], window: int) -> Series:
-    episodes = [row for file in files for row in _episodes(file)]
+def _of_episodes(label: str, files: Sequence[Path], window: int, on_skip: Callable[[str], None]) -> list[Series]:
+    return [_monitored(label, _all_episodes(files, on_skip), window)]
+
+
+def _all_episodes(files: Sequence[Path], on_skip: Callable[[str], None]) -> list[tuple[float, float, float]]:
+    """The episodes of all files that can be read; ValueError if there is none."""
+    episodes, reasons = [], []
+    for file in files:
+        try:
+            episodes += _episodes(file)
+        except ValueError as error:
+            reasons.append(str(error))
     if not episodes:
-        raise ValueError(f"{files[0]} holds no episode yet")
+        raise ValueError(reasons[0] if reasons else f"{files[0]} holds no episode yet")
+    for reason in reasons:
+        on_skip(reason)
+    return episodes
+
+
+def _monitored(label: str, episodes: Sequence[tuple[float, float, float]], window: int) -> Series:
     _, returns, lengths = np.array(sorted(episodes)).T  # environments side by side, in the order in which episodes ended
     steps = np.cumsum(lengths)
     width = min(window, len(returns))
@@ -119,8 +178,9 @@ def _episodes(file: Path) -> list[tuple[float, float, float]]:
             rows = list(csv.DictReader(lines))
         if rows and None in rows[-1].values():
             rows.pop()  # being written, or cut off when the run was killed
-        return [(began + float(row["t"]), float(row["r"]), float(row["l"])) for row in rows]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        found = [(began + float(row["t"]), float(row["r"]), float(row["l"])) for row in rows]
+        return [row for row in found if np.isfinite(row).all()]
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         raise ValueError(f"{file} is not what SB3's Monitor writes: {error}") from error
 
 

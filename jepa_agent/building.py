@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from gymnasium import spaces
@@ -29,6 +30,8 @@ from jepa_agent.networks import (
 )
 from jepa_agent.spaces import action_code, num_choices
 from jepa_agent.world_model import WorldModel
+
+_SMALLEST_IMAGE = 16  # of the shorter side
 
 
 def build_world_model(
@@ -83,6 +86,8 @@ def build_features(
     """What an extractor of SB3's kind sees; without one, images and Dict spaces have features of ours, vectors need none.
     ``ValueError`` for a class that is no extractor."""
     if extractor_class is None:
+        for part in space.spaces.values() if isinstance(space, spaces.Dict) else [space]:
+            _tell_of_flat_images(part, normalize_images)
         needed = isinstance(space, spaces.Dict) or is_image(space, normalize_images)
         return PartFeatures(space, normalize_images) if needed else None
     if not (isinstance(extractor_class, type) and issubclass(extractor_class, BaseFeaturesExtractor)):
@@ -91,6 +96,29 @@ def build_features(
             f"got {extractor_class!r}"
         )
     return ExtractorFeatures(space, extractor_class, extractor_kwargs or {}, normalize_images)
+
+
+def _tell_of_flat_images(space: spaces.Space, normalize_images: bool) -> None:
+    """Warn of what looks like an image and is not taken for one: without convolutions it becomes millions of weights."""
+    sides = sorted(space.shape or ())[-2:]
+    if (
+        len(sides) < 2
+        or sides[0] < _SMALLEST_IMAGE
+        or not isinstance(space, spaces.Box)
+        or is_image(space, normalize_images)
+    ):
+        return
+    if len(space.shape) == 3:
+        way_out = "give bytes from 0 to 255, or policy_kwargs=dict(normalize_images=False) for floats as they are"
+    elif len(space.shape) == 2:
+        way_out = "add a channel: gymnasium.wrappers.GrayscaleObservation(env, keep_dim=True), or TransformObservation"
+    else:
+        way_out = "stack frames along the channels: stable_baselines3's VecFrameStack, or TransformObservation"
+    warnings.warn(
+        f"observations {space.shape} of {space.dtype} look like images, but are flattened, for an image has three axes and "
+        f"bytes from 0 to 255: {way_out}",
+        stacklevel=3,
+    )
 
 
 def _actor(latent_dim: int, actions: int | tuple[int, ...], **head: Any) -> Actor:

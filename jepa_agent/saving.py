@@ -89,6 +89,7 @@ class SavableAlgorithm(OffPolicyAlgorithm):
             "observation_space": encode_space(self.observation_space),
             "action_space": encode_space(self.action_space),
             "n_envs": self.n_envs,
+            "normalized": self._vec_normalize_env is not None and self._vec_normalize_env.norm_obs,
             "counters": self._counters(),
             "optimizers": groups,
         }

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import difflib
+import json
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -27,6 +29,20 @@ MODES = (
     "auto, planner, actor, every_4, surprise, disagreement or random; the last three and auto may have a budget, "
     "a share of the steps (auto_0.25) or milliseconds per step (auto_2ms)"
 )
+
+
+# Packages whose environments Gymnasium knows once they are imported, by the first word of their ids.
+_REGISTERED_BY = {
+    "ALE": "ale_py",
+    "MiniGrid": "minigrid",
+    "BabyAI": "minigrid",
+    "dm_control": "shimmy",
+    "Fetch": "gymnasium_robotics",
+    "PointMaze": "gymnasium_robotics",
+    "AntMaze": "gymnasium_robotics",
+    "highway": "highway_env",
+    "popgym": "popgym",
+}
 
 
 class UsageError(ValueError):
@@ -109,23 +125,36 @@ class Parser(ArgumentParser):
 
 
 def _zoo_style(argv: Sequence[str]) -> list[str]:
-    """``--env-kwargs g:9.8 k:1`` as rl_zoo3 has it, turned into ``--env-kwargs.g 9.8 --env-kwargs.k 1``."""
+    """``--env-kwargs g:9.8 k:'8x8'`` as rl_zoo3 has it, and ``--env-kwargs.g 9.8``, whose values are Python literals, as one
+    ``--env-kwargs`` of JSON."""
     words: list[str] = []
-    inside = False
-    for word in argv:
-        if word == "--env-kwargs":
-            inside = True
-            words.append(word)
+    found: dict[str, Any] = {}
+    rest = list(argv)
+    while rest:
+        word = rest.pop(0)
+        dotted = re.fullmatch(r"--env-kwargs\.(\w+)(?:=(.*))?", word, re.DOTALL)
+        if dotted and (dotted[2] is not None or rest):
+            found[dotted[1]] = _literal(rest.pop(0) if dotted[2] is None else dotted[2])
             continue
-        pair = re.fullmatch(r"(\w+):(.+)", word) if inside else None
-        if pair:
-            if words[-1] == "--env-kwargs":
-                words.pop()
-            words += [f"--env-kwargs.{pair[1]}", pair[2]]
-        else:
-            inside = False
+        pairs = []
+        while word == "--env-kwargs" and rest and (pair := re.fullmatch(r"(\w+):(.+)", rest[0], re.DOTALL)):
+            pairs.append((pair[1], _literal(pair[2])))
+            rest.pop(0)
+        found.update(pairs)
+        if not pairs:
             words.append(word)
-    return words
+    return [*words, f"--env-kwargs={json.dumps(found)}"] if found else words
+
+
+def _literal(text: str) -> Any:
+    """What a Python literal means, or YAML's words for some of them; anything else is a text."""
+    words = {"true": True, "false": False, "null": None}
+    try:
+        value = ast.literal_eval(text)
+        json.dumps(value)
+        return value
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+        return words.get(text, text)
 
 
 # ---------------------------------------------------------------------- environments
@@ -147,6 +176,10 @@ def make_env(env_id: str, env_kwargs: dict[str, Any] | None = None, **more: Any)
         here = [name for name in gym.registry if name.rpartition("/")[0] == env_id.rpartition("/")[0]]
         near = difflib.get_close_matches(env_id, here, n=3, cutoff=0.6)
         hint = f"did you mean {', '.join(near)}?" if near else "jepa-agent envs lists what is installed"
+        if ":" not in env_id:
+            package = _REGISTERED_BY.get(re.split(r"[/-]", env_id)[0], "module")
+            hint += f"; if a package has it, name its module too, as {package}:{env_id}"
+            hint += ", for Gymnasium knows it only once that is imported"
         raise UsageError(f"unknown environment {env_id!r}; {hint}") from error
     except Exception as error:
         raise UsageError(f"environment {env_id!r} could not be made: {first_line(error)}") from error

@@ -61,7 +61,7 @@ def build_parser() -> Parser:
     parser.add_argument("--dry-run", action="store_true", help="say what would be run and how long it should take")
     parser.add_argument("--report-only", action="store_true", help="run nothing, report on what has finished so far")
     parser.add_argument("--env", type=str, help="Gymnasium id, or module:EnvId")
-    parser.add_argument("--env-kwargs", type=dict[str, Any], default={}, help="arguments of the environment, key:value ...")
+    parser.add_argument("--env-kwargs", type=dict, default={}, help="arguments of the environment, key:value ...")
     names = f"of {', '.join(BASELINES)}, or module:Class; PPO, DQN, SAC and TD3 where they fit by default"
     parser.add_argument("--baselines", type=str, nargs="*", help=names)
     parser.add_argument("--seeds", type=PositiveInt, default=3, help="runs of each algorithm, seeds 0, 1, ...")

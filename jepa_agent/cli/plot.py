@@ -35,7 +35,7 @@ def run(argv: Sequence[str]) -> int:
     options = build_parser().parse(argv)
     output = Path(options.output)
     try:
-        series = read_all([Path(name) for name in options.runs], options.window)
+        series = read_all([Path(name) for name in options.runs], options.window, lambda why: say(f"left out: {why}"))
         plot_series({name: [(s.steps, s.returns) for s in own] for name, own in by_label(series).items()}, output)
     except (ValueError, OSError) as error:
         raise UsageError(str(error)) from error

@@ -52,7 +52,7 @@ def build_parser() -> Parser:
     parser = Parser("train", "Train an agent; writes a run folder.", "jepa-agent train --env CartPole-v1 -n 5000 -P")
     parser.add_argument("--config", action="config", help="YAML file with any of these settings")
     parser.add_argument("--env", type=str, required=True, help="Gymnasium id, or module:EnvId")
-    parser.add_argument("--env-kwargs", type=dict[str, Any], default={}, help="arguments of the environment, key:value ...")
+    parser.add_argument("--env-kwargs", type=dict, default={}, help="arguments of the environment, key:value ...")
     parser.add_argument("-n", "--n-timesteps", type=PositiveInt, default=10_000, help="environment steps")
     parser.add_argument("--seed", type=SEED, default=0, help="seed of everything")
     parser.add_argument("--device", type=str, default="auto", help="cpu, cuda or auto")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, NamedTuple
 import gymnasium as gym
 from jsonargparse import Namespace
 
+from jepa_agent import checkpoint
 from jepa_agent.algorithm import JEPA
 from jepa_agent.checkpoint import CheckpointError
 from jepa_agent.cli.common import CONFIG, Parser, UsageError, check_device, make_env
@@ -38,7 +40,7 @@ def add_arguments(parser: Parser) -> None:
 def add_env_arguments(parser: Parser) -> None:
     """Where the agent is to act."""
     parser.add_argument("--env", type=str, help="another environment than the one trained on")
-    parser.add_argument("--env-kwargs", type=dict[str, Any], help="arguments of the environment, key:value ...")
+    parser.add_argument("--env-kwargs", type=dict, help="arguments of the environment, key:value ...")
 
 
 def parse(parser: Parser, argv: Sequence[str]) -> Any:
@@ -59,6 +61,7 @@ def load(options: Any, **more: Any) -> Trained:
 def load_as_trained(target: str, env: str | None, env_kwargs: dict[str, Any] | None, device: str, **more: Any) -> Trained:
     """The agent at ``target`` as it is; the environment it was trained on unless another is named."""
     path = find_model(target)
+    refuse_normalised(path)
     env_id, kwargs = _env_of(path, env, env_kwargs)
     made = make_env(env_id, kwargs, **more)
     return Trained(_load(path, made, device), path, made, env_id, kwargs)
@@ -72,6 +75,24 @@ def find_model(target: str) -> Path:
         if choice.is_file():
             return choice
     raise UsageError(f"no model at {target}: expected a run folder with best_model.zip or last_model.zip, or a .zip file")
+
+
+def refuse_normalised(path: Path) -> None:
+    """`UsageError` for an agent that rl_zoo3 trained in a wrapped environment: shown raw observations it is another agent."""
+    for statistics in sorted(path.parent.glob("*/vecnormalize.pkl")):
+        raise UsageError(
+            f"{path} was trained on normalised observations, whose statistics are in {statistics}, a pickle, which is not "
+            "read here: use python -m jepa_agent.zoo enjoy --no-render, or evaluate_policy under VecNormalize.load in Python"
+        )
+    for config in sorted(path.parent.glob("*/config.yml")):
+        text = config.read_text(errors="replace")
+        found = [name for name in ("frame_stack", "env_wrapper", "vec_env_wrapper") if re.search(rf"\b{name}\b", text)]
+        if re.search(r"normalize\W+(true|\{|dict)", text, re.IGNORECASE) or found:
+            what = ", ".join(found) or "normalize"
+            raise UsageError(
+                f"{path} was trained in an environment wrapped by rl_zoo3 ({what} in {config}), which is not done here: use "
+                "python -m jepa_agent.zoo enjoy --no-render"
+            )
 
 
 def _env_of(model_path: Path, env_id: str | None, env_kwargs: dict[str, Any] | None) -> tuple[str, dict[str, Any]]:
@@ -93,6 +114,11 @@ def _env_of(model_path: Path, env_id: str | None, env_kwargs: dict[str, Any] | N
 def _load(path: Path, env: gym.Env, device: str) -> JEPA:
     """A saved agent; `UsageError` if the file or its spaces do not fit."""
     try:
+        if checkpoint.read(path, "agent").manifest.get("normalized"):
+            raise UsageError(
+                f"{path} was trained under VecNormalize, whose statistics it does not hold: evaluate it in Python, by "
+                "evaluate_policy in an environment wrapped as in training"
+            )
         return JEPA.load(path, env=env, device=device)
     except (CheckpointError, ValueError, OSError) as error:
         raise UsageError(str(error)) from error

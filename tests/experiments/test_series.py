@@ -104,3 +104,42 @@ def test_a_line_that_was_cut_off_is_left_out(tmp_path: Path) -> None:
     path = monitor(tmp_path / "0.monitor.csv", 0.0, [(1.0, 5, 1.0), (3.0, 5, 9.0)])
     path.write_text(path.read_text().rstrip()[:-4])
     assert read_series(path, window=1)[0].returns.tolist() == [1.0]
+
+
+def test_an_odd_file_costs_its_own_curve_and_one_line(tmp_path: Path) -> None:
+    good = monitor(tmp_path / "runs" / "good_1" / "0.monitor.csv", 0.0, [(1.0, 5, 1.0), (2.0, 5, 2.0)])
+    contents = {"empty": "", "header": '#{"t_start": 1.0}\nr,l,t\n', "no json": "#\nr,l,t\n1,2,3\n", "binary": "\0\1\2"}
+    for name, content in contents.items():
+        (tmp_path / "runs" / f"{name}_1").mkdir()
+        (tmp_path / "runs" / f"{name}_1" / "0.monitor.csv").write_text(content)
+    for name, arrays in {
+        "objects": {"timesteps": np.array([1]), "results": np.array([[None]])},
+        "ragged": {"timesteps": np.array([1, 2]), "results": np.array([[1.0]])},
+        "nan": {"timesteps": np.array([1]), "results": np.array([[np.nan]])},
+        "words": {"timesteps": np.array(["a"]), "results": np.array([[1.0]])},
+        "keys": {"something": np.array([1])},
+    }.items():
+        (tmp_path / "runs" / name).mkdir()
+        np.savez(tmp_path / "runs" / name / "evaluations.npz", **arrays)
+    (tmp_path / "runs" / "folder" / "evaluations.npz").mkdir(parents=True)
+    (tmp_path / "runs" / "good_2").mkdir()
+    (tmp_path / "runs" / "good_2" / "0.monitor.csv").write_text(good.read_text() + "garbage")
+    (tmp_path / "runs" / "lost").mkdir()
+    (tmp_path / "runs" / "lost" / "result.json").write_text("{")
+    told: list[str] = []
+    series = read_all([tmp_path / "runs"], 1, told.append)
+    assert [one.label for one in series] == ["runs/good", "runs/good"]
+    assert all(one.returns.tolist() == [1.0, 2.0] for one in series)
+    assert len(told) == 10
+    for name in (*contents, "objects", "ragged", "nan", "words", "keys", "lost"):
+        assert any(name in line for line in told)
+    with pytest.raises(ValueError, match="does not exist"):
+        read_all([tmp_path / "runs", tmp_path / "mistyped"])
+
+
+@pytest.mark.parametrize("shape", [(3,), (3, 5), (3, 5, 1)])
+def test_returns_of_any_number_of_axes_are_averaged_per_evaluation(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    results = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+    np.savez(tmp_path / "evaluations.npz", timesteps=np.array([1, 2, 3]), results=results)
+    [series] = read_series(tmp_path)
+    np.testing.assert_allclose(series.returns, results.reshape(3, -1).mean(1))
