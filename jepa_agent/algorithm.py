@@ -15,7 +15,7 @@ from torch import Tensor
 
 from jepa_agent.collecting import CollectingAlgorithm
 from jepa_agent.config import AgentConfig, PlannerConfig, as_kwargs
-from jepa_agent.environments import check_kind, keep_last_observations
+from jepa_agent.environments import check_kind, guard_environments
 from jepa_agent.interruption import poll
 from jepa_agent.losses.actor import distillation_loss, value_gradient_loss
 from jepa_agent.losses.energy import energy_loss
@@ -31,6 +31,7 @@ from jepa_agent.tensor_ops import masked_mean, pessimistic, polyak_update, sprea
 from jepa_agent.types import SequenceBatch
 
 _DEFAULT = AgentConfig()
+_MOST_SKIPPED = 10
 
 
 class JEPA(CollectingAlgorithm):
@@ -49,6 +50,8 @@ class JEPA(CollectingAlgorithm):
     }
     policy: JEPAPolicy
     replay_buffer: SequenceReplayBuffer
+    _skipped_updates = 0  # whose losses or gradients were not finite
+    _skipped_in_a_row = 0
 
     def __init__(
         self,
@@ -138,7 +141,7 @@ class JEPA(CollectingAlgorithm):
         check_kind(env)
         check_spaces(env.observation_space, env.action_space)
         wrapped = CollectingAlgorithm._wrap_env(env, verbose, monitor_wrapper)
-        keep_last_observations(wrapped)
+        guard_environments(wrapped)
         return wrapped
 
     def _check_settings(self) -> None:
@@ -209,16 +212,39 @@ class JEPA(CollectingAlgorithm):
             at = self._looked_at(batch_size)
             z, weight = z_hat[at], batch.mask[at]
             terms["value"], target = self._learn_value(batch, z, weight, at)
+            spread_before = self.value_spread.clone()
             terms.update(self._learn_actor(batch, z, weight, at))
 
-            optimizer.step()
-            self._update_targets()
-            self._n_updates += 1
+            if self._is_finite(terms):
+                optimizer.step()
+                self._update_targets()
+                self._n_updates += 1
+            else:
+                self.value_spread.copy_(spread_before)
 
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        if self._skipped_updates:
+            self.logger.record("train/skipped_updates", self._skipped_updates)
         for name, value in terms.items():
             self.logger.record_mean(f"train/{name}_loss", value.item())
         self.logger.record_mean("train/cost_to_go", target.mean().item())
+
+    def _is_finite(self, terms: dict[str, Tensor]) -> bool:
+        """Whether losses and gradients are finite; an update along others is skipped and counted. `FloatingPointError` after
+        ``_MOST_SKIPPED`` in a row: what was stored or learned is beyond repair by more of the same."""
+        gradients = [weight.grad for weight in self._parameters if weight.grad is not None]
+        sizes = torch.stack([*torch._foreach_norm(gradients), *(term.detach() for term in terms.values())])
+        if sizes.sum().isfinite():
+            self._skipped_in_a_row = 0
+            return True
+        self._skipped_updates += 1
+        self._skipped_in_a_row += 1
+        if self._skipped_in_a_row >= _MOST_SKIPPED:
+            raise FloatingPointError(
+                f"{_MOST_SKIPPED} updates in a row had losses or gradients that are not finite, the last of step "
+                f"{self.num_timesteps}: a lower learning_rate, rewards of smaller size or VecNormalize may help"
+            )
+        return False
 
     def _learn_representation(self, batch: SequenceBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """Imagine along the actions taken; meet the latents, costs and ends that were observed.
@@ -304,4 +330,10 @@ class JEPA(CollectingAlgorithm):
         progress_bar: bool = False,
     ) -> JEPA:
         """Collect and learn for ``total_timesteps`` environment steps, counted over all environments."""
+        rows, window = self.replay_buffer.buffer_size, self.train_horizon + self.n_steps
+        if rows < window:
+            raise ValueError(
+                f"buffer_size {self.buffer_size} keeps {rows} steps of each of {self.n_envs} environment(s), but learning "
+                f"needs windows of train_horizon + n_steps = {window}: give at least {window * self.n_envs}"
+            )
         return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)

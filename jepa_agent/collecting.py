@@ -11,7 +11,7 @@ from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.utils import set_random_seed
 
-from jepa_agent.diagnostics import check_finite, decision_measures, realised_gain
+from jepa_agent.diagnostics import add_env_axis, check_finite, decision_measures, realised_gain
 from jepa_agent.environments import seed_env
 from jepa_agent.exploration import RandomActions
 from jepa_agent.interruption import poll
@@ -52,6 +52,9 @@ class CollectingAlgorithm(SteerableAlgorithm):
         poll()
         if self._last_obs is None:
             self._begin_episodes()
+        assert self._last_obs is not None
+        if self._last_episode_starts is None or np.any(self._last_episode_starts):
+            check_finite("first observation", self._last_obs, self.num_timesteps)
         self._last_obs = deepcopy(self._last_obs)  # what the environment handed out it may fill anew when it steps
         last, self.last_decision = self.last_decision, None
         if self._knows_nothing(learning_starts):
@@ -101,6 +104,9 @@ class CollectingAlgorithm(SteerableAlgorithm):
         assert self._last_obs is not None
         check_finite("reward", reward, self.num_timesteps)
         check_finite("observation", new_obs, self.num_timesteps)
+        for index, info in enumerate(infos):
+            if dones[index] and (last := info.get("terminal_observation")) is not None:
+                check_finite("last observation", add_env_axis(last), self.num_timesteps, index)
         if self.last_decision is not None:
             mean, std = self.last_decision.plan_mean, self.last_decision.plan_std
             replay_buffer.stage_plan(mean.cpu().numpy(), std.cpu().numpy())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from copy import deepcopy
 from functools import partial
 from typing import Any
@@ -130,6 +131,9 @@ class JEPAPolicy(BasePolicy):
                 "pass the observation alone: obs, info = env.reset()"
             )
         poll()
+        for name, part in observation.items() if isinstance(observation, Mapping) else [("", observation)]:
+            if not np.isfinite(part).all():
+                raise ValueError(f"predict() was given an observation {name} that is not finite: {part}".replace("\n", ""))
         self.set_training_mode(False)
         obs, vectorized = self.obs_to_tensor(observation)
         count = row_count(obs)

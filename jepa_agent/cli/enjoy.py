@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import gymnasium as gym
@@ -63,9 +64,8 @@ def run(argv: Sequence[str]) -> int:
         )
     except (OSError, gym.error.Error, ValueError) as error:
         raise UsageError(f"cannot record {agent.env_id}: {error}") from error
-    with progress(options.mode, options.episodes) as advance:
+    with trained.playing(agent), closing(film), progress(options.mode, options.episodes) as advance:
         returns, _ = evaluate_policy(model, Monitor(film), options.episodes, return_episode_rewards=True, callback=advance)
-    film.close()
     for k in range(options.episodes):
         say(str(folder / f"{options.mode}-episode-{k}.mp4"))
     say(f"mean return {np.mean(returns):.1f} over {options.episodes} episode(s)")

@@ -37,7 +37,9 @@ def run(argv: Sequence[str]) -> int:
     options = trained.parse(build_parser(), argv)
     check_mode(*options.modes)
     agent = trained.load(options)
-    console.print(evaluation_table(agent.model, agent.env, options.modes, options.episodes, options.seed))
+    with trained.playing(agent):
+        table = evaluation_table(agent.model, agent.env, options.modes, options.episodes, options.seed)
+    console.print(table)
     return 0
 
 
@@ -54,6 +56,8 @@ def evaluation_table(model: JEPA, env: gym.Env, modes: Sequence[str], episodes: 
         with progress(mode, episodes) as advance:
             returns, lengths = evaluate_policy(model, monitored, episodes, return_episode_rewards=True, callback=advance)
         assert isinstance(lengths, list)
+        if not np.isfinite(returns).all():
+            raise ValueError(f"episode {int(np.isfinite(returns).argmin())} has a return that is not finite: {returns}")
         cost = 1000 * (time.process_time() - start) / sum(lengths)
         name = {"actor": "actor (Mode-1)", "planner": "planner (Mode-2)"}.get(mode, mode)
         table.add_row(name, f"{np.mean(returns):.1f}", f"{np.std(returns):.1f}", f"{np.mean(lengths):.0f}", f"{cost:.2f}")

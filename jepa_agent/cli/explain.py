@@ -31,7 +31,8 @@ def run(argv: Sequence[str]) -> int:
     options = trained.parse(build_parser(), argv)
     check_mode(options.mode)
     agent = trained.load(options)
-    told = explain(agent.model, bounded(agent.env), options.mode, options.seed)
+    with trained.playing(agent):
+        told = explain(agent.model, bounded(agent.env), options.mode, options.seed)
     output = Path(options.output)
     plot_explanation(told, output)
     say(f"saved to {output}: return {-told.cost.sum():.1f} in {len(told.cost)} steps")

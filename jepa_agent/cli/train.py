@@ -6,9 +6,11 @@ import shutil
 import traceback
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import psutil
 from jsonargparse import Namespace
 from jsonargparse.typing import NonNegativeInt, PositiveInt
@@ -39,6 +41,7 @@ from jepa_agent.cli.common import (
     writable_folder,
 )
 from jepa_agent.config import AgentConfig, ModelConfig, PlannerConfig, as_kwargs
+from jepa_agent.environments import EndOnBadObservation
 from jepa_agent.experiments.evaluation import bounded
 from jepa_agent.experiments.folders import alone
 from jepa_agent.interruption import noting_signals
@@ -57,6 +60,12 @@ def build_parser() -> Parser:
     parser.add_argument("--seed", type=SEED, default=0, help="seed of everything")
     parser.add_argument("--device", type=str, default="auto", help="cpu, cuda or auto")
     parser.add_argument("--n-envs", type=PositiveInt, default=1, help="environments side by side")
+    parser.add_argument(
+        "--on-bad-obs",
+        choices=["error", "end-episode"],
+        default="error",
+        help="what follows an observation or reward that is not finite: the run ends, or the episode as by a time limit",
+    )
     parser.add_argument("--mode", type=str, default="auto", help=f"who acts: {MODES}")
     parser.add_argument("--eval-freq", type=NonNegativeInt, default=1_000, help="steps between evaluations; 0 for none")
     parser.add_argument("--eval-episodes", type=PositiveInt, default=10, help="episodes per evaluation")
@@ -213,6 +222,11 @@ def new_agent(options: Namespace, env: VecEnv) -> JEPA:
     )
 
 
+def _wrapped(on_bad_obs: str, wrapper_class: Any, env: gym.Env) -> gym.Env:
+    env = EndOnBadObservation(env) if on_bad_obs == "end-episode" else env
+    return wrapper_class(env) if wrapper_class else env
+
+
 def vec_env(options: Namespace, n_envs: int, seed: int, folder: Path | None, wrapper_class: Any = None) -> VecEnv:
     """Monitored environments side by side; monitor files are in ``folder``, where rows there already stay."""
     resumed = bool(folder and list(folder.glob("*.monitor.csv")))
@@ -223,7 +237,7 @@ def vec_env(options: Namespace, n_envs: int, seed: int, folder: Path | None, wra
         monitor_dir=str(folder) if folder else None,
         monitor_kwargs={"override_existing": not resumed},
         env_kwargs=options.env_kwargs,
-        wrapper_class=wrapper_class,
+        wrapper_class=partial(_wrapped, options.on_bad_obs, wrapper_class),
     )
     if folder and resumed:
         env.set_attr("t_start", continuing.start_of_monitoring(folder))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ from jsonargparse import Namespace
 from jepa_agent import checkpoint
 from jepa_agent.algorithm import JEPA
 from jepa_agent.checkpoint import CheckpointError
-from jepa_agent.cli.common import CONFIG, Parser, UsageError, check_device, make_env
+from jepa_agent.cli.common import CONFIG, Parser, UsageError, check_device, first_line, make_env
 from jepa_agent.config import PlannerConfig
 from jepa_agent.plain_data import check_import, read_yaml
 
@@ -77,8 +78,19 @@ def find_model(target: str) -> Path:
     raise UsageError(f"no model at {target}: expected a run folder with best_model.zip or last_model.zip, or a .zip file")
 
 
+@contextmanager
+def playing(agent: Trained) -> Iterator[None]:
+    """While an agent plays: `UsageError` for an environment that gives what cannot be acted on. It is closed at the end."""
+    try:
+        yield
+    except ValueError as error:
+        raise UsageError(f"environment {agent.env_id!r}: {first_line(error)}") from error
+    finally:
+        agent.env.close()
+
+
 def refuse_normalised(path: Path) -> None:
-    """`UsageError` for an agent that rl_zoo3 trained in a wrapped environment: shown raw observations it is another agent."""
+    """`UsageError` for an agent that rl_zoo3 trained in a wrapped environment: raw observations make it another agent."""
     for statistics in sorted(path.parent.glob("*/vecnormalize.pkl")):
         raise UsageError(
             f"{path} was trained on normalised observations, whose statistics are in {statistics}, a pickle, which is not "

@@ -9,7 +9,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-_HUGE = 1e15
+HUGE = 1e15
 
 
 def activation(activation_fn: type[nn.Module]) -> nn.Module:
@@ -89,12 +89,13 @@ class RunningNorm(nn.Module):
         self.register_buffer("mean", torch.zeros(dim))
         self.register_buffer("var", torch.ones(dim))
         self.register_buffer("scale", torch.ones(dim))
-        self.register_buffer("count", torch.zeros(()))
+        # An integer: a float32 stops counting at 2**24.
+        self.register_buffer("count", torch.zeros((), dtype=torch.int64))
 
     @torch.no_grad()
     def update(self, x: Tensor) -> None:
         """Take in a batch ``(B, dim)`` (Chan et al.'s parallel variance)."""
-        x = x.clamp(-_HUGE, _HUGE)  # their squares must add up to numbers still
+        x = x.clamp(-HUGE, HUGE)  # their squares must add up to numbers still
         n, total = x.shape[0], self.count + x.shape[0]
         delta = x.mean(0) - self.mean
         spread = x.var(0, unbiased=False) * n + self.var * self.count + delta.square() * (self.count * n / total)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from jepa_agent.networks.blocks import EnsembleMLP, mlp
+from jepa_agent.networks.blocks import HUGE, EnsembleMLP, mlp
 
 
 class CostToGo(nn.Module, ABC):
@@ -106,10 +106,11 @@ class CostModule(nn.Module):
         self.effective_horizon = 1.0 / max(1.0 - gamma, 1e-3)
         self.register_buffer("cost_scale", torch.ones(()))
         self.register_buffer("cost_square", torch.zeros(()))
-        self.register_buffer("cost_count", torch.zeros(()))
+        self.register_buffer("cost_count", torch.zeros((), dtype=torch.int64))
 
     def observe_cost(self, cost: Tensor) -> None:
         """Take costs ``(B,)`` into the running scale; as long as all were zero, it is one."""
+        cost = cost.clamp(-HUGE, HUGE)  # their squares must add up to numbers still
         self.cost_count += cost.numel()
         self.cost_square += (cost.square().mean() - self.cost_square) * (cost.numel() / self.cost_count)
         self.cost_scale.copy_(torch.where(self.cost_square > 0, self.cost_square.sqrt(), 1.0))
