@@ -15,7 +15,7 @@ from jepa_agent.diagnostics import add_env_axis, check_finite, decision_measures
 from jepa_agent.environments import seed_env
 from jepa_agent.exploration import RandomActions
 from jepa_agent.interruption import poll
-from jepa_agent.replay_buffer import SequenceReplayBuffer
+from jepa_agent.replay_buffer import SequenceReplayBuffer, reward_unit
 from jepa_agent.steering import SteerableAlgorithm
 from jepa_agent.types import Decision
 
@@ -110,6 +110,8 @@ class CollectingAlgorithm(SteerableAlgorithm):
         if self.last_decision is not None:
             mean, std = self.last_decision.plan_mean, self.last_decision.plan_std
             replay_buffer.stage_plan(mean.cpu().numpy(), std.cpu().numpy())
-        self.policy.observe_scales(self._last_obs, reward)
+        normalizer = self._vec_normalize_env
+        raw = reward if normalizer is None else normalizer.get_original_reward()
+        self.policy.observe_scales(self._last_obs, raw, reward_unit(normalizer))
         super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
         self._last_episode_starts, self._last_cost = dones.copy(), -reward

@@ -169,7 +169,7 @@ class Objective:
     def __call__(self, z: Tensor, actions: Tensor) -> Tensor:
         latents = self.model.imagine(z.unsqueeze(1).expand(*actions.shape[:2], z.shape[-1]), actions)
         terminated = self.model.cost(latents[..., :-1, :], actions).terminated
-        alive = discount_weights(terminated, 1.0)[..., 1:]
+        alive = discount_weights(terminated, 1.0)[..., :-1]  # before each step: the one that ends an episode costs its own
         cost = torch.lerp(torch.full_like(alive, self.end_cost), self.steps(latents, actions), alive)
         discount = self.model.gamma ** torch.arange(actions.shape[-2], device=actions.device)
         return (discount * cost).sum(-1).unsqueeze(0)

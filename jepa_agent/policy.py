@@ -282,9 +282,9 @@ class JEPAPolicy(BasePolicy):
         empty = WorkingMemory.empty(n_envs, self.sizes.memory_size, latent_dim, action_dim, self.planner.horizon, notes)
         return (empty if state is None else WorkingMemory.unpack(state, empty)).to(self.world_model.device)
 
-    def observe_scales(self, obs: np.ndarray | dict[str, np.ndarray], reward: np.ndarray) -> None:
-        """Take one step of every environment into the running scales, of the targets too."""
-        self.world_model.observe_scales(obs, reward)
+    def observe_scales(self, obs: Any, reward: np.ndarray, unit: float = 1.0) -> None:
+        """Take steps ``(B, ...)`` into the running scales, of the targets too, as `WorldModel.observe_scales`."""
+        self.world_model.observe_scales(obs, reward, unit)
         copy_buffers(self.world_model, self.world_model_target)
 
     # ------------------------------------------------------------------ coordinates

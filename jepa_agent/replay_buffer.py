@@ -104,13 +104,13 @@ class SequenceReplayBuffer(ReplayBuffer):
 
     def in_blocks(self, env: VecNormalize | None = None) -> Iterator[tuple[Observations, np.ndarray]]:
         """All that is stored, oldest first and some ``_BLOCK`` transitions at a time: observations before the steps
-        ``(B, ...)`` and rewards ``(B,)``, normalised as when sampled."""
+        ``(B, ...)``, normalised as when sampled, and rewards ``(B,)`` as the environment gave them."""
         rows = max(_BLOCK // self.n_envs, 1)
         for first in range(0, self.size(), rows):
             ages = np.arange(first, min(first + rows, self.size()))
             steps = (ages + (self.pos if self.full else 0)) % self.buffer_size
             steps, envs = (part.reshape(-1) for part in np.meshgrid(steps, np.arange(self.n_envs), indexing="ij"))
-            yield self.read(self.observations, steps, envs, env), self._normalize_reward(self.rewards[steps, envs], env)
+            yield self.read(self.observations, steps, envs, env), self.rewards[steps, envs]
 
     def window(
         self, age: np.ndarray, envs: np.ndarray, length: int, env: VecNormalize | None = None, past: int = 0
@@ -249,6 +249,13 @@ def buffer_for(observation_space: spaces.Space, asked: type[ReplayBuffer] | None
     ):
         raise ValueError(f"replay_buffer_class must be a {fitting.__name__} for these observations, got {asked!r}")
     return asked
+
+
+def reward_unit(normalizer: VecNormalize | None) -> float:
+    """What rewards are divided by when they are sampled."""
+    if normalizer is None or not normalizer.norm_reward:
+        return 1.0
+    return float(np.sqrt(normalizer.ret_rms.var + normalizer.epsilon))
 
 
 def transition_bytes(observation_space: spaces.Space, action_space: spaces.Space) -> int:

@@ -32,7 +32,7 @@ from jepa_agent.config import PlannerConfig
 from jepa_agent.mode_switch import ModeSwitch
 from jepa_agent.planning import Planner
 from jepa_agent.policy import JEPAPolicy
-from jepa_agent.replay_buffer import SequenceReplayBuffer, buffer_for, transition_bytes
+from jepa_agent.replay_buffer import SequenceReplayBuffer, buffer_for, reward_unit, transition_bytes
 from jepa_agent.working_memory import PackedMemory
 
 _MOST_ENVS = 65_536
@@ -284,7 +284,7 @@ class SavableAlgorithm(OffPolicyAlgorithm):
             buffer.cut()
         if not self.policy.world_model.has_observed:
             for obs, reward in buffer.in_blocks(self._vec_normalize_env):
-                self.policy.observe_scales(obs, reward)
+                self.policy.observe_scales(obs, reward, reward_unit(self._vec_normalize_env))
 
 
 def constructor_parameters(cls: type) -> dict[str, inspect.Parameter]:

@@ -165,10 +165,11 @@ class WorldModel(nn.Module):
         return torch.stack(actions, dim=2)
 
     @torch.no_grad()
-    def observe_scales(self, obs: ArrayLike | Mapping[str, ArrayLike], reward: ArrayLike) -> None:
-        """Take steps, of every environment one or many ``(B, ...)``, into the running scales of observations and costs."""
+    def observe_scales(self, obs: ArrayLike | Mapping[str, ArrayLike], reward: ArrayLike, unit: float = 1.0) -> None:
+        """Take steps, of every environment one or many ``(B, ...)``, into the running scales of observations and costs;
+        ``unit`` is what rewards are divided by when they are sampled."""
         self.encoder.observe(self.observation(self._raw(obs)))
-        self.cost_module.observe_cost(self._tensor(reward))
+        self.cost_module.observe_cost(self._tensor(reward), unit)
 
     @property
     def has_observed(self) -> bool:

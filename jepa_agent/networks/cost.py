@@ -108,12 +108,18 @@ class CostModule(nn.Module):
         self.register_buffer("cost_square", torch.zeros(()))
         self.register_buffer("cost_count", torch.zeros((), dtype=torch.int64))
 
-    def observe_cost(self, cost: Tensor) -> None:
-        """Take costs ``(B,)`` into the running scale; as long as all were zero, it is one."""
+    def observe_cost(self, cost: Tensor, unit: float = 1.0) -> None:
+        """Take costs ``(B,)`` into the running scale; as long as all were zero, it is one.
+
+        Args:
+            cost: As the environment gives them.
+            unit: What they are divided by when they are sampled, as `VecNormalize` does by a deviation of its own, which
+                changes: the scale is that of what is sampled now.
+        """
         cost = cost.clamp(-HUGE, HUGE)  # their squares must add up to numbers still
         self.cost_count += cost.numel()
         self.cost_square += (cost.square().mean() - self.cost_square) * (cost.numel() / self.cost_count)
-        self.cost_scale.copy_(torch.where(self.cost_square > 0, self.cost_square.sqrt(), 1.0))
+        self.cost_scale.copy_(torch.where(self.cost_square > 0, self.cost_square.sqrt() / unit, 1.0))
 
     def step(self, z: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
         """Normalised immediate cost and termination logit, both ``(...)``."""
