@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -63,7 +64,10 @@ class PeriodicCheckpoint(BaseCallback):
         assert isinstance(model, JEPA)
         if model.num_timesteps // self.save_freq > self._saved // self.save_freq:
             self._saved = model.num_timesteps
-            model.save_checkpoint(self.folder, self.keep_last, self.logs)
+            try:
+                model.save_checkpoint(self.folder, self.keep_last, self.logs)
+            except OSError as error:  # a full disk, a folder that is gone: the next one may succeed
+                warnings.warn(f"no checkpoint at step {self._saved}: {error}; training goes on", stacklevel=2)
 
     def _on_step(self) -> bool:
         return True
@@ -94,7 +98,12 @@ class ResumableEvalCallback(EvalCallback):
             self._recall()
 
     def _recall(self) -> None:
-        log = read_npz(self._written)
+        try:
+            log = read_npz(self._written)
+            log["timesteps"], log["results"], log["ep_lengths"]
+        except (ValueError, KeyError) as error:
+            warnings.warn(f"earlier evaluations are lost: {error}", stacklevel=2)
+            return
         kept = log["timesteps"] <= self.model.num_timesteps
         found = {name: column[kept].tolist() for name, column in log.items()}
         self.evaluations_timesteps, self.evaluations_results = found["timesteps"], found["results"]
@@ -106,6 +115,12 @@ class ResumableEvalCallback(EvalCallback):
         if self.n_calls % self.eval_freq:
             return True
         seed_env(self.eval_env, self.seed)
-        going_on = super()._on_step()
-        os.replace(f"{self.log_path}.npz", self._written)
-        return going_on
+        try:
+            going_on = super()._on_step()
+            if self.log_path is not None:
+                os.replace(f"{self.log_path}.npz", self._written)
+            return going_on
+        except OSError as error:
+            warnings.warn(f"evaluations are no longer written: {error}; training goes on", stacklevel=2)
+            self.log_path = self.best_model_save_path = None
+            return True

@@ -16,7 +16,7 @@ import struct
 import tempfile
 import zipfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, BinaryIO, NamedTuple
@@ -27,7 +27,10 @@ from safetensors.torch import load as tensors_from_bytes
 from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor
 
-FORMAT = 3
+from jepa_agent._version import __version__
+
+FORMATS = {"agent": 4, "replay": 3, "index": 3}
+"""The format that each kind of file is written in; those before it are migrated, step by step, where `_MIGRATIONS` can."""
 _MANIFEST = "manifest.json"
 _LARGEST_MANIFEST = 2**26
 _SEAL = 64  # characters of a SHA-256 in hexadecimal
@@ -83,7 +86,7 @@ def write(
         for name, tensors in members.items()
     }
     listed = {name: {"size": len(blob), "sha256": hashlib.sha256(blob).hexdigest()} for name, blob in blobs.items()}
-    content = {"format": FORMAT, "kind": kind, **manifest, "members": listed}
+    content = {"format": FORMATS[kind], "kind": kind, "written_by": __version__, **manifest, "members": listed}
     blobs = {_MANIFEST: json.dumps(content, indent=1).encode(), **blobs}
     if isinstance(path, (str, Path)):
         with replacing(with_suffix(path)) as file:
@@ -180,9 +183,9 @@ def _read(file: IO[bytes], kind: str, name: str) -> Checkpoint:
         with zipfile.ZipFile(file) as archive:
             _check_directory(archive, length, name)
             manifest = json.loads(archive.read(_MANIFEST))
-            for field, wanted in (("format", FORMAT), ("kind", kind)):
-                if manifest.get(field) != wanted:
-                    raise CheckpointError(f"{name}: field {field!r}: expected {wanted!r}, found {manifest.get(field)!r}")
+            if manifest.get("kind") != kind:
+                raise CheckpointError(f"{name}: field 'kind': expected {kind!r}, found {manifest.get('kind')!r}")
+            _check_format(manifest, kind, name)
             if _digest_before_seal(file) != archive.comment:
                 raise CheckpointError(f"{name} does not match its checksum; the file is damaged")
             members = {}
@@ -192,13 +195,43 @@ def _read(file: IO[bytes], kind: str, name: str) -> Checkpoint:
                 if found != listed["sha256"]:
                     raise CheckpointError(f"{name}: {member}: expected sha256 {listed['sha256']}, found {found}")
                 members[member.removesuffix(".safetensors")] = tensors_from_bytes(blob)
-        return Checkpoint(manifest, members)
+        return _migrated(Checkpoint(manifest, members), kind)
     except CheckpointError:
         raise
     except MemoryError as error:
         raise CheckpointError(f"{name} does not fit into memory") from error
     except _BROKEN as error:
         raise CheckpointError(f"{name} is not a readable jepa_agent checkpoint: {error}") from error
+
+
+def _check_format(manifest: Mapping[str, Any], kind: str, name: str) -> None:
+    """`CheckpointError` for a format that cannot be read, with the version that wrote it."""
+    found, ours = manifest.get("format"), FORMATS[kind]
+    author = manifest.get("written_by") or (manifest.get("versions") or {}).get("jepa_agent") or "of an unknown version"
+    told = f"{name}: field 'format': expected {ours}, found {found!r}, written by jepa_agent {author}"
+    if not isinstance(found, int):
+        raise CheckpointError(told)
+    if found > ours:
+        raise CheckpointError(f"{told}: upgrade, pip install -U jepa_agent")
+    if any((kind, step) not in _MIGRATIONS for step in range(found, ours)):
+        raise CheckpointError(f"{told}, which this version cannot migrate: load it with that version")
+
+
+def _migrated(content: Checkpoint, kind: str) -> Checkpoint:
+    for step in range(content.manifest["format"], FORMATS[kind]):
+        content = _MIGRATIONS[kind, step](content)
+    return content
+
+
+def _agent_3(content: Checkpoint) -> Checkpoint:
+    """Running counts were floats."""
+    counts = ("norm.count", "cost_module.cost_count")
+    tensors = {name: t.long() if name.endswith(counts) else t for name, t in content.members["tensors"].items()}
+    return Checkpoint(content.manifest, {**content.members, "tensors": tensors})
+
+
+_MIGRATIONS: dict[tuple[str, int], Callable[[Checkpoint], Checkpoint]] = {("agent", 3): _agent_3}
+"""By kind and format, what makes the next format of a file's content."""
 
 
 def _check_directory(archive: zipfile.ZipFile, length: int, name: str) -> None:

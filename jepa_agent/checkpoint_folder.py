@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import uuid4
@@ -54,14 +56,30 @@ def entries(folder: Path) -> list[Entry]:
     index = folder / _INDEX
     if not index.is_file():
         raise FileNotFoundError(f"no checkpoint in {folder}: expected {_INDEX}, as save_checkpoint writes it")
-    listed = checkpoint.read(index, "index").manifest
+    try:
+        listed = checkpoint.read(index, "index").manifest["checkpoints"]
+    except CheckpointError as error:
+        listed = _told_by_agents(folder)
+        if not listed:
+            raise
+        warnings.warn(f"{error}: going by what the checkpoints beside it say", stacklevel=2)
     with told_of(index):
-        found = [_entry(**data) for data in listed["checkpoints"]]
+        found = [_entry(**data) for data in listed]
         names = [name for entry in found for name in (entry.agent, *(chunk.file for chunk in entry.chunks))]
         strange = next((name for name in names if not _OURS.fullmatch(name)), None)
         if strange or not found:
             raise ValueError(f"field 'checkpoints': expected names of files in the folder, found {strange!r}")
         return found
+
+
+def _told_by_agents(folder: Path) -> list[dict[str, Any]]:
+    """What the index would list, as the agents' own files say, oldest first."""
+    found = []
+    for file in folder.glob("agent_*.zip"):
+        with suppress(CheckpointError):
+            told = checkpoint.read(file, "agent").manifest.get("checkpoint")
+            found += [told] if told else []
+    return sorted(found, key=lambda entry: entry["num_timesteps"])
 
 
 def _entry(chunks: list[list[Any]], **fields: Any) -> Entry:
@@ -124,9 +142,10 @@ def log_sizes(logs: Iterable[Path]) -> dict[str, int]:
     return {log.name: log.stat().st_size for log in logs if log.is_file()}
 
 
-def cut_logs(folder: Path, logs_folder: Path) -> None:
-    """Shorten the run's logs to what they held at the newest checkpoint; what came after will come again."""
-    for name, size in entries(folder)[-1].logs.items():
+def cut_logs(folder: Path, logs_folder: Path, num_timesteps: int) -> None:
+    """Shorten the run's logs to what they held at the checkpoint of a step; what came after will come again."""
+    entry = next(entry for entry in reversed(entries(folder)) if entry.num_timesteps == num_timesteps)
+    for name, size in entry.logs.items():
         log = logs_folder / name
         if Path(name).name != name or log.is_symlink():
             raise CheckpointError(f"{folder / _INDEX}: field 'logs': expected names of files in the folder, found {name!r}")

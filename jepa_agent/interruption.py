@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+PATIENCE = 5.0  # seconds that whatever is under way may take to come to its next poll
+_ALARM = getattr(signal, "SIGALRM", None)  # not on Windows
 _noted: list[int] = []  # signals are the process's, and so is the note of them
 
 
@@ -21,22 +23,39 @@ class Interrupted(KeyboardInterrupt):
 def poll() -> None:
     """Raise `Interrupted` if a signal has been noted. Collection, updates, evaluation and planning ask at every turn."""
     if _noted:
+        _set_alarm(0.0)
         raise Interrupted(_noted[0])
+
+
+def heeded() -> list[int]:
+    """The signals that ask the process to end, less those it was started to ignore, as `nohup` has it ignore SIGHUP."""
+    known = [signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", None)]
+    return [signum for signum in known if signum is not None and signal.getsignal(signum) is not signal.SIG_IGN]
+
+
+def _set_alarm(seconds: float) -> None:
+    if _ALARM:
+        signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
 @contextmanager
 def noting_signals() -> Iterator[None]:
-    """Inside, a first SIGINT or SIGTERM waits for the next `poll`; a second one is heeded at once."""
+    """Inside, a first signal that asks to end waits for the next `poll`, but no longer than `PATIENCE`, for an environment
+    may hang in a step; a second one is heeded at once."""
 
     def note(signum: int, _: FrameType | None) -> None:
         if _noted:
-            raise Interrupted(signum)
-        _noted.append(signum)
+            _set_alarm(0.0)
+            raise Interrupted(_noted[0] if signum == _ALARM else signum)
+        if signum != _ALARM:
+            _noted.append(signum)
+            _set_alarm(PATIENCE)
 
-    before = {signum: signal.signal(signum, note) for signum in (signal.SIGINT, signal.SIGTERM)}
+    before = {signum: signal.signal(signum, note) for signum in (*heeded(), *([_ALARM] if _ALARM else []))}
     try:
         yield
     finally:
+        _set_alarm(0.0)
         for signum, handler in before.items():
             signal.signal(signum, handler)
         _noted.clear()

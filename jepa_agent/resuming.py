@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -48,9 +49,10 @@ class ResumableAlgorithm(SavableAlgorithm):
         manifest["run"], state = run_state.gather(self)
         manifest["run"]["episode_seed"] = seed = self._episode_seed()
         name = checkpoint_folder.new_name("agent", self.num_timesteps)
-        checkpoint.write(folder / name, "agent", manifest, {"tensors": tensors, "run": state})
         sizes = checkpoint_folder.log_sizes(logs)
         entry = Entry(self.num_timesteps, name, buffer.history, buffer.added, chunks, sizes)
+        manifest["checkpoint"] = entry._asdict()  # should the index be damaged
+        checkpoint.write(folder / name, "agent", manifest, {"tensors": tensors, "run": state})
         checkpoint_folder.commit(folder, entry, keep_last)
         self._rows_saved = (*place, chunks)
         if self.env is not None:
@@ -64,14 +66,34 @@ class ResumableAlgorithm(SavableAlgorithm):
         device: torch.device | str = "auto",
         custom_objects: dict[str, Any] | None = None,
     ) -> Self:
-        """The run as it was at the newest checkpoint in a folder of `save_checkpoint`; nothing in the files is run.
+        """The run as it was at the newest whole checkpoint in a folder of `save_checkpoint`; nothing in the files is run.
 
         ``learn(n, reset_num_timesteps=False)`` then goes on, bit for bit as the run that saved it. The environment must be
-        made and wrapped as it was; `CheckpointError` if its spaces, its number or its VecNormalize differ, or if any file is
-        not whole.
+        made and wrapped as it was; `CheckpointError` if its spaces, its number or its VecNormalize differ, or if no
+        checkpoint is whole. A damaged one is named in a warning, and the one before it is taken.
         """
-        folder = Path(folder)
-        entry = checkpoint_folder.entries(folder)[-1]
+        folder, damaged = Path(folder), []
+        for entry in reversed(checkpoint_folder.entries(folder)):
+            try:
+                model = cls._resume_from(folder, entry, env, device, custom_objects)
+            except (checkpoint.CheckpointError, FileNotFoundError) as error:
+                damaged.append(error)
+                continue
+            for error in damaged:
+                warnings.warn(f"{error}: going on from the checkpoint of step {entry.num_timesteps}", stacklevel=2)
+            return model
+        raise damaged[0]
+
+    @classmethod
+    def _resume_from(
+        cls,
+        folder: Path,
+        entry: Entry,
+        env: GymEnv,
+        device: torch.device | str,
+        custom_objects: dict[str, Any] | None,
+    ) -> Self:
+        """The run as it was at one checkpoint."""
         content = checkpoint.read(folder / entry.agent, "agent")
         with told_of(folder / entry.agent):
             manifest = content.manifest

@@ -182,7 +182,7 @@ class SavableAlgorithm(OffPolicyAlgorithm):
         model._take_counters(manifest["counters"])
         for name, value in surplus.items():
             setattr(model, name, value)
-        model._restore(with_whole_counts(content.members["tensors"]), manifest["optimizers"])
+        model._restore(content.members["tensors"], manifest["optimizers"])
         return model
 
     @classmethod
@@ -254,7 +254,7 @@ class SavableAlgorithm(OffPolicyAlgorithm):
             return super().set_parameters(load_path_or_dict, exact_match, device)
         content = checkpoint.read(load_path_or_dict, "agent")
         with told_of(load_path_or_dict):
-            tensors = with_whole_counts(content.members["tensors"])
+            tensors = content.members["tensors"]
             weights = {k.removeprefix("policy/"): v for k, v in tensors.items() if k.startswith("policy/")}
             optimizers = optimizer_states(self._optimizers(), tensors, content.manifest["optimizers"])
             parameters: dict[str, Any] = {"policy": weights, **optimizers}
@@ -304,12 +304,6 @@ def versions() -> dict[str, str]:
     modules = {"torch": torch, "numpy": np, "gymnasium": gymnasium, "stable_baselines3": stable_baselines3}
     found = {name: str(module.__version__) for name, module in modules.items()}
     return {"jepa_agent": __version__, "python": platform.python_version(), **found}
-
-
-def with_whole_counts(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors of a file whose running counts may still be floats, as they were before version 0.2: as integers."""
-    counts = ("norm.count", "cost_module.cost_count")
-    return {name: value.long() if name.endswith(counts) else value for name, value in tensors.items()}
 
 
 def check_sizes(

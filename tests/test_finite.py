@@ -105,7 +105,7 @@ def test_counts_of_older_files_are_read(small, tmp_path):
     manifest, tensors = model._content(set())
     old = {name: t.float() if name.endswith("count") else t for name, t in tensors.items()}
     assert any(name.endswith("count") for name in old)
-    checkpoint.write(tmp_path / "old.zip", "agent", manifest, {"tensors": old})
+    checkpoint.write(tmp_path / "old.zip", "agent", {**manifest, "format": 3}, {"tensors": old})
     again = JEPA.load(tmp_path / "old.zip", env="CartPole-v1")
     assert again.world_model.cost_module.cost_count == 30
     again.set_parameters(tmp_path / "old.zip")

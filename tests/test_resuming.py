@@ -245,7 +245,7 @@ def test_an_index_that_points_out_of_the_folder_is_refused(tmp_path):
         tmp_path / "index.zip", "index", {"checkpoints": [entry._replace(logs={"../precious": 0})._asdict()]}, {}
     )
     with pytest.raises(CheckpointError, match="precious"):
-        checkpoint_folder.cut_logs(tmp_path, tmp_path / "run")
+        checkpoint_folder.cut_logs(tmp_path, tmp_path / "run", checkpoint_folder.entries(tmp_path)[-1].num_timesteps)
     assert (tmp_path / "precious").read_text() == "do not cut"
 
 

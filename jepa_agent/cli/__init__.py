@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from types import ModuleType
 
-from jepa_agent.interruption import Interrupted
+from jepa_agent.interruption import Interrupted, heeded
 
 VERBS = {
     "train": "train an agent on a Gymnasium environment",
@@ -27,9 +27,14 @@ VERBS = {
 }
 
 
-def _terminate(*_: object) -> None:
-    """End things at SIGTERM as orderly as at Ctrl-C."""
-    raise Interrupted(signal.SIGTERM)
+def _terminate(signum: int, _: object) -> None:
+    """End things at SIGTERM and SIGHUP as orderly as at Ctrl-C."""
+    raise Interrupted(signum)
+
+
+def _print_nowhere() -> None:
+    """Let what is printed from now on go nowhere, down to the flush at the interpreter's end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _help() -> str:
@@ -44,7 +49,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a verb; returns the exit code: 0, 2 for input that cannot be used (told in one line), 130 or 143 if stopped."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(_help())
+        try:
+            print(_help(), flush=True)
+        except BrokenPipeError:
+            _print_nowhere()
         return 0
     if arguments[0] == "--version":
         from jepa_agent._version import __version__
@@ -63,17 +71,23 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())  # as `python -m` does, so that --env module:EnvId finds a module of the user's
-    previous = signal.signal(signal.SIGTERM, _terminate)
+    previous = {signum: signal.signal(signum, _terminate) for signum in heeded() if signum != signal.SIGINT}
     try:
-        return int(module_of(verb).run(rest) or 0)
+        code = int(module_of(verb).run(rest) or 0)
+        sys.stdout.flush()
+        return code
     except (UsageError, FolderError) as error:
         print(f"jepa-agent {verb}: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:
         print(f"jepa-agent {verb}: interrupted", file=sys.stderr)
         return exit_code(stop)
+    except BrokenPipeError:  # whoever read what is printed has gone
+        _print_nowhere()
+        return 0
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for signum, handler in previous.items():
+            signal.signal(signum, handler)
 
 
 def module_of(verb: str) -> ModuleType:

@@ -7,6 +7,7 @@ import difflib
 import json
 import os
 import re
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
@@ -275,5 +276,15 @@ def headless() -> None:
 if "OMP_NUM_THREADS" not in os.environ:
     torch.set_num_threads(1)  # networks this small gain nothing from more, and processes side by side would fight
 
-console = Console()
+
+class _Console(Console):
+    """Goes on in silence where whoever read has gone: training is not over because `head` has seen enough."""
+
+    def on_broken_pipe(self) -> None:
+        """Print nowhere from now on."""
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+console = _Console()
 SEED = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32 - 20_000)])

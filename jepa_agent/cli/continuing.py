@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from jsonargparse import Namespace
@@ -69,5 +70,17 @@ def logs(folder: Path) -> list[Path]:
 
 def start_of_monitoring(folder: Path) -> float:
     """When the run would have begun if it had never paused: now, less the time its monitor files tell of."""
-    rows = [row for file in folder.glob("*.monitor.csv") for row in file.read_text().splitlines()[2:]]
-    return time.time() - max((float(row.split(",")[2]) for row in rows), default=0.0)
+    rows = [row for file in folder.glob("*.monitor.csv") for row in file.read_text(errors="replace").splitlines()[2:]]
+    ended = []
+    for row in rows:
+        with suppress(ValueError, IndexError):  # a row that was cut off when the run was killed
+            ended.append(float(row.split(",")[2]))
+    return time.time() - max(ended, default=0.0)
+
+
+def newest(checkpoints: Path) -> int | None:
+    """The step of the newest checkpoint in a folder, if there is one."""
+    try:
+        return checkpoint_folder.entries(checkpoints)[-1].num_timesteps
+    except (OSError, CheckpointError):
+        return None

@@ -6,6 +6,7 @@ import shutil
 import traceback
 import warnings
 from collections.abc import Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -92,7 +93,7 @@ def run(argv: Sequence[str]) -> int:
     options = parser.build(plain)
     check(options)
     done = continuing.steps_done(Path(options.output), parser, plain) if options.output else None
-    if done and done >= options.n_timesteps:
+    if done and done >= options.n_timesteps and (Path(options.output) / "last_model.zip").is_file():
         say(f"{options.output} is finished: {done} steps are done")
         say(f"more steps:  jepa-agent train --resume {options.output} -n {2 * done}")
         return 0
@@ -100,16 +101,18 @@ def run(argv: Sequence[str]) -> int:
     with alone(folder):
         if done == 0:
             continuing.clear(folder)
-        with replacing(folder / CONFIG) as file:
-            file.write(parser.dump(plain, skip_check=True).encode())
+        settings = parser.dump(plain, skip_check=True).encode()
+        write_settings(folder, settings)
         try:
             model, callbacks = build(options, folder, bool(done))
         except Exception as error:
             if done is None:
                 shutil.rmtree(folder)
             raise UsageError(f"the agent could not be built: {first_line(error)}") from error
-        with noting_signals():
+        with closing(model.env), noting_signals():
             code = learn(model, callbacks, options, folder)
+            if not keep(model, options, folder, settings):
+                return code or 1
     say(f"saved to {folder}")
     if code:
         say(f"go on:       jepa-agent train --resume {folder}")
@@ -119,25 +122,50 @@ def run(argv: Sequence[str]) -> int:
 
 
 def learn(model: JEPA, callbacks: list[BaseCallback], options: Namespace, folder: Path) -> int:
-    """Learn and save; whatever stops it on the way, the agent so far is saved, and unless it failed, the whole run. Returns
-    the exit code."""
+    """Learn; returns the exit code. Whatever stops it on the way, an environment that ends the process among others, what
+    was stored and learned before is whole."""
     left, code = options.n_timesteps - model.num_timesteps, 0
     if options.n_timesteps <= options.agent.learning_starts:
         say(f"note: learning starts after {options.agent.learning_starts} random steps, so this run learns nothing")
     try:
         model.learn(left, callback=callbacks, reset_num_timesteps=False, progress_bar=options.progress)
     except KeyboardInterrupt as stop:
-        say(f"interrupted after {model.num_timesteps} steps; the run so far is saved")
+        say(f"interrupted after {model.num_timesteps} steps")
         code = exit_code(stop)
-    except Exception as error:
-        report = folder / "error.txt"
-        report.write_text(traceback.format_exc())
-        say(f"failed after {model.num_timesteps} steps: {first_line(error)}; details in {report}; the agent so far is saved")
+    except (Exception, SystemExit, GeneratorExit) as error:
+        what = f"{type(error).__name__}: {first_line(error)}"
+        try:
+            (folder / "error.txt").write_text(traceback.format_exc())
+            what += f"; details in {folder / 'error.txt'}"
+        except OSError:
+            traceback.print_exc()
+        say(f"failed after {model.num_timesteps} steps: {what}")
         code = 1
-    if code != 1:
-        model.save_checkpoint(folder / continuing.CHECKPOINTS, options.keep_last, continuing.logs(folder))
-    model.save(folder / "last_model.zip")
     return code
+
+
+def keep(model: JEPA, options: Namespace, folder: Path, settings: bytes) -> bool:
+    """Save the whole run and the agent; returns whether that succeeded, and tells if not."""
+    checkpoints = folder / continuing.CHECKPOINTS
+    try:
+        model.save_checkpoint(checkpoints, options.keep_last, continuing.logs(folder))
+        model.save(folder / "last_model.zip")
+        if not (folder / CONFIG).is_file():  # the folder was removed meanwhile
+            write_settings(folder, settings)
+        return True
+    except (OSError, ValueError) as error:
+        before = continuing.newest(checkpoints)
+        left = f"the checkpoint of step {before} is left" if before else "there is no checkpoint"
+        say(f"not saved: {first_line(error)}; {left}")
+        if before:
+            say(f"go on:       jepa-agent train --resume {folder}")
+        return False
+
+
+def write_settings(folder: Path, settings: bytes) -> None:
+    """Write the run's settings, all or nothing."""
+    with replacing(folder / CONFIG) as file:
+        file.write(settings)
 
 
 def run_folder(options: Namespace) -> Path:
@@ -182,11 +210,11 @@ def check_memory(options: Namespace) -> None:
 def build(options: Namespace, folder: Path, resumed: bool) -> tuple[JEPA, list[BaseCallback]]:
     """The agent, new or from its last checkpoint, and its callbacks, writing into the run folder."""
     checkpoints = folder / continuing.CHECKPOINTS
-    if resumed:
-        cut_logs(checkpoints, folder)
-        (folder / "error.txt").unlink(missing_ok=True)
     env = vec_env(options, options.n_envs, options.seed, folder)
     model = JEPA.resume(checkpoints, env, options.device) if resumed else new_agent(options, env)
+    if resumed:
+        cut_logs(checkpoints, folder, model.num_timesteps)
+        (folder / "error.txt").unlink(missing_ok=True)
     formats = ["tensorboard", "stdout"] if options.verbose else ["tensorboard"]
     model.set_logger(configure(options.tensorboard_log or str(folder), formats))
     callbacks: list[BaseCallback] = [LatentCallback()]
