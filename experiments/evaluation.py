@@ -17,6 +17,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize, sync_envs_normalization
 
+from jepa_agent.environments import RefuseBadSteps
 from jepa_agent.experiments.records import RunSpec
 
 EVALUATION_SEED = 10_000
@@ -40,10 +41,11 @@ class SeededEpisodes(gym.Wrapper):
 
 
 def bounded(env: gym.Env, max_steps: int = 10_000) -> gym.Env:
-    """The environment with a time limit, if it has none: an episode that never ends would never be evaluated."""
+    """The environment with a time limit, if it has none: an episode that never ends would never be evaluated. Nor is one
+    whose observations or rewards are not finite, which is a ``ValueError``."""
     if env.spec is None or env.spec.max_episode_steps is None:
-        return gym.wrappers.TimeLimit(env, max_steps)
-    return env
+        env = gym.wrappers.TimeLimit(env, max_steps)
+    return RefuseBadSteps(env)
 
 
 class TrainingClock:

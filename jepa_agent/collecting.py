@@ -9,12 +9,14 @@ import numpy as np
 import torch
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.noise import ActionNoise
+from stable_baselines3.common.type_aliases import RolloutReturn
 from stable_baselines3.common.utils import set_random_seed
 
-from jepa_agent.diagnostics import add_env_axis, check_finite, decision_measures, realised_gain
-from jepa_agent.environments import seed_env
+from jepa_agent.diagnostics import decision_measures, realised_gain
+from jepa_agent.environments import Unusable, check_finite, check_last_observations, seed_env
 from jepa_agent.exploration import RandomActions
 from jepa_agent.interruption import poll
+from jepa_agent.observations import BAD_OBSERVATION
 from jepa_agent.replay_buffer import SequenceReplayBuffer, reward_unit
 from jepa_agent.steering import SteerableAlgorithm
 from jepa_agent.types import Decision
@@ -28,6 +30,7 @@ class CollectingAlgorithm(SteerableAlgorithm):
     saved_parts = (*SteerableAlgorithm.saved_parts, "_random_actions")
     last_decision: Decision | None = None
     _last_cost: np.ndarray | None = None
+    _bad_observations = 0  # that ended an episode
 
     def _setup_model(self) -> None:
         super()._setup_model()
@@ -84,6 +87,19 @@ class CollectingAlgorithm(SteerableAlgorithm):
         """Actions for the environment, which may write into them, and apart from them what the buffer keeps."""
         return action, self.policy.scale_action(action) if self.policy.squash_output else action.copy()
 
+    def _count_bad_observations(self, infos: list[dict[str, Any]]) -> None:
+        """Log how many episodes have ended because of what could not be learned from, as `EndOnBadObservation` tells."""
+        self._bad_observations += sum(bool(info.get(BAD_OBSERVATION)) for info in infos)
+        if self._bad_observations:
+            self.logger.record("rollout/bad_observations", self._bad_observations)
+
+    def collect_rollouts(self, *args: Any, **kwargs: Any) -> RolloutReturn:
+        try:
+            return super().collect_rollouts(*args, **kwargs)
+        except Unusable as error:  # the environments do not know how many steps there were
+            step = self.num_timesteps + self.n_envs if error.step is None else error.step
+            raise Unusable(error.environment, error.what, step) from error
+
     def _knows_nothing(self, learning_starts: int) -> bool:
         """Whether to act at random still: for ``learning_starts`` steps, and on to the end of a first episode unless that is
         far off; how it ends may be all there is to learn."""
@@ -102,11 +118,11 @@ class CollectingAlgorithm(SteerableAlgorithm):
     ) -> None:
         assert isinstance(replay_buffer, SequenceReplayBuffer)
         assert self._last_obs is not None
+        # What the environments gave was looked at where it came from; this is what wrappers have made of it.
         check_finite("reward", reward, self.num_timesteps)
+        check_last_observations(dones, infos, self.num_timesteps)
         check_finite("observation", new_obs, self.num_timesteps)
-        for index, info in enumerate(infos):
-            if dones[index] and (last := info.get("terminal_observation")) is not None:
-                check_finite("last observation", add_env_axis(last), self.num_timesteps, index)
+        self._count_bad_observations(infos)
         if self.last_decision is not None:
             mean, std = self.last_decision.plan_mean, self.last_decision.plan_std
             replay_buffer.stage_plan(mean.cpu().numpy(), std.cpu().numpy())

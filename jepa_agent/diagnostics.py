@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -56,22 +53,3 @@ def realised_gain(before: Decision, cost: Tensor, after: Decision, gamma: float)
     cost that was observed and the discounted cost-to-go under the actor after it: of this step alone, noise included, where
     ``gain_predicted`` is of a whole plan. Means nothing across an episode's end."""
     return before.situation.cost_to_go - cost - gamma * after.situation.cost_to_go
-
-
-def add_env_axis(obs: Any) -> Any:
-    """One environment's observation, or each part of it, as if of several: ``(1, ...)``."""
-    return {key: np.asarray(part)[None] for key, part in obs.items()} if isinstance(obs, dict) else np.asarray(obs)[None]
-
-
-def check_finite(name: str, values: np.ndarray | dict[str, np.ndarray], step: int, first: int = 0) -> None:
-    """``ValueError`` that says which environment gave a value ``(n_envs, ...)`` that is not finite, and when; the rows are
-    those of the environments from ``first`` on."""
-    if isinstance(values, dict):
-        for key, part in values.items():
-            check_finite(f"{name} {key!r}", part, step, first)
-        return
-    if np.isfinite(values).all():
-        return
-    bad = next(i for i, row in enumerate(values) if not np.isfinite(row).all())
-    where = f"environment {first + bad}, step {step}"
-    raise ValueError(f"{where}: the {name} is not finite: {values[bad]}; nothing can be learned from it")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from functools import partial
 from typing import Any
@@ -12,6 +12,8 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper
+
+from jepa_agent.observations import BAD_OBSERVATION, check_form, first_not_finite, is_finite, is_finite_reward, shown
 
 
 def check_kind(env: Any) -> None:
@@ -41,55 +43,141 @@ def seed_env(env: VecEnv, seed: int) -> None:
         )
 
 
+class Unusable(ValueError):
+    """What one of the environments returned cannot be learned from.
+
+    Args:
+        environment: Which one.
+        what: What is wrong.
+        step: When, in steps of all environments; None where that is not known.
+    """
+
+    def __init__(self, environment: int, what: str, step: int | None = None):
+        when = "" if step is None else f", step {step}"
+        super().__init__(f"environment {environment}{when}: {what}; nothing can be learned from it")
+        self.environment, self.what, self.step = environment, what, step
+
+
+def check_finite(name: str, values: Any, step: int | None = None) -> None:
+    """`Unusable` if one of the environments gave something not finite in ``values`` ``(n_envs, ...)``, or in a part of it."""
+    if (bad := first_not_finite(values, name)) is not None:
+        raise Unusable(*bad, step)
+
+
+def check_last_observations(dones: np.ndarray, infos: Sequence[dict[str, Any]], step: int | None = None) -> None:
+    """`Unusable` if the last observation of an episode that has just ended is not finite."""
+    for index in np.flatnonzero(dones):
+        last = infos[index].get("terminal_observation")
+        if last is not None and (bad := first_not_finite(_with_env_axis(last), "last observation")) is not None:
+            raise Unusable(int(index), bad[1], step)
+
+
+def _with_env_axis(obs: Any) -> Any:
+    """One environment's observation, or each part of it, as if of several: ``(1, ...)``."""
+    return {key: np.asarray(part)[None] for key, part in obs.items()} if isinstance(obs, Mapping) else np.asarray(obs)[None]
+
+
 def guard_environments(env: VecEnv) -> None:
-    """See that what single environments return is what their spaces promise, and that last observations last.
+    """See that all environments have the same spaces, that what they return is of their spaces and finite, and that last
+    observations last.
 
-    `DummyVecEnv` copies observations into its own arrays, by broadcasting if need be: one of another shape is a
-    ``ValueError`` instead. And it resets an environment before it copies what that returned last, so an environment that
-    fills the same array again and again would lose it; other observations are copied in time."""
-    while isinstance(env, VecEnvWrapper):
+    This is done below all wrappers, before `VecNormalize` takes anything into its statistics or clips it. `DummyVecEnv`
+    copies observations into its own arrays, by broadcasting if need be, so there each environment is looked at. And it
+    resets an environment before it copies what that returned last, so an environment that fills the same array again and
+    again would lose it; other observations are copied in time."""
+    while isinstance(env, VecEnvWrapper) and isinstance(env.venv, VecEnv):
         env = env.venv
+    _check_alike(env)
     for index, one in enumerate(env.envs if isinstance(env, DummyVecEnv) else ()):
-        for name in ("observation_space", "action_space"):
-            expected, found = getattr(env, name), getattr(one, name)
-            if expected != found:
-                raise ValueError(f"environment {index} has the {name} {found}, but the first one {expected}: make all alike")
-        if not (isinstance(one.step, partial) and one.step.func is _step):
-            one.step = partial(_step, one.step, one.observation_space)  # type: ignore[method-assign]
-            one.reset = partial(_reset, one.reset, one.observation_space)  # type: ignore[method-assign]
+        if not _is_guarded(one.step, _step):
+            one.step = partial(_step, one.step, one.observation_space, index)  # type: ignore[method-assign]
+            one.reset = partial(_reset, one.reset, one.observation_space, index)  # type: ignore[method-assign]
+    if not _is_guarded(env.step_wait, _step_wait):
+        env.step_wait = partial(_step_wait, env.step_wait, env)  # type: ignore[method-assign]
+        env.reset = partial(_reset_all, env.reset, env)  # type: ignore[method-assign]
 
 
-def _step(step: Callable[[Any], tuple[Any, ...]], space: spaces.Space, action: Any) -> tuple[Any, ...]:
+def _is_guarded(method: Callable[..., Any], guard: Callable[..., Any]) -> bool:
+    return isinstance(method, partial) and method.func is guard
+
+
+def _check_alike(env: VecEnv) -> None:
+    for name in ("observation_space", "action_space"):
+        try:
+            found = list(env.get_attr(name))
+        except (AttributeError, NotImplementedError, TypeError):
+            continue  # VecEnvs of others do not always tell
+        for index, space in enumerate(found):
+            if space != found[0]:
+                raise ValueError(f"environment {index} has the {name} {space}, but the first one {found[0]}: make all alike")
+
+
+def _step(step: Callable[[Any], tuple[Any, ...]], space: spaces.Space, index: int, action: Any) -> tuple[Any, ...]:
     obs, reward, terminated, truncated, info = step(action)
-    check_form(obs, space)
+    _check_form(obs, space, index)
     return (deepcopy(obs) if terminated or truncated else obs), reward, terminated, truncated, info
 
 
-def _reset(reset: Callable[..., tuple[Any, ...]], space: spaces.Space, **options: Any) -> tuple[Any, ...]:
+def _reset(reset: Callable[..., tuple[Any, ...]], space: spaces.Space, index: int, **options: Any) -> tuple[Any, ...]:
     obs, info = reset(**options)
-    check_form(obs, space)
+    _check_form(obs, space, index)
     return obs, info
 
 
-def check_form(obs: Any, space: spaces.Space, name: str = "observation") -> None:
-    """``ValueError`` if an observation has another shape, other parts, or choices other than its space has."""
-    if isinstance(space, spaces.Dict):
-        if not isinstance(obs, Mapping) or set(obs) != set(space.spaces):
-            found = sorted(obs) if isinstance(obs, Mapping) else type(obs).__name__
-            raise ValueError(f"the environment's {name} must have the parts {sorted(space.spaces)}, found {found}")
-        for key, part in space.spaces.items():
-            check_form(obs[key], part, f"{name} {key!r}")
-    elif np.shape(obs) != space.shape:
-        raise ValueError(f"the environment's {name} must have the shape {space.shape}, found {np.shape(obs)}: {obs!r}")
-    elif isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)) and not space.contains(np.asarray(obs, space.dtype)):
-        raise ValueError(f"the environment's {name} must be of {space}, found {obs!r}")
+def _check_form(obs: Any, space: spaces.Space, index: int) -> None:
+    try:
+        check_form(obs, space)
+    except ValueError as error:
+        raise Unusable(index, str(error)) from error
 
 
-def is_finite(values: Any) -> bool:
-    """Whether an observation, or each part of it, holds finite numbers only."""
-    if isinstance(values, Mapping):
-        return all(is_finite(part) for part in values.values())
-    return bool(np.isfinite(values).all())
+def _step_wait(step_wait: Callable[[], tuple[Any, ...]], env: VecEnv) -> tuple[Any, ...]:
+    obs, rewards, dones, infos = step_wait()
+    check_form(obs, env.observation_space, (env.num_envs,), "the environments' observation")
+    if np.shape(rewards) != (env.num_envs,):
+        raise ValueError(f"the environments' rewards must have the shape {(env.num_envs,)}, found {np.shape(rewards)}")
+    check_finite("reward", rewards)
+    check_last_observations(dones, infos)
+    check_finite("observation", obs)
+    return obs, rewards, dones, infos
+
+
+def _reset_all(reset: Callable[[], Any], env: VecEnv) -> Any:
+    obs = reset()
+    check_form(obs, env.observation_space, (env.num_envs,), "the environments' observation")
+    check_finite("first observation", obs)
+    return obs
+
+
+class RefuseBadSteps(gym.Wrapper):
+    """Ends in a ``ValueError`` that names episode and step where an environment returns an observation of another form than
+    its space has, or an observation or reward that is not finite: no mean can be taken of that."""
+
+    def __init__(self, env: gym.Env):
+        super().__init__(env)
+        self._episode, self._step = 0, 0
+
+    def reset(self, **options: Any) -> tuple[Any, dict[str, Any]]:
+        """Begin an episode."""
+        obs, info = self.env.reset(**options)
+        self._episode, self._step = self._episode + 1, 0
+        self._check(obs, 0.0)
+        return obs, info
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """One step."""
+        obs, reward, terminated, truncated, info = self.env.step(action)
+        self._step += 1
+        self._check(obs, reward)
+        return obs, reward, terminated, truncated, info
+
+    def _check(self, obs: Any, reward: Any) -> None:
+        where = f"episode {self._episode}, step {self._step}"
+        check_form(obs, self.observation_space, name=f"{where}: the environment's observation")
+        if not is_finite(reward):
+            raise ValueError(f"{where}: the reward is not finite: {shown(reward)}")
+        if not is_finite(obs):
+            raise ValueError(f"{where}: the observation is not finite: {shown(obs)}")
 
 
 class EndOnBadObservation(gym.Wrapper):
@@ -120,11 +208,11 @@ class EndOnBadObservation(gym.Wrapper):
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """One step; one that cannot be learned from ends the episode."""
         obs, reward, terminated, truncated, info = self.env.step(action)
-        if is_finite(obs) and is_finite(reward):
+        if is_finite(obs) and is_finite_reward(reward):
             self._last = deepcopy(obs)
             return obs, reward, terminated, truncated, info
         self._tell()
-        return self._last, 0.0, False, True, {**info, "bad_observation": True}
+        return self._last, 0.0, False, True, {**info, BAD_OBSERVATION: True}
 
     def _tell(self) -> None:
         self.bad_observations += 1

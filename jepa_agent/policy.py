@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from copy import deepcopy
 from functools import partial
 from typing import Any
@@ -22,6 +21,7 @@ from jepa_agent.deliberation import SequenceCosts, deliberate
 from jepa_agent.interruption import poll
 from jepa_agent.mode_switch import NUM_FEATURES, ModeSwitch, Situation, make_mode_switch
 from jepa_agent.networks import GainModel, MemoryNetwork
+from jepa_agent.observations import check_given
 from jepa_agent.planning import Planner, check_planner, make_planner
 from jepa_agent.spaces import BoxCode, action_code, check_spaces
 from jepa_agent.tensor_ops import copy_buffers, row_count
@@ -131,9 +131,7 @@ class JEPAPolicy(BasePolicy):
                 "pass the observation alone: obs, info = env.reset()"
             )
         poll()
-        for name, part in observation.items() if isinstance(observation, Mapping) else [("", observation)]:
-            if not np.isfinite(part).all():
-                raise ValueError(f"predict() was given an observation {name} that is not finite: {part}".replace("\n", ""))
+        check_given(observation, self.observation_space, "the observation given to predict()")
         self.set_training_mode(False)
         obs, vectorized = self.obs_to_tensor(observation)
         count = row_count(obs)
@@ -149,6 +147,8 @@ class JEPAPolicy(BasePolicy):
             memory = self.recall(state, count)
             if starts is not None and starts.any():
                 memory = memory.clear(torch.as_tensor(starts, dtype=torch.bool, device=memory.steps.device))
+            if state is not None and not memory.is_finite:
+                raise ValueError("the state given to predict() holds numbers that are not finite: None starts afresh")
             decision, memory = self.act(obs, memory, deterministic)
             action = decision.action
         actions = self.to_env(action)

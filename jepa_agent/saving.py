@@ -53,6 +53,7 @@ class SavableAlgorithm(OffPolicyAlgorithm):
         "_n_updates",
         "_current_progress_remaining",
         "_skipped_updates",
+        "_bad_observations",
     )
     # Of these only checkpoints of a whole run know: parts with a state_dict, and generators, by dotted name.
     saved_parts: ClassVar[tuple[str, ...]] = ()

@@ -168,7 +168,7 @@ class BoxCode(ActionCode):
         return self.low + (0.5 * (action + 1.0) * (self.high - self.low))
 
     def to_env(self, action: Tensor) -> np.ndarray:
-        return self.within(self.unscale(action.float().cpu().numpy().reshape(-1, *self.space.shape)))
+        return self.within(self.unscale(_finite(action).float().cpu().numpy().reshape(-1, *self.space.shape)))
 
     def within(self, found: np.ndarray) -> np.ndarray:
         """Numbers ``(B, *action_shape)`` as members of the space."""
@@ -193,7 +193,7 @@ class ChoiceCode(ActionCode):
         self._last = torch.tensor(self.num_choices) - 1
 
     def to_env(self, action: Tensor) -> np.ndarray:
-        index = to_blocks(action, self.num_choices, fill=-torch.inf).argmax(-1).cpu().numpy()
+        index = to_blocks(_finite(action), self.num_choices, fill=-torch.inf).argmax(-1).cpu().numpy()
         return (index.reshape(-1, *self.shape) + self.start).astype(self.space.dtype)
 
     def from_env(self, action: np.ndarray) -> Tensor:
@@ -204,6 +204,13 @@ class ChoiceCode(ActionCode):
         # A replay buffer's slots never written hold 0, which may be no choice; they are masked, but must not break here.
         index = choices.long() - self._first.to(choices.device)
         return one_hot_blocks(index.clamp(min=0).minimum(self._last.to(choices.device)), self.num_choices)
+
+
+def _finite(action: Tensor) -> Tensor:
+    """Actions as they are; ``ValueError`` if any is not finite: neither a clip nor an argmax would tell."""
+    if not action.isfinite().all():
+        raise ValueError("an action is not finite: weights of the networks, action noise or a planner's plan are not")
+    return action
 
 
 def action_code(space: spaces.Space) -> ActionCode:

@@ -82,6 +82,11 @@ class WorkingMemory(NamedTuple):
         """What the mode switch has set for itself ``(B, 2)``; all zero when an episode begins."""
         return self.effort[:, 3:]
 
+    @property
+    def is_finite(self) -> bool:
+        """Whether all that is remembered are finite numbers."""
+        return all(bool(field.isfinite().all()) for field in self)
+
     @classmethod
     def unpack(cls, state: PackedMemory, like: WorkingMemory) -> WorkingMemory:
         """Read a packed state, copying it; ``ValueError`` if it is not of the form of ``like``."""
