@@ -133,6 +133,7 @@ class JEPA(CollectingAlgorithm):
         self.regularisation_coef = regularisation_coef
         self._check_settings()
         if _init_setup_model:
+            self._check_buffer_size()
             self._setup_model()
 
     @staticmethod
@@ -155,6 +156,15 @@ class JEPA(CollectingAlgorithm):
             raise ValueError(f"planner must be a PlannerConfig or a Planner, got {self.planner!r}")
         if self.optimize_memory_usage:
             raise ValueError("optimize_memory_usage is not supported: windows need the real last observation of an episode")
+
+    def _check_buffer_size(self) -> None:
+        """``ValueError`` if the buffer holds no whole window of each environment."""
+        rows, window = self.buffer_size // self.n_envs, self.train_horizon + self.n_steps
+        if rows < window:
+            raise ValueError(
+                f"buffer_size {self.buffer_size} keeps {rows} steps of each of {self.n_envs} environment(s), but learning "
+                f"needs windows of train_horizon + n_steps = {window}: give at least {window * self.n_envs}"
+            )
 
     def _setup_model(self) -> None:
         chosen = self.policy_kwargs
@@ -183,6 +193,8 @@ class JEPA(CollectingAlgorithm):
         self.world_model = self.policy.world_model
         self.world_model_target = self.policy.world_model_target
         self.value_spread = torch.ones((), device=self.device)
+        # What else an update may change; a features extractor of a user's may keep statistics.
+        self._statistics: list[Tensor] = [self.value_spread, *self.world_model.buffers()]
         # Listed once: walking all modules costs more than the arithmetic on their parameters.
         self._parameters: list[Tensor] = list(self.world_model.parameters())
         self._target_parameters: list[Tensor] = list(self.world_model_target.parameters())
@@ -206,13 +218,13 @@ class JEPA(CollectingAlgorithm):
             past = self.world_model.past_size
             batch = self.replay_buffer.sample_sequences(batch_size, length, env=self._vec_normalize_env, past=past)
             optimizer.zero_grad()
+            before = [statistic.clone() for statistic in self._statistics]
 
             # Three gradients, none reaching into another's networks, and one step along all of them.
             z_hat, terms = self._learn_representation(batch)
             at = self._looked_at(batch_size)
             z, weight = z_hat[at], batch.mask[at]
             terms["value"], target = self._learn_value(batch, z, weight, at)
-            spread_before = self.value_spread.clone()
             terms.update(self._learn_actor(batch, z, weight, at))
 
             if self._is_finite(terms):
@@ -220,7 +232,7 @@ class JEPA(CollectingAlgorithm):
                 self._update_targets()
                 self._n_updates += 1
             else:
-                self.value_spread.copy_(spread_before)
+                torch._foreach_copy_(self._statistics, before)
 
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         if self._skipped_updates:
@@ -330,10 +342,5 @@ class JEPA(CollectingAlgorithm):
         progress_bar: bool = False,
     ) -> JEPA:
         """Collect and learn for ``total_timesteps`` environment steps, counted over all environments."""
-        rows, window = self.replay_buffer.buffer_size, self.train_horizon + self.n_steps
-        if rows < window:
-            raise ValueError(
-                f"buffer_size {self.buffer_size} keeps {rows} steps of each of {self.n_envs} environment(s), but learning "
-                f"needs windows of train_horizon + n_steps = {window}: give at least {window * self.n_envs}"
-            )
+        self._check_buffer_size()
         return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)

@@ -15,6 +15,8 @@ from jepa_agent.tensor_ops import pessimistic
 from jepa_agent.types import Plan, PlanInit
 from jepa_agent.world_model import WorldModel
 
+_ROUNDING = 1e-5
+
 SequenceCosts = Callable[[Tensor, Tensor], Tensor]
 """Latents ``(B, D)`` and sequences ``(B, N, H, A)`` in, what each judge says they cost ``(E, B, N)`` out."""
 
@@ -52,9 +54,37 @@ def deliberate(
         disturbed = model.disturbed_sequences(z, planner.horizon, planner.actor_samples, generator)
         proposals = torch.cat([proposals, disturbed], dim=1)
     plan = planner.plan(cost_fn, PlanInit(proposals, generator, began))
+    check_plan(planner, plan, own, choices=not isinstance(model.actor, BoundedActor))
     gains = -relative(plan.actions.unsqueeze(1)).squeeze(-1)
     spread = gains.std(0) if gains.shape[0] > 1 else torch.zeros_like(gains[0])
     return plan, gains.mean(0), spread
+
+
+def check_plan(planner: Planner, plan: Plan, own: Tensor, choices: bool) -> None:
+    """See that the plan of a planner, which may be a user's, can be executed.
+
+    Args:
+        planner: Who made it.
+        plan: What it found.
+        own: The actor's sequence ``(B, H, A)``, as an example.
+        choices: Whether actions are choices, one-hot vectors side by side, or numbers in [-1, 1].
+
+    Raises:
+        ValueError: For another shape, for what is not finite, and for actions out of range.
+    """
+    name = type(planner).__name__
+    for what in ("actions", "mean", "std"):
+        values = getattr(plan, what)
+        if values.shape != own.shape:
+            raise ValueError(f"{name} gave {what} of shape {tuple(values.shape)}, expected {tuple(own.shape)}")
+        if not values.isfinite().all():
+            raise ValueError(f"{name} gave {what} that are not finite")
+    if choices and not (
+        ((plan.actions == 0) | (plan.actions == 1)).all() and torch.equal(plan.actions.sum(-1), own.sum(-1))
+    ):
+        raise ValueError(f"{name} gave actions that are no choices: expected one-hot vectors, one for each choice")
+    if plan.actions.abs().max() > 1.0 + _ROUNDING:
+        raise ValueError(f"{name} gave actions up to {float(plan.actions.abs().max()):g}, expected numbers in [-1, 1]")
 
 
 def _possible(model: WorldModel, warm_start: Tensor, own: Tensor) -> Tensor:

@@ -59,7 +59,7 @@ class Unusable(ValueError):
 
 
 def check_finite(name: str, values: Any, step: int | None = None) -> None:
-    """`Unusable` if one of the environments gave something not finite in ``values`` ``(n_envs, ...)``, or in a part of it."""
+    """`Unusable` if an environment gave something not finite in ``values`` ``(n_envs, ...)``, or in a part of it."""
     if (bad := first_not_finite(values, name)) is not None:
         raise Unusable(*bad, step)
 

@@ -35,11 +35,8 @@ def check_form(
         raise ValueError(f"{name} must hold numbers, found {shown(obs)}")
     if values.shape != wanted:
         raise ValueError(f"{name} must have the shape {wanted}, found {values.shape}: {shown(obs)}")
-    if (choices := _choices(space)) is not None:
-        first, count = choices
-        index = values - first
-        if not ((index >= 0) & (index < count) & (index == np.rint(index))).all():
-            raise ValueError(f"{name} must be of {space}, found {shown(obs)}")
+    if not has_choices(space, values):
+        raise ValueError(f"{name} must be of {space}, found {shown(obs)}")
 
 
 def check_given(obs: Any, space: spaces.Space, name: str) -> None:
@@ -59,6 +56,18 @@ def check_given(obs: Any, space: spaces.Space, name: str) -> None:
         raise ValueError(f"{name} is not finite: {shown(obs)}")
 
 
+def has_choices(space: spaces.Space, values: np.ndarray) -> bool:
+    """Whether all ``values`` ``(..., *shape)`` are among the options of a space; numbers always are."""
+    if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)):
+        first, count = space.start, space.n if isinstance(space, spaces.Discrete) else space.nvec
+    elif isinstance(space, spaces.MultiBinary):
+        first, count = 0, 2
+    else:
+        return True
+    index = values - first
+    return bool(((index >= 0) & (index < count) & (index == np.rint(index))).all())
+
+
 def is_finite(values: Any) -> bool:
     """Whether an observation, or each part of it, holds finite numbers only."""
     if isinstance(values, Mapping):
@@ -73,7 +82,7 @@ def is_finite_reward(reward: Any) -> bool:
 
 
 def first_not_finite(values: Any, name: str) -> tuple[int, str] | None:
-    """The first environment that gave something not finite in ``values`` ``(n_envs, ...)``, and what; None if there is none."""
+    """The first environment that gave something not finite in ``values`` ``(n_envs, ...)``, and what; else None."""
     if isinstance(values, Mapping):
         found = (first_not_finite(part, f"{name} {key!r}") for key, part in values.items())
         return next((bad for bad in found if bad is not None), None)
@@ -103,14 +112,3 @@ def _as_seen(values: Any, space: spaces.Space | None) -> Any:
     if space is not None and array.ndim in (3, 4) and is_image_space(space):
         return maybe_transpose(array, space)
     return values if array.dtype.kind == "O" else array
-
-
-def _choices(space: spaces.Space) -> tuple[Any, Any] | None:
-    """The first option and the number of options of each choice; None for numbers."""
-    if isinstance(space, spaces.Discrete):
-        return space.start, space.n
-    if isinstance(space, spaces.MultiDiscrete):
-        return space.start, space.nvec
-    if isinstance(space, spaces.MultiBinary):
-        return 0, 2
-    return None

@@ -7,10 +7,13 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import torch
+from gymnasium import spaces
 
 from jepa_agent import checkpoint
 from jepa_agent.codec import encode_space
+from jepa_agent.observations import has_choices, is_finite
 from jepa_agent.replay_buffer import SequenceReplayBuffer
+from jepa_agent.spaces import stored_actions
 
 _KIND, _ROWS = "replay", "rows"
 
@@ -79,7 +82,21 @@ def _fitting_rows(path: str | Path | BinaryIO, buffer: SequenceReplayBuffer) -> 
         found = f"{rows[name].dtype} {rows[name].shape}" if name in rows else "none"
         if found != wanted:
             raise ValueError(f"rows {name!r}: expected {wanted}, found {found}")
+        if not is_finite(rows[name]):
+            raise ValueError(f"rows {name!r}: {int((~np.isfinite(rows[name])).sum())} numbers are not finite")
+    for name, space in _choices(buffer).items():
+        if not has_choices(space, rows[name]):
+            raise ValueError(f"rows {name!r}: expected options of {space}, found {rows[name].min()} to {rows[name].max()}")
     return manifest, rows
+
+
+def _choices(buffer: SequenceReplayBuffer) -> dict[str, spaces.Space]:
+    """The spaces of columns, by name."""
+    seen, found = buffer.observation_space, {"actions": stored_actions(buffer.action_space)}
+    for name in ("observations", "next_observations"):
+        parts = {f"{name}/{key}": part for key, part in seen.items()} if isinstance(seen, spaces.Dict) else {name: seen}
+        found.update(parts)
+    return found
 
 
 def _spaces(buffer: SequenceReplayBuffer) -> dict[str, Any]:

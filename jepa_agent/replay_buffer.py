@@ -15,10 +15,13 @@ from stable_baselines3.common.vec_env import VecNormalize
 from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 from torch import Tensor
 
+from jepa_agent.observations import BAD_OBSERVATION
 from jepa_agent.spaces import ChoiceCode, action_code, stored_actions
+from jepa_agent.tensor_ops import HUGE
 from jepa_agent.types import Observations, PastSteps, SequenceBatch
 
 _BLOCK = 256  # transitions at a time, which also of pictures take little memory
+_VOID = 2.0  # in the column of ends: one by a step that is none, for what it led to is not known
 _FEW = 1000  # numbers of an observation up to which it is no use to look twice
 
 
@@ -74,7 +77,11 @@ class SequenceReplayBuffer(ReplayBuffer):
     ) -> None:
         self.plan_mean[self.pos], self.plan_std[self.pos] = self._next_plan or (0.0, -1.0)
         self._next_plan = None
+        row = self.pos
         super().add(obs, next_obs, action, reward, done, infos)
+        for index, info in enumerate(infos):
+            if info.get(BAD_OBSERVATION):
+                self.dones[row, index] = _VOID
         self.added += 1
 
     def cut(self) -> None:
@@ -121,8 +128,8 @@ class SequenceReplayBuffer(ReplayBuffer):
         column = envs[:, None]
         done = self.dones[steps, column]
         ended_before = np.cumsum(done, axis=1) - done
-        mask = (offsets < self.size()) & (ended_before == 0)
-        cost = -self._normalize_reward(self.rewards[steps, column], env)
+        mask = (offsets < self.size()) & (ended_before == 0) & (done < _VOID)
+        cost = -self._normalize_reward(self.rewards[steps, column], env).clip(-HUGE, HUGE)  # as the running scale takes them
         return SequenceBatch(
             obs=self._observations(steps, envs, env),
             action=self._action_vectors(self.actions[steps, column]),

@@ -238,6 +238,11 @@ class SavableAlgorithm(OffPolicyAlgorithm):
     def _restore(self, tensors: Mapping[str, Tensor], groups: Mapping[str, list[dict[str, Any]]]) -> None:
         owned, own = self.policy.state_dict(), self._own_tensors()
         check_tensors({f"policy/{k}": v for k, v in owned.items()} | {f"algorithm/{k}": v for k, v in own.items()}, tensors)
+        for name, tensor in tensors.items():
+            if tensor.is_floating_point() and bool(tensor.isnan().any()):
+                raise ValueError(
+                    f"tensor {name!r}: {int(tensor.isnan().sum())} of {tensor.numel()} numbers are not finite (NaN)"
+                )
         self.policy.load_state_dict({name: tensors[f"policy/{name}"] for name in owned})
         for name, value in own.items():
             value.copy_(tensors[f"algorithm/{name}"])

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+HUGE = 1e15  # sums of squares of numbers up to here are numbers still in float32
+
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     """Mean of ``values`` over the entries where ``mask`` is 1; 0 if there are none. Both ``(B, T)``."""

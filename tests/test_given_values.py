@@ -3,20 +3,27 @@
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 from gymnasium import spaces
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnvWrapper, VecNormalize
 
+from jepa_agent import JEPA
+from jepa_agent.checkpoint import CheckpointError
 from jepa_agent.cli import main
 from jepa_agent.environments import EndOnBadObservation, RefuseBadSteps
+from jepa_agent.networks import GainModel
+from jepa_agent.networks.readout import Readout
 from jepa_agent.observations import check_form
+from jepa_agent.planning import ExhaustivePlanner, RandomShooting
+from jepa_agent.replay_buffer import SequenceReplayBuffer
 
 BOX = spaces.Box(-10, 10, (2,))
 PARTS = spaces.Dict({"numbers": BOX, "choice": spaces.Discrete(3, start=1)})
 
 
 class Steps(gym.Env):
-    """Episodes of five steps; ``given`` maps a number of steps ever made to what stands for the observation there, ``paid`` to
-    what stands for the reward."""
+    """Episodes of five steps; ``given`` and ``paid`` map a number of steps ever made to the observation and reward there."""
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 30}  # noqa: RUF012
 
@@ -156,11 +163,12 @@ def test_an_evaluation_ends_where_something_is_not_finite_by_episode_and_step():
         ({8: np.zeros(1)}, {}, r"episode 2, step 3: the environment's observation must have the shape"),
     ):
         env = RefuseBadSteps(Steps(given, paid))
+        for steps in (5, 2):
+            env.reset()
+            for _ in range(steps):
+                env.step(0)
         with pytest.raises(ValueError, match=says):
-            for _ in range(3):
-                env.reset()
-                for _ in range(5):
-                    env.step(0)
+            env.step(0)
 
 
 @pytest.mark.parametrize("verb", ["evaluate", "explain", "enjoy", "plan-bench"])
@@ -233,9 +241,9 @@ def test_predict_refuses_a_state_that_is_not_finite_unless_it_is_forgotten(small
     obs = np.zeros((2, 2), np.float32)
     _, state = model.predict(obs)
     state[0][1] = np.nan
-    with pytest.raises(ValueError, match="state given to predict.* not finite"):
+    with pytest.raises(ValueError, match=r"state given to predict\(\) holds .* not finite"):
         model.predict(obs, state)
-    action, state = model.predict(obs, state, episode_start=np.array([False, True]))
+    _, state = model.predict(obs, state, episode_start=np.array([False, True]))
     assert all(np.isfinite(part).all() for part in state)
 
 
@@ -245,3 +253,154 @@ def test_no_action_is_returned_that_is_not_finite(small, mode):
     next(model.world_model.actor.parameters()).data.fill_(np.nan)  # as a damaged file might have it
     with pytest.raises(ValueError, match="not finite"):
         model.predict(np.zeros(2, np.float32), deterministic=True)
+
+
+# ---------------------------------------------------------------------- planners
+
+
+@pytest.mark.parametrize(
+    ("actions", "spoil", "says"),
+    [
+        (
+            spaces.Box(-2, 2, (1,)),
+            lambda plan: plan._replace(actions=plan.actions * torch.nan),
+            "gave actions that are not fin",
+        ),
+        (spaces.Box(-2, 2, (1,)), lambda plan: plan._replace(mean=plan.mean * torch.inf), "gave mean that are not finite"),
+        (
+            spaces.Box(-2, 2, (1,)),
+            lambda plan: plan._replace(actions=plan.actions * 0 + 2),
+            "gave actions up to 2, expected",
+        ),
+        (
+            spaces.Box(-2, 2, (1,)),
+            lambda plan: plan._replace(actions=plan.actions[:, 0]),
+            r"gave actions of shape \(1, 1\), expected \(1, 3, 1\)",
+        ),
+        (
+            spaces.Discrete(3, start=4),
+            lambda plan: plan._replace(actions=plan.actions * 0),
+            "gave actions that are no choices",
+        ),
+        (
+            spaces.Discrete(3, start=4),
+            lambda plan: plan._replace(actions=plan.actions * 4),
+            "gave actions that are no choices",
+        ),
+    ],
+)
+def test_a_plan_that_cannot_be_executed_is_told_by_its_planner(small, actions, spoil, says):
+    base = ExhaustivePlanner if isinstance(actions, spaces.Discrete) else RandomShooting
+
+    class Mine(base):
+        def plan(self, cost_fn, init):
+            return spoil(super().plan(cost_fn, init))
+
+    planner = Mine(num_choices=(3,), horizon=3) if base is ExhaustivePlanner else Mine(num_samples=4, horizon=3)
+    model = small(Steps(actions=actions), planner=planner, mode="planner")
+    with pytest.raises(ValueError, match=f"Mine {says}"):
+        model.predict(np.zeros(2, np.float32))
+
+
+# ---------------------------------------------------------------------- files
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "says"),
+    [
+        ("rewards", np.nan, "rows 'rewards': 1 numbers are not finite"),
+        ("observations/numbers", -np.inf, "rows 'observations/numbers': 2 numbers are not finite"),
+        (
+            "next_observations/choice",
+            7,
+            r"rows 'next_observations/choice': expected options of Discrete\(3, start=1\), found 1 to 7",
+        ),
+        ("actions", 2, r"rows 'actions': expected options of Discrete\(2\), found 0 to 2"),
+    ],
+)
+def test_experience_that_cannot_be_learned_from_is_not_loaded(small, tmp_path, column, value, says):
+    model = small(Steps(space=PARTS)).learn(15)
+    name, _, key = column.partition("/")
+    array = getattr(model.replay_buffer, name)
+    (array[key] if key else array)[3] = value
+    model.save_replay_buffer(tmp_path / "rows")
+    fresh = small(Steps(space=PARTS))
+    with pytest.raises(CheckpointError, match=says):
+        fresh.load_replay_buffer(tmp_path / "rows")
+    assert fresh.replay_buffer.size() == 0
+
+
+def test_an_agent_with_damaged_numbers_is_not_loaded_and_the_checkpoint_before_is_gone_on_with(small, tmp_path):
+    model = small(Steps(), mode="actor").learn(30)
+    model.save_checkpoint(tmp_path / "run", keep_last=2)
+    model.learn(10, reset_num_timesteps=False)
+    next(model.world_model.parameters()).data[0] = np.nan
+    model.save(tmp_path / "agent")
+    model.save_checkpoint(tmp_path / "run", keep_last=2)
+    with pytest.raises(CheckpointError, match=r"agent: tensor 'policy/world_model.*: \d+ of \d+ numbers are not finite"):
+        JEPA.load(tmp_path / "agent")
+    with pytest.warns(UserWarning, match="going on from the checkpoint of step 30"):
+        assert JEPA.resume(tmp_path / "run", Steps()).num_timesteps == 30
+
+
+# ---------------------------------------------------------------------- learning
+
+
+def test_a_buffer_that_is_too_small_leaves_no_run_folder(tmp_path, capsys):
+    call = ["train", "--env", "JEPA/ConstantReward-v0", "-n", "60", "--agent.buffer_size", "5", "--n-envs", "2"]
+    assert main([*call, "--output", str(tmp_path / "run")]) == 2
+    assert "buffer_size 5 keeps 2 steps of each of 2 environment(s)" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+class Normed(BaseFeaturesExtractor):
+    """Keeps statistics of all it sees while learning."""
+
+    def __init__(self, space):
+        super().__init__(space, features_dim=2)
+        self.norm = torch.nn.BatchNorm1d(2)
+
+    def forward(self, obs):
+        return self.norm(obs)
+
+
+def test_a_skipped_update_leaves_the_statistics_of_a_features_extractor(small, monkeypatch):
+    model = small(Steps(), policy_kwargs={"features_extractor_class": Normed}, mode="actor").learn(30)
+    before = {name: tensor.clone() for name, tensor in model.policy.state_dict().items()}
+    monkeypatch.setattr(model, "_is_finite", lambda terms: False)
+    model.train(1, 16)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.policy.state_dict().items())
+
+
+def test_the_largest_rewards_there_are_stop_no_learning(small):
+    model = small(Steps({}, dict.fromkeys(range(20, 60, 3), -3e38)), mode="actor", batch_size=8).learn(60)
+    assert model._skipped_updates == 0
+    assert model._n_updates > 30
+    assert all(tensor.isfinite().all() for tensor in model.policy.state_dict().values())
+
+
+def test_a_step_that_was_not_finite_is_in_no_window():
+    buffer = SequenceReplayBuffer(20, BOX, spaces.Discrete(2), n_envs=2)
+    obs, nothing = np.zeros((2, 2), np.float32), np.zeros(2)
+    for step in range(6):
+        bad = step == 2
+        infos = [{}, {"bad_observation": True, "TimeLimit.truncated": True} if bad else {}]
+        buffer.add(obs, obs, np.zeros((2, 1)), nothing, np.array([False, bad]), infos)
+    buffer.cut()
+    found = buffer.window(np.array([0, 0, 2, 3]), np.array([0, 1, 1, 1]), 4, past=2)
+    assert found.mask.tolist() == [[1, 1, 1, 1], [1, 1, 0, 0], [0, 0, 0, 0], [1, 1, 1, 0]]
+    assert found.terminated.sum() == 0
+    assert found.past.mask[3].tolist() == [0, 0]
+
+
+def test_searches_that_are_not_finite_teach_no_gain():
+    model = GainModel(2)
+    model.learn(torch.tensor([[1.0, 2.0], [1.0, torch.nan], [1.0, 1e30]]), torch.tensor([3.0, 1.0, 1.0]))
+    model.learn(torch.ones(2, 2), torch.tensor([torch.inf, 1e25]))
+    assert model.mean == 3.0
+    assert model(torch.ones(1, 2)).isfinite().all()
+
+
+def test_the_error_of_a_readout_of_huge_features_is_a_number():
+    z = torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
+    assert Readout(z, 1e25 * z[:, :1]).error.isfinite().all()

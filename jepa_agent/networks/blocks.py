@@ -9,7 +9,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-HUGE = 1e15
+from jepa_agent.tensor_ops import HUGE
 
 
 def activation(activation_fn: type[nn.Module]) -> nn.Module:

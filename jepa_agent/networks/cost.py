@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from jepa_agent.networks.blocks import HUGE, EnsembleMLP, mlp
+from jepa_agent.networks.blocks import EnsembleMLP, mlp
+from jepa_agent.tensor_ops import HUGE
 
 
 class CostToGo(nn.Module, ABC):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from jepa_agent.tensor_ops import HUGE
+
 _MEMORY = 1000  # searches it learns from, about
 _PRIOR = 0.1  # searches that the first guess is worth
 
@@ -38,7 +40,9 @@ class GainModel(nn.Module):
         return self.product[0] / self.moment[0, 0].clamp(min=1.0)
 
     def learn(self, features: Tensor, gain: Tensor) -> None:
-        """Take in searches and what they gained."""
+        """Take in searches and what they gained; what is not finite, or would not be once squared, is passed over."""
+        usable = (features.abs().amax(-1) < HUGE) & (gain.abs() < HUGE)
+        features, gain = features[usable], gain[usable]
         fading = 1.0 - len(gain) / (_MEMORY + len(gain))
         self.moment.mul_(fading).add_(features.T @ features)
         self.product.mul_(fading).add_(features.T @ gain)

@@ -29,8 +29,9 @@ class Readout(nn.Module):
         self.register_buffer("shift", torch.randn(_WIDTH, generator=generator).to(z))
         held_out = torch.arange(len(z), device=z.device) % _HELD_OUT == 0
         self.register_buffer("weight", self._fit(z[~held_out], features[~held_out]))
-        missed = (self(z[held_out]) - features[held_out]).square().mean(0)
-        self.register_buffer("error", missed / features.var(0, unbiased=False).clamp(min=1e-6))
+        missed = (self(z[held_out]) - features[held_out]).double().square().mean(0)
+        variance = features.double().var(0, unbiased=False).clamp(min=1e-6)
+        self.register_buffer("error", (missed / variance).to(z.dtype))
         self.weight = self._fit(z, features)
 
     def forward(self, z: Tensor) -> Tensor:
