@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from typing import Any, ClassVar
 
 import torch
@@ -134,6 +136,9 @@ class JEPA(CollectingAlgorithm):
         self._check_settings()
         if _init_setup_model:
             self._check_buffer_size()
+            for name in ("learning_starts", "batch_size"):
+                if getattr(self, name) > buffer_size:
+                    warnings.warn(f"buffer_size {buffer_size} is less than {name} {getattr(self, name)}", stacklevel=2)
             self._setup_model()
 
     @staticmethod
@@ -211,6 +216,8 @@ class JEPA(CollectingAlgorithm):
         self.policy.set_training_mode(True)
         optimizer = self.policy.optimizer
         self._update_learning_rate(optimizer)
+        if not math.isfinite(rate := optimizer.param_groups[0]["lr"]):
+            raise ValueError(f"learning_rate is {rate} at step {self.num_timesteps}: its schedule must give finite numbers")
         terms: dict[str, Tensor] = {}
         for _ in range(gradient_steps):
             poll()

@@ -13,7 +13,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from jepa_agent.algorithm import JEPA
 from jepa_agent.diagnostics import latent_health
-from jepa_agent.environments import seed_env
+from jepa_agent.environments import guard_environments, seed_env
 from jepa_agent.plain_data import read_npz
 
 
@@ -93,6 +93,7 @@ class ResumableEvalCallback(EvalCallback):
 
     def _init_callback(self) -> None:
         super()._init_callback()
+        guard_environments(self.eval_env)
         self.n_calls = self.model.num_timesteps // self.model.n_envs
         if self.n_calls and self._written.is_file():
             self._recall()

@@ -120,7 +120,7 @@ class CollectingAlgorithm(SteerableAlgorithm):
         assert self._last_obs is not None
         # What the environments gave was looked at where it came from; this is what wrappers have made of it.
         check_finite("reward", reward, self.num_timesteps)
-        check_last_observations(dones, infos, self.num_timesteps)
+        check_last_observations(dones, infos, self.observation_space, self.num_timesteps)
         check_finite("observation", new_obs, self.num_timesteps)
         self._count_bad_observations(infos)
         if self.last_decision is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -182,6 +183,8 @@ def make_objective(cost: Cost, model: WorldModel, experience: Experience, end_co
     An ``end_cost`` of None is the worst cost met there, but at least 0: ending is then never worth while. ``ValueError``
     if the cost raises, answers in another shape than one number per latent, or with numbers that are not finite.
     """
+    if end_cost is not None and not math.isfinite(end_cost):
+        raise ValueError(f"end_cost must be a finite number, got {end_cost!r}")
     steps = cost.of_steps(model, experience)
     z = experience.z[: len(experience.z) // 2 * 2].unflatten(0, (2, -1))
     actions = model.actor_sequence(z.flatten(0, 1), _PROBE_STEPS)

@@ -13,7 +13,15 @@ import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper
 
-from jepa_agent.observations import BAD_OBSERVATION, check_form, first_not_finite, is_finite, is_finite_reward, shown
+from jepa_agent.observations import (
+    BAD_OBSERVATION,
+    as_array,
+    check_form,
+    first_not_finite,
+    is_finite,
+    is_finite_reward,
+    shown,
+)
 
 
 def check_kind(env: Any) -> None:
@@ -64,12 +72,16 @@ def check_finite(name: str, values: Any, step: int | None = None) -> None:
         raise Unusable(*bad, step)
 
 
-def check_last_observations(dones: np.ndarray, infos: Sequence[dict[str, Any]], step: int | None = None) -> None:
-    """`Unusable` if the last observation of an episode that has just ended is not finite."""
+def check_last_observations(
+    dones: np.ndarray, infos: Sequence[dict[str, Any]], space: spaces.Space, step: int | None = None
+) -> None:
+    """`Unusable` if the last observation of an episode that has just ended is not of the space's form or not finite."""
     for index in np.flatnonzero(dones):
         last = infos[index].get("terminal_observation")
-        if last is not None and (bad := first_not_finite(_with_env_axis(last), "last observation")) is not None:
-            raise Unusable(int(index), bad[1], step)
+        if last is not None:
+            _check_form(last, space, int(index), "the environment's last observation")
+            if (bad := first_not_finite(_with_env_axis(last), "last observation")) is not None:
+                raise Unusable(int(index), bad[1], step)
 
 
 def _with_env_axis(obs: Any) -> Any:
@@ -115,7 +127,10 @@ def _check_alike(env: VecEnv) -> None:
 def _step(step: Callable[[Any], tuple[Any, ...]], space: spaces.Space, index: int, action: Any) -> tuple[Any, ...]:
     obs, reward, terminated, truncated, info = step(action)
     _check_form(obs, space, index)
-    return (deepcopy(obs) if terminated or truncated else obs), reward, terminated, truncated, info
+    number = as_array(reward)
+    if number.dtype.kind not in "biuf" or number.size != 1:
+        raise Unusable(index, f"the environment's reward must be a number, found {shown(reward)}")
+    return (deepcopy(obs) if terminated or truncated else obs), number.item(), terminated, truncated, info
 
 
 def _reset(reset: Callable[..., tuple[Any, ...]], space: spaces.Space, index: int, **options: Any) -> tuple[Any, ...]:
@@ -124,9 +139,9 @@ def _reset(reset: Callable[..., tuple[Any, ...]], space: spaces.Space, index: in
     return obs, info
 
 
-def _check_form(obs: Any, space: spaces.Space, index: int) -> None:
+def _check_form(obs: Any, space: spaces.Space, index: int, name: str = "the environment's observation") -> None:
     try:
-        check_form(obs, space)
+        check_form(obs, space, name=name)
     except ValueError as error:
         raise Unusable(index, str(error)) from error
 
@@ -134,10 +149,11 @@ def _check_form(obs: Any, space: spaces.Space, index: int) -> None:
 def _step_wait(step_wait: Callable[[], tuple[Any, ...]], env: VecEnv) -> tuple[Any, ...]:
     obs, rewards, dones, infos = step_wait()
     check_form(obs, env.observation_space, (env.num_envs,), "the environments' observation")
-    if np.shape(rewards) != (env.num_envs,):
-        raise ValueError(f"the environments' rewards must have the shape {(env.num_envs,)}, found {np.shape(rewards)}")
+    if as_array(rewards).dtype.kind not in "biuf" or np.size(rewards) != env.num_envs:
+        raise ValueError(f"the environments' rewards must be {env.num_envs} number(s), found {shown(rewards)}")
+    rewards = np.reshape(rewards, env.num_envs)
     check_finite("reward", rewards)
-    check_last_observations(dones, infos)
+    check_last_observations(dones, infos, env.observation_space)
     check_finite("observation", obs)
     return obs, rewards, dones, infos
 

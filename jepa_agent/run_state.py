@@ -14,7 +14,7 @@ from gymnasium import spaces
 from stable_baselines3.common.running_mean_std import RunningMeanStd
 from torch import Tensor
 
-from jepa_agent.saving import SavableAlgorithm, check_tensors
+from jepa_agent.saving import SavableAlgorithm, check_numbers, check_tensors
 
 
 def gather(model: SavableAlgorithm) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -54,6 +54,7 @@ def restore(model: SavableAlgorithm, data: Mapping[str, Any], tensors: Mapping[s
         )
     fresh = gather(model)[1]
     check_tensors({name: value for name, value in fresh.items() if not name.startswith(("memory/", "cuda"))}, tensors)
+    check_numbers(tensors)
     for name, running in moments.items():
         for key in ("mean", "var"):
             setattr(running, key, tensors[f"{name}/{key}"].numpy().copy())

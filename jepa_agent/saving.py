@@ -238,11 +238,7 @@ class SavableAlgorithm(OffPolicyAlgorithm):
     def _restore(self, tensors: Mapping[str, Tensor], groups: Mapping[str, list[dict[str, Any]]]) -> None:
         owned, own = self.policy.state_dict(), self._own_tensors()
         check_tensors({f"policy/{k}": v for k, v in owned.items()} | {f"algorithm/{k}": v for k, v in own.items()}, tensors)
-        for name, tensor in tensors.items():
-            if tensor.is_floating_point() and bool(tensor.isnan().any()):
-                raise ValueError(
-                    f"tensor {name!r}: {int(tensor.isnan().sum())} of {tensor.numel()} numbers are not finite (NaN)"
-                )
+        check_numbers(tensors)
         self.policy.load_state_dict({name: tensors[f"policy/{name}"] for name in owned})
         for name, value in own.items():
             value.copy_(tensors[f"algorithm/{name}"])
@@ -370,6 +366,15 @@ def check_tensors(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -
             raise ValueError(f"tensor {name!r}: expected {_form(wanted)}, found none")
         if _form(found[name]) != _form(wanted):
             raise ValueError(f"tensor {name!r}: expected {_form(wanted)}, found {_form(found[name])}")
+
+
+def check_numbers(tensors: Mapping[str, Tensor]) -> None:
+    """``ValueError`` that names the first tensor with NaN in it; infinities may be meant, as in the mask of an attention."""
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and bool(tensor.isnan().any()):
+            raise ValueError(
+                f"tensor {name!r}: {int(tensor.isnan().sum())} of {tensor.numel()} numbers are not finite (NaN)"
+            )
 
 
 def _form(tensor: Tensor) -> str:

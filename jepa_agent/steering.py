@@ -14,6 +14,7 @@ from jepa_agent.config import PlannerConfig
 from jepa_agent.costs import Cost, Experience, as_cost, make_objective
 from jepa_agent.mode_switch import ModeSwitch, PlannerMode, make_mode_switch
 from jepa_agent.networks import random_latents
+from jepa_agent.observations import check_given
 from jepa_agent.planning import Planner
 from jepa_agent.policy import JEPAPolicy
 from jepa_agent.replay_buffer import SequenceReplayBuffer
@@ -158,6 +159,7 @@ class SteerableAlgorithm(ResumableAlgorithm):
         policy, buffer, normalizer = self.policy, self.replay_buffer, self._vec_normalize_env
 
         def encode(obs: Any) -> Tensor:
+            check_given(obs, self.observation_space, "an observation")
             seen, _ = policy.obs_to_tensor(obs if normalizer is None else normalizer.normalize_obs(obs))
             return policy.world_model.encode(seen)
 

@@ -9,8 +9,10 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnvWrapper, VecNormalize
 
 from jepa_agent import JEPA
+from jepa_agent.callbacks import ResumableEvalCallback
 from jepa_agent.checkpoint import CheckpointError
 from jepa_agent.cli import main
+from jepa_agent.costs import GoalCost
 from jepa_agent.environments import EndOnBadObservation, RefuseBadSteps
 from jepa_agent.networks import GainModel
 from jepa_agent.networks.readout import Readout
@@ -373,7 +375,7 @@ def test_a_skipped_update_leaves_the_statistics_of_a_features_extractor(small, m
 
 
 def test_the_largest_rewards_there_are_stop_no_learning(small):
-    model = small(Steps({}, dict.fromkeys(range(20, 60, 3), -3e38)), mode="actor", batch_size=8).learn(60)
+    model = small(Steps({}, dict.fromkeys(range(20, 60), -3e38)), mode="actor", batch_size=8).learn(60)
     assert model._skipped_updates == 0
     assert model._n_updates > 30
     assert all(tensor.isfinite().all() for tensor in model.policy.state_dict().values())
@@ -404,3 +406,53 @@ def test_searches_that_are_not_finite_teach_no_gain():
 def test_the_error_of_a_readout_of_huge_features_is_a_number():
     z = torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
     assert Readout(z, 1e25 * z[:, :1]).error.isfinite().all()
+
+
+def test_a_schedule_that_gives_no_learning_rate_is_told_before_it_ruins_the_weights(small):
+    model = small(Steps(), mode="actor", learning_rate=lambda left: 1e-3 if left > 0.5 else float("nan"))
+    with pytest.raises(ValueError, match=r"learning_rate is nan at step 3[01]"):
+        model.learn(60)
+    assert all(tensor.isfinite().all() for tensor in model.policy.state_dict().values())
+
+
+@pytest.mark.parametrize("name", ["learning_starts", "batch_size"])
+def test_a_buffer_that_holds_less_than_is_asked_of_it_gets_a_line(small, name):
+    with pytest.warns(UserWarning, match=f"buffer_size 30 is less than {name} 40"):
+        small(Steps(), buffer_size=30, **{"learning_starts": 20, "batch_size": 8, name: 40})
+
+
+@pytest.mark.parametrize(("reward", "says"), [(None, "found None"), ([1.0, 2.0], "found"), ("much", "found much")])
+def test_a_reward_that_is_no_number_is_told(small, reward, says):
+    with pytest.raises(ValueError, match=f"environment 0, step 3: the environment's reward must be a number, {says}"):
+        small(DummyVecEnv([lambda: Steps({}, {3: reward})])).learn(10)
+
+
+def test_a_reward_in_an_array_of_its_own_is_a_number(small):
+    assert small(DummyVecEnv([lambda: Steps({}, {3: np.ones(1)})])).learn(10).replay_buffer.rewards[2] == 1
+
+
+def test_statistics_of_a_wrapper_that_are_not_finite_are_not_gone_on_with(small, tmp_path):
+    env = VecNormalize(DummyVecEnv([Steps]))
+    model = small(env).learn(20)
+    model.save_checkpoint(tmp_path)
+    env.obs_rms.mean[:] = np.nan
+    model.save_checkpoint(tmp_path, keep_last=1)
+    with pytest.raises(CheckpointError, match="tensor 'observation/mean': 2 of 2 numbers are not finite"):
+        JEPA.resume(tmp_path, VecNormalize(DummyVecEnv([Steps])))
+
+
+def test_goals_and_ends_that_are_not_finite_are_refused(small):
+    model = small(Steps()).learn(20)
+    with pytest.raises(ValueError, match=r"the goal must be one observation .* not finite"):
+        model.set_cost(GoalCost(INF))
+    with pytest.raises(ValueError, match="end_cost must be a finite number, got nan"):
+        model.set_cost(GoalCost(np.zeros(2)), end_cost=np.nan)
+    assert model.cost is None
+
+
+def test_an_evaluation_of_ones_own_environment_is_looked_at_too(small, tmp_path):
+    env = DummyVecEnv([lambda: Steps({}, {7: np.inf})])
+    evaluation = ResumableEvalCallback(env, seed=1, log_path=str(tmp_path), eval_freq=10, n_eval_episodes=2)
+    with pytest.raises(ValueError, match=r"environment 0.*: the reward is not finite"):
+        small(Steps(), mode="actor").learn(20, callback=evaluation)
+    assert not (tmp_path / "best_model.zip").exists()
