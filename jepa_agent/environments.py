@@ -76,12 +76,12 @@ def check_last_observations(
     dones: np.ndarray, infos: Sequence[dict[str, Any]], space: spaces.Space, step: int | None = None
 ) -> None:
     """`Unusable` if the last observation of an episode that has just ended is not of the space's form or not finite."""
-    for index in np.flatnonzero(dones):
+    for index in map(int, np.flatnonzero(dones)):
         last = infos[index].get("terminal_observation")
         if last is not None:
-            _check_form(last, space, int(index), "the environment's last observation")
+            _check_form(last, space, index, "the environment's last observation")
             if (bad := first_not_finite(_with_env_axis(last), "last observation")) is not None:
-                raise Unusable(int(index), bad[1], step)
+                raise Unusable(index, bad[1], step)
 
 
 def _with_env_axis(obs: Any) -> Any:

@@ -72,7 +72,8 @@ def is_finite(values: Any) -> bool:
     """Whether an observation, or each part of it, holds finite numbers only."""
     if isinstance(values, Mapping):
         return all(is_finite(part) for part in values.values())
-    return bool(np.isfinite(values).all())
+    numbers = as_array(values)
+    return numbers.dtype.kind not in "fc" or bool(np.isfinite(numbers).all())
 
 
 def is_finite_reward(reward: Any) -> bool:

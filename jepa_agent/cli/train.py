@@ -250,8 +250,10 @@ def new_agent(options: Namespace, env: VecEnv) -> JEPA:
     )
 
 
-def _wrapped(on_bad_obs: str, wrapper_class: Any, env: gym.Env) -> gym.Env:
-    env = EndOnBadObservation(env) if on_bad_obs == "end-episode" else env
+def _wrapped(options: Namespace, wrapper_class: Any) -> gym.Env:
+    """One environment, all wrapped but for the monitor, which is to see every end of an episode."""
+    env = make_env(options.env, options.env_kwargs)
+    env = EndOnBadObservation(env) if options.on_bad_obs == "end-episode" else env
     return wrapper_class(env) if wrapper_class else env
 
 
@@ -259,13 +261,11 @@ def vec_env(options: Namespace, n_envs: int, seed: int, folder: Path | None, wra
     """Monitored environments side by side; monitor files are in ``folder``, where rows there already stay."""
     resumed = bool(folder and list(folder.glob("*.monitor.csv")))
     env = make_vec_env(
-        options.env,
+        partial(_wrapped, options, wrapper_class),
         n_envs,
         seed,
         monitor_dir=str(folder) if folder else None,
         monitor_kwargs={"override_existing": not resumed},
-        env_kwargs=options.env_kwargs,
-        wrapper_class=partial(_wrapped, options.on_bad_obs, wrapper_class),
     )
     if folder and resumed:
         env.set_attr("t_start", continuing.start_of_monitoring(folder))
