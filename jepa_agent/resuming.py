@@ -82,7 +82,8 @@ class ResumableAlgorithm(SavableAlgorithm):
         made and wrapped as it was; `CheckpointError` if its spaces, its number or its VecNormalize differ, or if no
         checkpoint is whole. A damaged one is named in a warning, and the one before it is taken.
         """
-        folder, damaged = Path(folder), []
+        folder = Path(folder)
+        damaged: list[Exception] = []
         for entry in reversed(checkpoint_folder.entries(folder)):
             try:
                 model = cls._resume_from(folder, entry, env, device, custom_objects)
@@ -91,8 +92,8 @@ class ResumableAlgorithm(SavableAlgorithm):
             except (CheckpointError, OSError) as error:
                 damaged.append(error)
                 continue
-            for error in damaged:
-                warnings.warn(f"{error}: going on from the checkpoint of step {entry.num_timesteps}", stacklevel=2)
+            for damage in damaged:
+                warnings.warn(f"{damage}: going on from the checkpoint of step {entry.num_timesteps}", stacklevel=2)
             return model
         raise CheckpointError(str(damaged[0])) from damaged[0]
 

@@ -89,7 +89,8 @@ def _help() -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a verb; returns the exit code: 0, 2 for input that cannot be used (told in one line), 130 or 143 if stopped."""
+    """Run a verb; returns the exit code: 0, 1 for what failed, 2 for input that cannot be used (told in one line),
+    129, 130 or 143 if stopped by SIGHUP, SIGINT or SIGTERM."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     before, warnings.formatwarning = warnings.formatwarning, _one_line
     previous = {signum: signal.signal(signum, _terminate) for signum in heeded() if signum != signal.SIGINT}
@@ -134,6 +135,9 @@ def _run(arguments: list[str]) -> int:
     except KeyboardInterrupt as stop:
         _tell(f"jepa-agent {verb}: interrupted")
         return exit_code(stop)
+    except OSError as error:  # a disk that is full, a file that is no file
+        _tell(f"jepa-agent {verb}: error: {error}")
+        return 1
 
 
 def module_of(verb: str) -> ModuleType:

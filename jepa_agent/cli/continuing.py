@@ -13,7 +13,7 @@ from pathlib import Path
 from jsonargparse import Namespace
 
 from jepa_agent import checkpoint, checkpoint_folder
-from jepa_agent.checkpoint import CheckpointError
+from jepa_agent.checkpoint import CheckpointError, FormatError
 from jepa_agent.cli.common import CONFIG, Parser, UsageError
 from jepa_agent.plain_data import read_yaml
 
@@ -95,6 +95,8 @@ def is_finished(folder: Path, steps: int) -> bool:
     """Whether the last agent of a run that was done with ``steps`` is there: a run may be killed before it is saved."""
     try:
         manifest = checkpoint.read(folder / "last_model.zip", "agent").manifest
+    except FormatError as error:  # not to be written over
+        raise UsageError(str(error)) from error
     except (OSError, CheckpointError):
         return False
     return manifest.get("counters", {}).get("num_timesteps") == steps

@@ -7,6 +7,7 @@ import shutil
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -113,9 +114,9 @@ def run(argv: Sequence[str]) -> int:
             raise UsageError(f"the agent could not be built: {first_line(error)}") from error
         try:
             with noting_signals():
-                error = learn(model, callbacks, options)
+                stopped_by = learn(model, callbacks, options)
                 with undisturbed():
-                    return finish(model, options, Run(folder, place, settings), error)
+                    return finish(model, options, Run(folder, place, settings), stopped_by)
         finally:
             close(model.env)
 
@@ -141,12 +142,13 @@ def learn(model: JEPA, callbacks: list[BaseCallback], options: Namespace) -> Bas
         return error
 
 
-def finish(model: JEPA, options: Namespace, run: Run, error: BaseException | None) -> int:
+def finish(model: JEPA, options: Namespace, run: Run, stopped_by: BaseException | None) -> int:
     """Say what ended the run, save it, and say what of that succeeded and what to do next. Returns the exit code."""
     code = 0
-    if error is not None:
-        code, what = ending(error, run, model.num_timesteps)
+    if stopped_by is not None:
+        code, what = ending(stopped_by, run, model.num_timesteps)
         say_anyway(what)
+        stopped_by.__traceback__ = None  # whose frames hold what memory may be short of
     failed = keep(model, options, run)
     for what, why in failed.items():
         say_anyway(f"not saved:   {what}: {why}")
@@ -254,13 +256,12 @@ def check_memory(options: Namespace) -> None:
 def build(options: Namespace, folder: Path, resumed: bool) -> tuple[JEPA, list[BaseCallback]]:
     """The agent, new or from its last checkpoint, and its callbacks, writing into the run folder."""
     checkpoints = folder / continuing.CHECKPOINTS
-    for rank in range(options.n_envs if resumed else 0):
-        mend_monitor_file(folder / f"{rank}.monitor.csv", options.env)
-    env = vec_env(options, options.n_envs, options.seed, folder)
+    env = monitored_env(options, folder, resumed)
     model = JEPA.resume(checkpoints, env, options.device) if resumed else new_agent(options, env)
     if resumed:
-        cut_logs(checkpoints, folder, model.num_timesteps)
-        (folder / "error.txt").unlink(missing_ok=True)
+        with suppress(OSError):
+            cut_logs(checkpoints, folder, model.num_timesteps)
+            (folder / "error.txt").unlink(missing_ok=True)
     formats = ["tensorboard", "stdout"] if options.verbose else ["tensorboard"]
     model.set_logger(lasting_logger(options.tensorboard_log or str(folder), formats))
     callbacks: list[BaseCallback] = [LatentCallback()]
@@ -300,6 +301,17 @@ def _wrapped(on_bad_obs: str, wrapper_class: Any, env: gym.Env) -> gym.Env:
     env = with_lasting_rows(env)
     env = EndOnBadObservation(env) if on_bad_obs == "end-episode" else env
     return wrapper_class(env) if wrapper_class else env
+
+
+def monitored_env(options: Namespace, folder: Path, resumed: bool) -> VecEnv:
+    """The environments to learn in; without monitor files if those cannot be written."""
+    try:
+        for rank in range(options.n_envs if resumed else 0):
+            mend_monitor_file(folder / f"{rank}.monitor.csv", options.env)
+        return vec_env(options, options.n_envs, options.seed, folder)
+    except OSError as error:
+        warnings.warn(f"episodes are not written: {error}; training goes on", stacklevel=2)
+        return vec_env(options, options.n_envs, options.seed, None)
 
 
 def vec_env(options: Namespace, n_envs: int, seed: int, folder: Path | None, wrapper_class: Any = None) -> VecEnv:

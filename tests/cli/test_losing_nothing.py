@@ -250,3 +250,44 @@ def test_a_hanging_close_does_not_keep_back_what_was_saved(hooked, tmp_path, cap
     hooked(lambda: None, last=late)
     assert main([*TRAIN, "--env", "Hook-v0", "-n", "40", "--output", str(tmp_path / "run")]) == 0
     assert "saved to" in said[0]
+
+
+@pytest.mark.parametrize("n_envs", [1, 2])
+def test_an_environment_that_raises_before_its_first_step_leaves_a_run_that_begins_anew(hooked, tmp_path, capsys, n_envs):
+    folder, reset = tmp_path / "run", Hook.reset
+    hooked(lambda: None)
+    with pytest.MonkeyPatch.context() as patched:
+        call = [*TRAIN, "--env", "Hook-v0", "-n", "40", "--n-envs", str(n_envs), "--output", str(folder)]
+        patched.setattr(Hook, "reset", lambda self, **_: 1 / 0)
+        assert main(call) == 1
+    assert Hook.reset is reset
+    [anew] = [line for line in capsys.readouterr().out.splitlines() if line.startswith("begin anew:")]
+    assert main(shlex.split(anew.partition("jepa-agent ")[2])) == 0
+    assert steps_of(folder) == 40
+
+
+def test_logs_that_are_folders_keep_no_run_from_going_on(tmp_path):
+    folder = tmp_path / "run"
+    call = [*TRAIN, "--env", "CartPole-v1", "--output", str(folder)]
+    assert main([*call, "-n", "30"]) == 0
+    for name in ("0.monitor.csv", "evaluations.npz", "error.txt"):
+        (folder / name).unlink(missing_ok=True)
+        (folder / name).mkdir()
+    with pytest.warns(UserWarning, match=r"episodes are not written: .*0\.monitor\.csv"):
+        assert main([*call, "-n", "60"]) == 0
+    assert steps_of(folder) == 60
+
+
+def test_a_last_agent_of_a_newer_version_is_not_written_over(tmp_path, capsys):
+    folder = tmp_path / "run"
+    call = [*TRAIN, "--env", "CartPole-v1", "-n", "30", "--output", str(folder)]
+    assert main(call) == 0
+    content = checkpoint.read(folder / "last_model.zip", "agent")
+    newer = {**content.manifest, "format": 99, "written_by": "9.9.9"}
+    checkpoint.write(folder / "last_model.zip", "agent", newer, content.members)
+    before = (folder / "last_model.zip").read_bytes()
+    assert main(call) == 2
+    err = capsys.readouterr().err
+    assert "written by jepa_agent 9.9.9" in err
+    assert "upgrade" in err
+    assert (folder / "last_model.zip").read_bytes() == before
