@@ -7,7 +7,7 @@ import socket
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 try:
@@ -40,8 +40,9 @@ def alone(folder: Path) -> Iterator[None]:
     refuse_links(folder)
     descriptor = _locked(folder / _NOTE)
     try:
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()} since {time.ctime()}".encode())
+        with suppress(OSError):  # a full disk: the lock holds without saying whose it is
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()} since {time.ctime()}".encode())
         yield
     finally:
         (folder / _NOTE).unlink(missing_ok=True)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from stable_baselines3.common.vec_env import VecEnv
 
 from jepa_agent.algorithm import JEPA
+from jepa_agent.checkpoint import replacing
 from jepa_agent.diagnostics import latent_health
 from jepa_agent.environments import guard_environments, seed_env
 from jepa_agent.plain_data import read_npz
@@ -66,7 +67,7 @@ class PeriodicCheckpoint(BaseCallback):
             self._saved = model.num_timesteps
             try:
                 model.save_checkpoint(self.folder, self.keep_last, self.logs)
-            except OSError as error:  # a full disk, a folder that is gone: the next one may succeed
+            except Exception as error:  # a full disk, a folder that is gone, no memory: the next one may succeed
                 warnings.warn(f"no checkpoint at step {self._saved}: {error}; training goes on", stacklevel=2)
 
     def _on_step(self) -> bool:
@@ -76,20 +77,14 @@ class PeriodicCheckpoint(BaseCallback):
 class ResumableEvalCallback(EvalCallback):
     """SB3's evaluation for runs that are stopped and resumed: every evaluation plays the same episodes, those from ``seed``
     on; ``evaluations.npz`` in ``log_path`` is replaced as a whole, and a resumed run goes on with it, less what was
-    evaluated after the checkpoint."""
+    evaluated after the checkpoint. Files that cannot be written are told of and tried again at the next evaluation."""
 
     def __init__(self, eval_env: VecEnv, seed: int, log_path: str, eval_freq: int, n_eval_episodes: int, verbose: int = 0):
-        super().__init__(
-            eval_env,
-            n_eval_episodes=n_eval_episodes,
-            eval_freq=eval_freq,
-            log_path=log_path,
-            best_model_save_path=log_path,
-            verbose=verbose,
-        )
+        # SB3 is given no path: it would end training where it cannot write.
+        super().__init__(eval_env, n_eval_episodes=n_eval_episodes, eval_freq=eval_freq, verbose=verbose)
         self.seed = seed
-        self._written = Path(f"{self.log_path}.npz")
-        self.log_path = str(Path(log_path) / ".evaluations")  # until it is whole
+        self._written, self._best = Path(log_path) / "evaluations.npz", Path(log_path) / "best_model.zip"
+        self._failing: set[Path] = set()
 
     def _init_callback(self) -> None:
         super()._init_callback()
@@ -101,27 +96,59 @@ class ResumableEvalCallback(EvalCallback):
     def _recall(self) -> None:
         try:
             log = read_npz(self._written)
-            log["timesteps"], log["results"], log["ep_lengths"]
-        except (ValueError, KeyError) as error:
-            warnings.warn(f"earlier evaluations are lost: {error}", stacklevel=2)
+            if any(len(log[name]) != len(log["timesteps"]) for name in {*log, "results", "ep_lengths"}):
+                raise ValueError("its columns are of different lengths")
+            kept = log["timesteps"] <= self.model.num_timesteps
+            found = {name: column[kept].tolist() for name, column in log.items()}
+            means = [float(np.mean(results)) for results in found["results"]]
+        except (ValueError, KeyError, IndexError, TypeError) as error:
+            warnings.warn(f"earlier evaluations are lost: {self._written}: {error}", stacklevel=2)
             return
-        kept = log["timesteps"] <= self.model.num_timesteps
-        found = {name: column[kept].tolist() for name, column in log.items()}
         self.evaluations_timesteps, self.evaluations_results = found["timesteps"], found["results"]
         self.evaluations_length, self.evaluations_successes = found["ep_lengths"], found.get("successes", [])
-        means = [float(np.mean(results)) for results in self.evaluations_results]
-        self.best_mean_reward, self.last_mean_reward = max(means, default=-np.inf), (means or [-np.inf])[-1]
+        self.last_mean_reward = (means or [-np.inf])[-1]
+        if self._best.is_file():
+            self.best_mean_reward = max(means, default=-np.inf)
+
+    def _log_success_callback(self, locals_: dict[str, Any], globals_: dict[str, Any]) -> None:
+        """Called at each step of an evaluation, whose returns and lengths SB3 keeps to itself."""
+        super()._log_success_callback(locals_, globals_)
+        self._returns, self._lengths = locals_["episode_rewards"], locals_["episode_lengths"]
 
     def _on_step(self) -> bool:
         if self.n_calls % self.eval_freq:
             return True
         seed_env(self.eval_env, self.seed)
+        best = self.best_mean_reward
+        going_on = super()._on_step()
+        if self.best_mean_reward > best and not self._tried(self._best, self.model.save):
+            self.best_mean_reward = best  # that of the agent which is there
+        self.evaluations_timesteps.append(self.num_timesteps)
+        self.evaluations_results.append(self._returns)
+        self.evaluations_length.append(self._lengths)
+        if self._is_success_buffer:
+            self.evaluations_successes.append(self._is_success_buffer)
+        self._tried(self._written, self._write)
+        return going_on
+
+    def _write(self, path: Path) -> None:
+        columns: dict[str, Any] = {
+            "timesteps": self.evaluations_timesteps,
+            "results": self.evaluations_results,
+            "ep_lengths": self.evaluations_length,
+        }
+        if self.evaluations_successes:
+            columns["successes"] = self.evaluations_successes
+        with replacing(path) as file:
+            np.savez(file, **columns)
+
+    def _tried(self, path: Path, write: Callable[[Path], None]) -> bool:
+        """Whether a file could be written; the first failure in a row is told."""
         try:
-            going_on = super()._on_step()
-            if self.log_path is not None:
-                os.replace(f"{self.log_path}.npz", self._written)
-            return going_on
-        except OSError as error:
-            warnings.warn(f"evaluations are no longer written: {error}; training goes on", stacklevel=2)
-            self.log_path = self.best_model_save_path = None
-            return True
+            write(path)
+            self._failing.discard(path)
+        except Exception as error:
+            if path not in self._failing:
+                warnings.warn(f"{path.name} is no longer written: {error}; training goes on", stacklevel=2)
+            self._failing.add(path)
+        return path not in self._failing

@@ -54,6 +54,10 @@ class CheckpointError(ValueError):
     """The file is not a checkpoint that can be loaded here; the message names the file, what was expected and found."""
 
 
+class FormatError(CheckpointError):
+    """The file is of another version of this package; it is not damaged."""
+
+
 class Checkpoint(NamedTuple):
     """What a file holds: its manifest, and by name each of its collections of tensors."""
 
@@ -205,16 +209,16 @@ def _read(file: IO[bytes], kind: str, name: str) -> Checkpoint:
 
 
 def _check_format(manifest: Mapping[str, Any], kind: str, name: str) -> None:
-    """`CheckpointError` for a format that cannot be read, with the version that wrote it."""
+    """`FormatError` for a format that cannot be read, with the version that wrote it."""
     found, ours = manifest.get("format"), FORMATS[kind]
     author = manifest.get("written_by") or (manifest.get("versions") or {}).get("jepa_agent") or "of an unknown version"
     told = f"{name}: field 'format': expected {ours}, found {found!r}, written by jepa_agent {author}"
-    if not isinstance(found, int):
+    if type(found) is not int or found < 1:
         raise CheckpointError(told)
     if found > ours:
-        raise CheckpointError(f"{told}: upgrade, pip install -U jepa_agent")
+        raise FormatError(f"{told}, this is {__version__}: upgrade, pip install -U jepa_agent")
     if any((kind, step) not in _MIGRATIONS for step in range(found, ours)):
-        raise CheckpointError(f"{told}, which this version cannot migrate: load it with that version")
+        raise FormatError(f"{told}, which this version, {__version__}, cannot migrate: load it with that version")
 
 
 def _migrated(content: Checkpoint, kind: str) -> Checkpoint:

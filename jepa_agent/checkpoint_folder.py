@@ -10,14 +10,14 @@ from __future__ import annotations
 import os
 import re
 import warnings
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import uuid4
 
 from jepa_agent import checkpoint
-from jepa_agent.checkpoint import CheckpointError, told_of
+from jepa_agent.checkpoint import CheckpointError, FormatError, told_of
 from jepa_agent.replay_archive import bytes_per_row, count, read_rows, write_rows
 from jepa_agent.replay_buffer import SequenceReplayBuffer
 
@@ -51,54 +51,89 @@ def new_name(kind: str, *numbers: int) -> str:
 
 
 def entries(folder: Path) -> list[Entry]:
-    """The checkpoints in a folder, oldest first; ``FileNotFoundError`` if there is none, `CheckpointError` if the index is
-    damaged or names files outside the folder."""
+    """The checkpoints in a folder, oldest first, as the index lists them; if it is damaged or missing, as the agents' own
+    files say.
+
+    Raises:
+        FileNotFoundError: There is none.
+        CheckpointError: The index names files outside the folder, or it is damaged and no agent's file is whole.
+    """
     index = folder / _INDEX
-    if not index.is_file():
-        raise FileNotFoundError(f"no checkpoint in {folder}: expected {_INDEX}, as save_checkpoint writes it")
     try:
         listed = checkpoint.read(index, "index").manifest["checkpoints"]
-    except CheckpointError as error:
+    except FormatError:
+        raise
+    except (CheckpointError, OSError) as error:
         listed = _told_by_agents(folder)
+        if not listed and isinstance(error, FileNotFoundError):
+            raise FileNotFoundError(f"no checkpoint in {folder}: expected {_INDEX}, as save_checkpoint writes it") from error
         if not listed:
-            raise
+            raise CheckpointError(str(error)) from error
         warnings.warn(f"{error}: going by what the checkpoints beside it say", stacklevel=2)
     with told_of(index):
         found = [_entry(**data) for data in listed]
-        names = [name for entry in found for name in (entry.agent, *(chunk.file for chunk in entry.chunks))]
-        strange = next((name for name in names if not _OURS.fullmatch(name)), None)
+        strange = next((name for name in sorted(_files(found)) if not _OURS.fullmatch(name)), None)
         if strange or not found:
             raise ValueError(f"field 'checkpoints': expected names of files in the folder, found {strange!r}")
         return found
 
 
 def _told_by_agents(folder: Path) -> list[dict[str, Any]]:
-    """What the index would list, as the agents' own files say, oldest first."""
+    """What the index would list of the run that saved last, as the agents' own files say, oldest first."""
     found = []
-    for file in folder.glob("agent_*.zip"):
-        with suppress(CheckpointError):
+    for file in sorted(folder.glob("agent_*.zip"), key=lambda file: file.stat().st_mtime_ns):
+        with suppress(CheckpointError, OSError):
             told = checkpoint.read(file, "agent").manifest.get("checkpoint")
-            found += [told] if told else []
-    return sorted(found, key=lambda entry: entry["num_timesteps"])
+            found += [told] if told and told["agent"] == file.name else []
+    own = [told for told in found if told["history"] == found[-1]["history"]]
+    return sorted(own, key=lambda told: told["num_timesteps"])
+
+
+def _files(listed: Iterable[Entry]) -> set[str]:
+    """Names of all files that belong to checkpoints."""
+    return {name for entry in listed for name in (entry.agent, *(chunk.file for chunk in entry.chunks))}
 
 
 def _entry(chunks: list[list[Any]], **fields: Any) -> Entry:
     return Entry(chunks=tuple(Chunk(*chunk) for chunk in chunks), **fields)
 
 
-def commit(folder: Path, entry: Entry, keep_last: int) -> None:
-    """Make an entry, whose files are written, the newest checkpoint; keep the ``keep_last`` newest of its history."""
+@contextmanager
+def all_or_nothing(folder: Path) -> Iterator[None]:
+    """Files that a save has written go again if it fails: on a full disk they would keep the next one from succeeding."""
+    before = {file.name for file in folder.iterdir()}
     try:
-        there = entries(folder)
-    except (FileNotFoundError, CheckpointError):
-        there = []
+        yield
+    except BaseException:
+        with suppress(OSError, CheckpointError):
+            listed = _files(entries(folder)) if (folder / _INDEX).is_file() else set()
+            _remove(folder, keep=before | listed)
+        raise
+
+
+def _remove(folder: Path, keep: set[str]) -> None:
+    for file in folder.iterdir():
+        if _OURS.fullmatch(file.name) and file.name not in keep:
+            with suppress(OSError):
+                file.unlink()
+
+
+def commit(folder: Path, entry: Entry, keep_last: int, after: str | None) -> None:
+    """Make an entry, whose files are written, the newest checkpoint; keep the ``keep_last`` newest of its history. ``after``
+    is the agent's file of the checkpoint it follows, if known: newer ones, which it was not resumed from for their damage,
+    are dropped."""
+    try:
+        listed = checkpoint.read(folder / _INDEX, "index").manifest["checkpoints"]
+    except (OSError, CheckpointError):
+        listed = _told_by_agents(folder)
+    there = [_entry(**data) for data in listed]
     past = [old for old in there if old.history == entry.history and old.num_timesteps < entry.num_timesteps]
+    names = [old.agent for old in past]
+    if after in names:
+        past = past[: names.index(after) + 1]
     kept = [*past, entry][-keep_last:]
     checkpoint.write(folder / _INDEX, "index", {"checkpoints": [item._asdict() for item in kept]}, {})
-    listed = {name for item in kept for name in (item.agent, *(chunk.file for chunk in item.chunks))}
-    for file in folder.iterdir():
-        if _OURS.fullmatch(file.name) and file.name not in listed:
-            file.unlink()
+    _remove(folder, keep=_files(kept))
     checkpoint.remove_leftovers(folder, "*")
 
 

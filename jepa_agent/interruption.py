@@ -10,6 +10,7 @@ from types import FrameType
 PATIENCE = 5.0  # seconds that whatever is under way may take to come to its next poll
 _ALARM = getattr(signal, "SIGALRM", None)  # not on Windows
 _noted: list[int] = []  # signals are the process's, and so is the note of them
+_saving: list[bool] = []  # one for each `undisturbed` that is under way
 
 
 class Interrupted(KeyboardInterrupt):
@@ -35,27 +36,43 @@ def heeded() -> list[int]:
 
 def _set_alarm(seconds: float) -> None:
     if _ALARM:
-        signal.setitimer(signal.ITIMER_REAL, seconds)
+        signal.setitimer(signal.ITIMER_REAL, seconds, seconds)
 
 
 @contextmanager
 def noting_signals() -> Iterator[None]:
     """Inside, a first signal that asks to end waits for the next `poll`, but no longer than `PATIENCE`, for an environment
-    may hang in a step; a second one is heeded at once."""
+    may hang in a step; a second one is heeded at once. Neither disturbs what is `undisturbed`."""
 
     def note(signum: int, _: FrameType | None) -> None:
-        if _noted:
-            _set_alarm(0.0)
-            raise Interrupted(_noted[0] if signum == _ALARM else signum)
-        if signum != _ALARM:
+        if not _noted:
             _noted.append(signum)
+            if _ALARM:  # taken no sooner: an environment may have an alarm of its own
+                before[_ALARM] = signal.signal(_ALARM, insist)
             _set_alarm(PATIENCE)
+        elif not _saving:
+            raise Interrupted(signum)
 
-    before = {signum: signal.signal(signum, note) for signum in (*heeded(), *([_ALARM] if _ALARM else []))}
+    def insist(*_: object) -> None:
+        if not _saving:
+            raise Interrupted(_noted[0])
+
+    before = {signum: signal.signal(signum, note) for signum in heeded()}
     try:
         yield
     finally:
-        _set_alarm(0.0)
+        if _noted:
+            _set_alarm(0.0)
         for signum, handler in before.items():
             signal.signal(signum, handler)
         _noted.clear()
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Inside, as while saving, signals are noted and nothing more."""
+    _saving.append(True)
+    try:
+        yield
+    finally:
+        _saving.pop()

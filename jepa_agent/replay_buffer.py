@@ -86,6 +86,7 @@ class SequenceReplayBuffer(ReplayBuffer):
 
     def cut(self) -> None:
         """End the episodes that are under way, as by a time limit: what is added next does not follow them."""
+        self._next_plan = None
         if self.size():
             newest = self.pos - 1
             self.timeouts[newest] = np.where(self.dones[newest] > 0, self.timeouts[newest], 1.0)

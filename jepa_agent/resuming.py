@@ -15,9 +15,12 @@ from stable_baselines3.common.vec_env import VecEnv
 from typing_extensions import Self
 
 from jepa_agent import checkpoint, checkpoint_folder, run_state
-from jepa_agent.checkpoint import told_of
-from jepa_agent.checkpoint_folder import Chunk, Entry
+from jepa_agent.checkpoint import CheckpointError, FormatError, told_of
+from jepa_agent.checkpoint_folder import Entry
 from jepa_agent.environments import seed_env
+from jepa_agent.interruption import undisturbed
+from jepa_agent.logs import lasting
+from jepa_agent.replay_archive import count
 from jepa_agent.saving import SavableAlgorithm
 
 
@@ -27,8 +30,9 @@ class ResumableAlgorithm(SavableAlgorithm):
     A checkpoint is a boundary: the episodes under way end there, as by a time limit, and new ones begin from a seed that
     the checkpoint holds. So the run that goes on and the one that is resumed from it see the same."""
 
-    _rows_saved: tuple[Path, str, tuple[Chunk, ...]] | None = None  # folder, history, and where its rows are
+    _saved: tuple[Path, Entry] | None = None  # the folder, and the checkpoint there that this run goes on from
 
+    @undisturbed()
     def save_checkpoint(self, folder: str | Path, keep_last: int = 1, logs: Iterable[Path] = ()) -> None:
         """Add a checkpoint of the whole run to a folder, all or nothing, and drop all but the ``keep_last`` newest: what
         `save` writes, the replay buffer (only what is new of it since the last checkpoint there), normalisation, working
@@ -42,21 +46,27 @@ class ResumableAlgorithm(SavableAlgorithm):
         folder, buffer = Path(folder), self.replay_buffer
         folder.mkdir(parents=True, exist_ok=True)
         self._end_episodes()
-        place = (folder.resolve(), buffer.history)
-        known = self._rows_saved[2] if self._rows_saved and self._rows_saved[:2] == place else ()
-        chunks = checkpoint_folder.append_rows(folder, buffer, known)
-        manifest, tensors = self._content(set())
-        manifest["run"], state = run_state.gather(self)
-        manifest["run"]["episode_seed"] = seed = self._episode_seed()
-        name = checkpoint_folder.new_name("agent", self.num_timesteps)
-        sizes = checkpoint_folder.log_sizes(logs)
-        entry = Entry(self.num_timesteps, name, buffer.history, buffer.added, chunks, sizes)
-        manifest["checkpoint"] = entry._asdict()  # should the index be damaged
-        checkpoint.write(folder / name, "agent", manifest, {"tensors": tensors, "run": state})
-        checkpoint_folder.commit(folder, entry, keep_last)
-        self._rows_saved = (*place, chunks)
+        known = self._known(folder)
+        with checkpoint_folder.all_or_nothing(folder):
+            chunks = checkpoint_folder.append_rows(folder, buffer, known.chunks if known else ())
+            manifest, tensors = self._content(set())
+            manifest["run"], state = run_state.gather(self)
+            manifest["run"]["episode_seed"] = seed = self._episode_seed()
+            name = checkpoint_folder.new_name("agent", self.num_timesteps)
+            sizes = checkpoint_folder.log_sizes(logs)
+            entry = Entry(self.num_timesteps, name, buffer.history, buffer.added, chunks, sizes)
+            manifest["checkpoint"] = entry._asdict()  # should the index be damaged
+            checkpoint.write(folder / name, "agent", manifest, {"tensors": tensors, "run": state})
+            checkpoint_folder.commit(folder, entry, keep_last, known.agent if known else None)
+        self._saved = (folder.resolve(), entry)
         if self.env is not None:
             seed_env(self.env, seed)
+
+    def _known(self, folder: Path) -> Entry | None:
+        """The checkpoint in a folder that this run goes on from."""
+        if self._saved is None or self._saved[0] != folder.resolve() or self._saved[1].history != self.replay_buffer.history:
+            return None
+        return self._saved[1]
 
     @classmethod
     def resume(
@@ -72,17 +82,20 @@ class ResumableAlgorithm(SavableAlgorithm):
         made and wrapped as it was; `CheckpointError` if its spaces, its number or its VecNormalize differ, or if no
         checkpoint is whole. A damaged one is named in a warning, and the one before it is taken.
         """
-        folder, damaged = Path(folder), []
+        folder = Path(folder)
+        damaged: list[Exception] = []
         for entry in reversed(checkpoint_folder.entries(folder)):
             try:
                 model = cls._resume_from(folder, entry, env, device, custom_objects)
-            except (checkpoint.CheckpointError, FileNotFoundError) as error:
+            except FormatError:
+                raise
+            except (CheckpointError, OSError) as error:
                 damaged.append(error)
                 continue
-            for error in damaged:
-                warnings.warn(f"{error}: going on from the checkpoint of step {entry.num_timesteps}", stacklevel=2)
+            for damage in damaged:
+                warnings.warn(f"{damage}: going on from the checkpoint of step {entry.num_timesteps}", stacklevel=2)
             return model
-        raise damaged[0]
+        raise CheckpointError(str(damaged[0])) from damaged[0]
 
     @classmethod
     def _resume_from(
@@ -102,7 +115,7 @@ class ResumableAlgorithm(SavableAlgorithm):
             if model.n_envs != manifest["n_envs"]:
                 raise ValueError(f"field 'n_envs': expected {manifest['n_envs']}, found {model.n_envs}")
             checkpoint_folder.restore_rows(folder, entry, model.replay_buffer)
-            model._rows_saved = (folder.resolve(), entry.history, entry.chunks)
+            model._saved = (folder.resolve(), entry)
             run_state.restore(model, manifest["run"], content.members["run"])
             model._last_obs = None
             seed_env(model.env, int(manifest["run"]["episode_seed"]))
@@ -136,6 +149,7 @@ class ResumableAlgorithm(SavableAlgorithm):
         except BaseException:
             # What was not stored has not happened: neither the step under way nor the evaluation due at it.
             self.num_timesteps = begun + (self.replay_buffer.added - added) * self.n_envs
+            count(self.replay_buffer, self.replay_buffer.added)  # a row that was half stored is not there
             self._last_obs = None
             raise
 
@@ -168,4 +182,6 @@ class ResumableAlgorithm(SavableAlgorithm):
             self._state = None
         if reset_num_timesteps or self._last_obs is None:
             self.replay_buffer.cut()
-        return super()._setup_learn(total_timesteps, callback, reset_num_timesteps, *args, **kwargs)
+        begun = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, *args, **kwargs)
+        self._logger = lasting(self._logger)
+        return begun

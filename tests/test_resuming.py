@@ -221,7 +221,7 @@ def test_kill_9_at_any_moment_of_a_save_leaves_a_whole_checkpoint(tmp_path):
     assert len(list(folder.iterdir())) == 2 + len(checkpoint_folder.entries(folder)[-1].chunks)
 
 
-@pytest.mark.parametrize("victim", ["index", "agent", "rows"])
+@pytest.mark.parametrize("victim", ["agent", "rows"])
 def test_damage_to_any_file_is_told(tmp_path, victim):
     build(CART).learn(50).save_checkpoint(tmp_path)
     [file] = tmp_path.glob(f"{victim}*")

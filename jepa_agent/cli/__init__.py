@@ -7,8 +7,11 @@ import importlib
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Sequence
+from contextlib import redirect_stdout, suppress
 from types import ModuleType
+from typing import Any, TextIO
 
 from jepa_agent.interruption import Interrupted, heeded
 
@@ -32,9 +35,49 @@ def _terminate(signum: int, _: object) -> None:
     raise Interrupted(signum)
 
 
-def _print_nowhere() -> None:
-    """Let what is printed from now on go nowhere, down to the flush at the interpreter's end."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+class _Printed:
+    """Standard output, where work is not over because `head` has seen enough: once nobody reads, it leads nowhere, down to
+    the flush at the interpreter's end.
+
+    Attributes:
+        is_read: Whether somebody still reads.
+    """
+
+    def __init__(self, stream: TextIO):
+        self._stream, self.is_read = stream, True
+
+    def write(self, text: str) -> int:
+        """Print."""
+        try:
+            return self._stream.write(text)
+        except OSError:
+            self._lead_nowhere()
+            return len(text)
+
+    def flush(self) -> None:
+        """Print what is left."""
+        try:
+            self._stream.flush()
+        except OSError:
+            self._lead_nowhere()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def _lead_nowhere(self) -> None:
+        self.is_read = False
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+
+
+def _tell(text: str) -> None:
+    """Print to stderr, if anybody reads it."""
+    with suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
+
+
+def _one_line(message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None) -> str:
+    """A warning without the place in the code that it came from."""
+    return f"jepa-agent: warning: {' '.join(str(message).split())}\n"
 
 
 def _help() -> str:
@@ -46,13 +89,26 @@ def _help() -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a verb; returns the exit code: 0, 2 for input that cannot be used (told in one line), 130 or 143 if stopped."""
+    """Run a verb; returns the exit code: 0, 1 for what failed, 2 for input that cannot be used (told in one line),
+    129, 130 or 143 if stopped by SIGHUP, SIGINT or SIGTERM."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    before, warnings.formatwarning = warnings.formatwarning, _one_line
+    previous = {signum: signal.signal(signum, _terminate) for signum in heeded() if signum != signal.SIGINT}
+    printed: Any = _Printed(sys.stdout) if sys.stdout is not None else None
+    try:
+        with redirect_stdout(printed):
+            return _run(arguments)
+    finally:
+        if printed is not None:
+            printed.flush()
+        warnings.formatwarning = before
+        for signum, handler in previous.items():
+            signal.signal(signum, handler)
+
+
+def _run(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
-        try:
-            print(_help(), flush=True)
-        except BrokenPipeError:
-            _print_nowhere()
+        print(_help())
         return 0
     if arguments[0] == "--version":
         from jepa_agent._version import __version__
@@ -63,7 +119,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if verb not in VERBS:
         near = difflib.get_close_matches(verb, VERBS, n=1)
         hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(VERBS)}"
-        print(f"jepa-agent: error: unknown verb {verb!r}; {hint}", file=sys.stderr)
+        _tell(f"jepa-agent: error: unknown verb {verb!r}; {hint}")
         return 2
     # Imported late: torch takes seconds, and a mistyped verb should not.
     from jepa_agent.cli.common import UsageError
@@ -71,23 +127,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())  # as `python -m` does, so that --env module:EnvId finds a module of the user's
-    previous = {signum: signal.signal(signum, _terminate) for signum in heeded() if signum != signal.SIGINT}
     try:
-        code = int(module_of(verb).run(rest) or 0)
-        sys.stdout.flush()
-        return code
+        return int(module_of(verb).run(rest) or 0)
     except (UsageError, FolderError) as error:
-        print(f"jepa-agent {verb}: error: {error}", file=sys.stderr)
+        _tell(f"jepa-agent {verb}: error: {error}")
         return 2
     except KeyboardInterrupt as stop:
-        print(f"jepa-agent {verb}: interrupted", file=sys.stderr)
+        _tell(f"jepa-agent {verb}: interrupted")
         return exit_code(stop)
-    except BrokenPipeError:  # whoever read what is printed has gone
-        _print_nowhere()
-        return 0
-    finally:
-        for signum, handler in previous.items():
-            signal.signal(signum, handler)
+    except OSError as error:  # a disk that is full, a file that is no file
+        _tell(f"jepa-agent {verb}: error: {error}")
+        return 1
 
 
 def module_of(verb: str) -> ModuleType:

@@ -9,7 +9,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
@@ -267,6 +267,14 @@ def say(text: str) -> None:
     console.print(text, highlight=False, soft_wrap=True, markup=False)
 
 
+def say_anyway(text: str) -> None:
+    """`say`; on stderr where nobody reads stdout any more, and to nobody where nobody reads that."""
+    say(text)
+    if not getattr(sys.stdout, "is_read", True):
+        with suppress(OSError):
+            print(text, file=sys.stderr, flush=True)
+
+
 def headless() -> None:
     """Let environments render without a screen."""
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
@@ -277,14 +285,5 @@ if "OMP_NUM_THREADS" not in os.environ:
     torch.set_num_threads(1)  # networks this small gain nothing from more, and processes side by side would fight
 
 
-class _Console(Console):
-    """Goes on in silence where whoever read has gone: training is not over because `head` has seen enough."""
-
-    def on_broken_pipe(self) -> None:
-        """Print nowhere from now on."""
-        self.quiet = True
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-console = _Console()
+console = Console()
 SEED = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32 - 20_000)])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import math
+import shlex
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -10,9 +12,10 @@ from pathlib import Path
 
 from jsonargparse import Namespace
 
-from jepa_agent import checkpoint_folder
-from jepa_agent.checkpoint import CheckpointError
+from jepa_agent import checkpoint, checkpoint_folder
+from jepa_agent.checkpoint import CheckpointError, FormatError
 from jepa_agent.cli.common import CONFIG, Parser, UsageError
+from jepa_agent.plain_data import read_yaml
 
 CHECKPOINTS = "checkpoints"
 _OF_NO_MATTER = {
@@ -40,7 +43,9 @@ def steps_done(folder: Path, parser: Parser, asked: Namespace) -> int | None:
     there. `UsageError` for a run that has other settings than those asked for, and for one that cannot be gone on with."""
     if not (folder / CONFIG).is_file():
         return None
-    recorded = vars(parser.parse_plain(["--config", str(folder / CONFIG)]).as_flat())
+    config = str(folder / CONFIG)
+    recorded = vars(parser.parse_plain(["--config", config, "--env", asked.env]).as_flat())  # whose module is named anew
+    recorded["env"] = read_yaml(folder / CONFIG).get("env")
     wanted = vars(asked.as_flat())
     names = [name for name in {**recorded, **wanted} if name.split(".")[0] not in _OF_NO_MATTER]
     other = [f"{n} {recorded.get(n)}, now {wanted.get(n)}" for n in names if recorded.get(n) != wanted.get(n)]
@@ -49,7 +54,7 @@ def steps_done(folder: Path, parser: Parser, asked: Namespace) -> int | None:
     try:
         return checkpoint_folder.entries(folder / CHECKPOINTS)[-1].num_timesteps
     except CheckpointError as error:
-        raise UsageError(str(error)) from error
+        raise UsageError(f"{error}; to begin anew, name another --output") from error
     except FileNotFoundError as error:
         if (folder / "last_model.zip").exists():
             raise UsageError(f"{folder} is in use by a run that left no checkpoint: name another --output") from error
@@ -71,16 +76,34 @@ def logs(folder: Path) -> list[Path]:
 def start_of_monitoring(folder: Path) -> float:
     """When the run would have begun if it had never paused: now, less the time its monitor files tell of."""
     rows = [row for file in folder.glob("*.monitor.csv") for row in file.read_text(errors="replace").splitlines()[2:]]
-    ended = []
+    ended = [0.0]
     for row in rows:
-        with suppress(ValueError, IndexError):  # a row that was cut off when the run was killed
+        with suppress(ValueError, IndexError):  # a damaged row
             ended.append(float(row.split(",")[2]))
-    return time.time() - max(ended, default=0.0)
+    return time.time() - max(end for end in ended if math.isfinite(end))
 
 
-def newest(checkpoints: Path) -> int | None:
-    """The step of the newest checkpoint in a folder, if there is one."""
+def newest(folder: Path) -> int | None:
+    """The step of the newest checkpoint of the run in a folder, if there is one."""
     try:
-        return checkpoint_folder.entries(checkpoints)[-1].num_timesteps
+        return checkpoint_folder.entries(folder / CHECKPOINTS)[-1].num_timesteps
     except (OSError, CheckpointError):
         return None
+
+
+def is_finished(folder: Path, steps: int) -> bool:
+    """Whether the last agent of a run that was done with ``steps`` is there: a run may be killed before it is saved."""
+    try:
+        manifest = checkpoint.read(folder / "last_model.zip", "agent").manifest
+    except FormatError as error:  # not to be written over
+        raise UsageError(str(error)) from error
+    except (OSError, CheckpointError):
+        return False
+    return manifest.get("counters", {}).get("num_timesteps") == steps
+
+
+def command(verb: str, folder: Path, env: str) -> str:
+    """How to call a verb on a run; a module of the user's is named, for a run folder may not say what is imported."""
+    named = f" --env {shlex.quote(env)}" if ":" in env else ""
+    flag = " --resume" if verb == "train" else ""
+    return f"jepa-agent {verb}{flag} {shlex.quote(str(folder))}{named}"

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import traceback
 import warnings
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium as gym
 import psutil
@@ -17,7 +18,6 @@ from jsonargparse import Namespace
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
-from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import VecEnv
 
 from jepa_agent.algorithm import JEPA
@@ -39,13 +39,15 @@ from jepa_agent.cli.common import (
     make_env,
     numbered_folder,
     say,
+    say_anyway,
     writable_folder,
 )
 from jepa_agent.config import AgentConfig, ModelConfig, PlannerConfig, as_kwargs
 from jepa_agent.environments import EndOnBadObservation
 from jepa_agent.experiments.evaluation import bounded
 from jepa_agent.experiments.folders import alone
-from jepa_agent.interruption import noting_signals
+from jepa_agent.interruption import noting_signals, undisturbed
+from jepa_agent.logs import events_told_once, lasting_logger, mend_monitor_file, with_lasting_rows
 from jepa_agent.planning import make_planner
 from jepa_agent.replay_buffer import transition_bytes
 from jepa_agent.spaces import policy_name
@@ -93,73 +95,117 @@ def run(argv: Sequence[str]) -> int:
     options = parser.build(plain)
     check(options)
     done = continuing.steps_done(Path(options.output), parser, plain) if options.output else None
-    if done and done >= options.n_timesteps and (Path(options.output) / "last_model.zip").is_file():
+    if done and done >= options.n_timesteps and continuing.is_finished(Path(options.output), done):
         say(f"{options.output} is finished: {done} steps are done")
-        say(f"more steps:  jepa-agent train --resume {options.output} -n {2 * done}")
+        say(f"more steps:  {continuing.command('train', Path(options.output), options.env)} -n {2 * done}")
         return 0
     folder = run_folder(options) if done is None else Path(options.output)
-    with alone(folder):
-        if done == 0:
-            continuing.clear(folder)
+    with alone(folder), events_told_once():
+        place = folder.absolute()  # an environment may change the working directory
         settings = parser.dump(plain, skip_check=True).encode()
-        write_settings(folder, settings)
         try:
-            model, callbacks = build(options, folder, bool(done))
+            if done == 0:
+                continuing.clear(place)
+            write_settings(place, settings)
+            model, callbacks = build(options, place, bool(done))
         except Exception as error:
             if done is None:
                 shutil.rmtree(folder)
             raise UsageError(f"the agent could not be built: {first_line(error)}") from error
-        with closing(model.env), noting_signals():
-            code = learn(model, callbacks, options, folder)
-            if not keep(model, options, folder, settings):
-                return code or 1
-    say(f"saved to {folder}")
-    if code:
-        say(f"go on:       jepa-agent train --resume {folder}")
-    say(f"evaluate:    jepa-agent evaluate {folder}")
-    say(f"tensorboard: tensorboard --logdir {options.tensorboard_log or folder}")
-    return code
+        try:
+            with noting_signals():
+                stopped_by = learn(model, callbacks, options)
+                with undisturbed():
+                    return finish(model, options, Run(folder, place, settings), stopped_by)
+        finally:
+            close(model.env)
 
 
-def learn(model: JEPA, callbacks: list[BaseCallback], options: Namespace, folder: Path) -> int:
-    """Learn; returns the exit code. Whatever stops it on the way, an environment that ends the process among others, what
-    was stored and learned before is whole."""
-    left, code = options.n_timesteps - model.num_timesteps, 0
+class Run(NamedTuple):
+    """A run folder, as the user named it and wherever the process is, and the settings that belong there."""
+
+    folder: Path
+    place: Path
+    settings: bytes
+
+
+def learn(model: JEPA, callbacks: list[BaseCallback], options: Namespace) -> BaseException | None:
+    """Learn; returns what ended it before its time. What was stored and learned before is whole then, even where an
+    environment ends the process by `sys.exit`."""
+    left = options.n_timesteps - model.num_timesteps
     if options.n_timesteps <= options.agent.learning_starts:
-        say(f"note: learning starts after {options.agent.learning_starts} random steps, so this run learns nothing")
+        say_anyway(f"note: learning starts after {options.agent.learning_starts} random steps, so this run learns nothing")
     try:
         model.learn(left, callback=callbacks, reset_num_timesteps=False, progress_bar=options.progress)
-    except KeyboardInterrupt as stop:
-        say(f"interrupted after {model.num_timesteps} steps")
-        code = exit_code(stop)
-    except (Exception, SystemExit, GeneratorExit) as error:
-        what = f"{type(error).__name__}: {first_line(error)}"
-        try:
-            (folder / "error.txt").write_text(traceback.format_exc())
-            what += f"; details in {folder / 'error.txt'}"
-        except OSError:
-            traceback.print_exc()
-        say(f"failed after {model.num_timesteps} steps: {what}")
-        code = 1
-    return code
+        return None
+    except BaseException as error:
+        return error
 
 
-def keep(model: JEPA, options: Namespace, folder: Path, settings: bytes) -> bool:
-    """Save the whole run and the agent; returns whether that succeeded, and tells if not."""
-    checkpoints = folder / continuing.CHECKPOINTS
+def finish(model: JEPA, options: Namespace, run: Run, stopped_by: BaseException | None) -> int:
+    """Say what ended the run, save it, and say what of that succeeded and what to do next. Returns the exit code."""
+    code = 0
+    if stopped_by is not None:
+        code, what = ending(stopped_by, run, model.num_timesteps)
+        say_anyway(what)
+        stopped_by.__traceback__ = None  # whose frames hold what memory may be short of
+    failed = keep(model, options, run)
+    for what, why in failed.items():
+        say_anyway(f"not saved:   {what}: {why}")
+    if not failed:
+        say_anyway(f"saved to {run.folder}")
+    on = continuing.command("train", run.folder, options.env)
+    steps = continuing.newest(run.place)
+    if steps and (failed or code):
+        say_anyway(f"go on:       {on}" + (f"  (from step {steps})" if steps < model.num_timesteps else ""))
+    elif (run.place / "last_model.zip").is_file() and failed:
+        say_anyway("begin anew:  the same command with another --output; last_model.zip alone cannot be gone on with")
+    elif failed or code:
+        say_anyway(f"begin anew:  {on}")
+    if any((run.place / name).is_file() for name in ("best_model.zip", "last_model.zip")):
+        say_anyway(f"evaluate:    {continuing.command('evaluate', run.folder, options.env)}")
+    if not failed:
+        say_anyway(f"tensorboard: tensorboard --logdir {shlex.quote(str(options.tensorboard_log or run.folder))}")
+    return code or int(bool(failed))
+
+
+def ending(error: BaseException, run: Run, steps: int) -> tuple[int, str]:
+    """The exit code for what ended a run after so many steps, and what to say of it."""
+    if isinstance(error, KeyboardInterrupt):
+        return exit_code(error), f"interrupted after {steps} steps"
+    what = f"failed after {steps} steps: {type(error).__name__}: {first_line(error)}"
+    report = "".join(traceback.format_exception(error))
     try:
-        model.save_checkpoint(checkpoints, options.keep_last, continuing.logs(folder))
-        model.save(folder / "last_model.zip")
-        if not (folder / CONFIG).is_file():  # the folder was removed meanwhile
-            write_settings(folder, settings)
-        return True
-    except (OSError, ValueError) as error:
-        before = continuing.newest(checkpoints)
-        left = f"the checkpoint of step {before} is left" if before else "there is no checkpoint"
-        say(f"not saved: {first_line(error)}; {left}")
-        if before:
-            say(f"go on:       jepa-agent train --resume {folder}")
-        return False
+        (run.place / "error.txt").write_text(report)
+        return 1, f"{what}; details in {run.folder / 'error.txt'}"
+    except OSError:
+        return 1, f"{what}\n{report}"
+
+
+def keep(model: JEPA, options: Namespace, run: Run) -> dict[str, str]:
+    """Save the whole run, its last agent, and the settings where the folder was removed meanwhile; returns what could not be
+    saved, and why."""
+    checkpoints, failed = run.place / continuing.CHECKPOINTS, {}
+    parts: dict[str, Callable[[], None]] = {
+        "the run": lambda: model.save_checkpoint(checkpoints, options.keep_last, continuing.logs(run.place)),
+        "last_model.zip": lambda: model.save(run.place / "last_model.zip"),
+        CONFIG: lambda: None if (run.place / CONFIG).is_file() else write_settings(run.place, run.settings),
+    }
+    for what, save in parts.items():
+        try:
+            save()
+        except Exception as error:
+            failed[what] = first_line(error)
+    return failed
+
+
+def close(env: VecEnv | None) -> None:
+    """Close environments; one that fails at it has nothing to lose any more."""
+    try:
+        if env is not None:
+            env.close()
+    except Exception as error:
+        warnings.warn(f"the environment could not be closed: {first_line(error)}", stacklevel=2)
 
 
 def write_settings(folder: Path, settings: bytes) -> None:
@@ -210,13 +256,14 @@ def check_memory(options: Namespace) -> None:
 def build(options: Namespace, folder: Path, resumed: bool) -> tuple[JEPA, list[BaseCallback]]:
     """The agent, new or from its last checkpoint, and its callbacks, writing into the run folder."""
     checkpoints = folder / continuing.CHECKPOINTS
-    env = vec_env(options, options.n_envs, options.seed, folder)
+    env = monitored_env(options, folder, resumed)
     model = JEPA.resume(checkpoints, env, options.device) if resumed else new_agent(options, env)
     if resumed:
-        cut_logs(checkpoints, folder, model.num_timesteps)
-        (folder / "error.txt").unlink(missing_ok=True)
+        with suppress(OSError):
+            cut_logs(checkpoints, folder, model.num_timesteps)
+            (folder / "error.txt").unlink(missing_ok=True)
     formats = ["tensorboard", "stdout"] if options.verbose else ["tensorboard"]
-    model.set_logger(configure(options.tensorboard_log or str(folder), formats))
+    model.set_logger(lasting_logger(options.tensorboard_log or str(folder), formats))
     callbacks: list[BaseCallback] = [LatentCallback()]
     if options.save_freq:
         callbacks.append(PeriodicCheckpoint(checkpoints, options.save_freq, options.keep_last, continuing.logs(folder)))
@@ -257,6 +304,17 @@ def _wrapped(options: Namespace, wrapper_class: Any) -> gym.Env:
     return wrapper_class(env) if wrapper_class else env
 
 
+def monitored_env(options: Namespace, folder: Path, resumed: bool) -> VecEnv:
+    """The environments to learn in; without monitor files if those cannot be written."""
+    try:
+        for rank in range(options.n_envs if resumed else 0):
+            mend_monitor_file(folder / f"{rank}.monitor.csv", options.env)
+        return vec_env(options, options.n_envs, options.seed, folder)
+    except OSError as error:
+        warnings.warn(f"episodes are not written: {error}; training goes on", stacklevel=2)
+        return vec_env(options, options.n_envs, options.seed, None)
+
+
 def vec_env(options: Namespace, n_envs: int, seed: int, folder: Path | None, wrapper_class: Any = None) -> VecEnv:
     """Monitored environments side by side; monitor files are in ``folder``, where rows there already stay."""
     resumed = bool(folder and list(folder.glob("*.monitor.csv")))
@@ -266,6 +324,7 @@ def vec_env(options: Namespace, n_envs: int, seed: int, folder: Path | None, wra
         seed,
         monitor_dir=str(folder) if folder else None,
         monitor_kwargs={"override_existing": not resumed},
+        wrapper_class=with_lasting_rows,
     )
     if folder and resumed:
         env.set_attr("t_start", continuing.start_of_monitoring(folder))

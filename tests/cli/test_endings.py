@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -106,9 +107,12 @@ def test_a_full_disk_is_told_and_nothing_is_said_to_be_saved(tmp_path, capsys, m
         patched.setattr("jepa_agent.cli.train.write_settings", lambda *args: None)
         assert main([*call, "-n", "80"]) == 1
     out = capsys.readouterr().out
-    assert "not saved: [Errno 28] No space left on device; the checkpoint of step 40 is left" in out
+    for what in ("the run", "last_model.zip"):
+        assert re.search(rf"not saved: +{what}: \[Errno 28\] No space left on device", out)
     assert "saved to" not in out
-    assert main(["train", "--resume", str(folder), "-n", "60"]) == 0
+    [go_on] = [line.split("jepa-agent ")[1] for line in out.splitlines() if line.startswith("go on:")]
+    assert "(from step 40)" in go_on
+    assert main([*go_on.partition("  (")[0].split(), "-n", "60"]) == 0
 
 
 def test_a_failed_periodic_save_is_told_and_the_next_is_tried(small, tmp_path, monkeypatch):
@@ -130,7 +134,7 @@ def test_evaluations_that_cannot_be_written_do_not_stop_training(small, tmp_path
     model = small("CartPole-v1")
     evaluation = ResumableEvalCallback(gym.make("CartPole-v1"), 1, str(tmp_path), 10, 1)
     monkeypatch.setattr(np, "savez", full_disk)
-    with pytest.warns(UserWarning, match="evaluations are no longer written"):
+    with pytest.warns(UserWarning, match=r"evaluations\.npz is no longer written: .*No space left.*training goes on"):
         model.learn(40, callback=evaluation)
     assert model.num_timesteps == 40
 
