@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import platform
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import pairwise
 from operator import attrgetter
 from pathlib import Path
@@ -199,15 +199,16 @@ class SavableAlgorithm(OffPolicyAlgorithm):
         library = next(base for base in cls.__mro__ if base.__module__.startswith("jepa_agent."))
         ours = inspect.signature(library.__init__).parameters  # type: ignore[misc]
         kinds = {parameter.kind for parameter in own.values()}
+        make: Callable[..., Any] = cls
         first = [policy_class] if "policy" in own or inspect.Parameter.VAR_POSITIONAL in kinds else []
         handed = own.keys() | (known.keys() - ours.keys())
         named = {name: value for name, value in arguments.items() if name in handed}
         try:
-            model = cls(*first, env=None, device=device, **named, _init_setup_model=False)  # type: ignore[arg-type]
+            model = make(*first, env=None, device=device, **named, _init_setup_model=False)
         except TypeError as error:
             raise ValueError(
                 f"{cls.__name__} could not be made again: {error}; its __init__ must hand env, device and _init_setup_model "
-                f"on to {cls.__base__.__name__}'s, as by **kwargs, and what it stores under another name than the "
+                f"on to {cls.__bases__[0].__name__}'s, as by **kwargs, and what it stores under another name than the "
                 "argument's must be given to load by name"
             ) from error
         model.policy_class = model._get_policy_from_name(policy_class) if isinstance(policy_class, str) else policy_class
