@@ -17,7 +17,7 @@ from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule, Line
 from torch import nn
 
 _ROOMS = ("torch.nn", "torch.optim", "stable_baselines3.common.torch_layers")
-_LARGEST_BOX = 2**25  # numbers
+_LARGEST_SPACE = 2**25  # numbers
 _NOISE = {"mean": "_mu", "sigma": "_sigma", "theta": "_theta", "dt": "_dt", "base_noise": "_base_noise"}
 _PARTS: tuple[type, ...] = (
     NormalActionNoise,
@@ -121,11 +121,29 @@ def encode_space(space: spaces.Space) -> dict[str, Any]:
 
 
 def decode_space(data: Mapping[str, Any]) -> spaces.Space:
-    """The inverse of `encode_space`; ``ValueError`` for anything else."""
+    """The inverse of `encode_space`; ``ValueError`` for anything else, and for more numbers than any observation has: a few
+    bytes of JSON must not fill the memory."""
+    if (extent := _extent(data)) > _LARGEST_SPACE:
+        raise ValueError(f"space {data['kind']}: expected at most {_LARGEST_SPACE:,} numbers, found {extent:,}")
+    return _decode_space(data)
+
+
+def _extent(data: Mapping[str, Any]) -> int:
+    """How many numbers an observation of an encoded space has."""
+    if data["kind"] == "Dict":
+        return sum(_extent(part) for _, part in data["spaces"])
+    if data["kind"] == "Sequence":
+        return _extent(data["space"])
+    if data["kind"] == "Tuple":
+        return sum(map(_extent, data["spaces"]))
+    sides = data["shape"] if data["kind"] == "Box" else data["n"] if data["kind"] == "MultiBinary" else 1
+    return math.prod(sides if isinstance(sides, list) else [sides])
+
+
+def _decode_space(data: Mapping[str, Any]) -> spaces.Space:
     kind = data["kind"]
     if kind == "Box":
         dtype = _number_type(data["dtype"])
-        _check_extent("shape", data["shape"])
         low, high = (np.broadcast_to(np.array(data[end], dtype), data["shape"]) for end in ("low", "high"))
         return spaces.Box(low.copy(), high.copy(), dtype=dtype.type)
     if kind == "Discrete":
@@ -133,23 +151,16 @@ def decode_space(data: Mapping[str, Any]) -> spaces.Space:
     if kind == "MultiDiscrete":
         return spaces.MultiDiscrete(data["nvec"], dtype=_number_type(data["dtype"]).type, start=data["start"])
     if kind == "MultiBinary":
-        _check_extent("n", data["n"])
         return spaces.MultiBinary(data["n"])
     if kind == "Dict":
-        return spaces.Dict([(key, decode_space(part)) for key, part in data["spaces"]])
+        return spaces.Dict([(key, _decode_space(part)) for key, part in data["spaces"]])
     if kind == "Tuple":
-        return spaces.Tuple([decode_space(part) for part in data["spaces"]])
+        return spaces.Tuple([_decode_space(part) for part in data["spaces"]])
     if kind == "Sequence":
-        return spaces.Sequence(decode_space(data["space"]), stack=data["stack"])
+        return spaces.Sequence(_decode_space(data["space"]), stack=data["stack"])
     if kind == "Text":
         return spaces.Text(data["max_length"], min_length=data["min_length"], charset=data["charset"])
     raise ValueError(f"unknown kind of space {kind!r}")
-
-
-def _check_extent(field: str, sides: int | list[int]) -> None:
-    """``ValueError`` for a space of more numbers than any observation has; a few bytes of JSON must not fill the memory."""
-    if math.prod(sides if isinstance(sides, list) else [sides]) > _LARGEST_BOX:
-        raise ValueError(f"field {field!r}: expected at most {_LARGEST_BOX} numbers, found {sides}")
 
 
 def _bound(values: np.ndarray) -> Any:

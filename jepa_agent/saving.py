@@ -326,6 +326,9 @@ def check_sizes(
     for space in (observation_space, action_space):
         # One-hot vectors are as wide as there are options.
         asked[f"space {type(space).__name__}"] = max(_options(space), default=0)
+    asked_layers = sum(len(chosen.get(name, ())) for name in ("net_arch", "head_arch"))
+    if asked_layers > len(tensors):
+        raise ValueError(f"net_arch and head_arch: {asked_layers:,} layers asked for, but the file holds {len(tensors):,} tensors")
     for name, size in asked.items():
         if size > largest:
             raise ValueError(f"field {name}: expected at most {largest:,}, the size of the largest tensor, found {size:,}")

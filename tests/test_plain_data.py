@@ -191,6 +191,9 @@ def test_nothing_is_written_through_a_link(here, capsys, name):
 # ---------------------------------------------------------------------- checkpoints
 
 
+WIDE = {"kind": "Box", "low": 0, "high": 1, "shape": [2**24], "dtype": "float32"}  # alone it is no larger than it may be
+
+
 def asking_for(model, path, **fields):
     manifest, tensors = model._content(set())
     manifest["arguments"].update(fields.pop("arguments", {}))
@@ -205,7 +208,11 @@ def asking_for(model, path, **fields):
         {"arguments": {"policy_kwargs": {"dict": {"head_arch": [10**9]}}}},
         {"arguments": {"policy_kwargs": {"dict": {"latent_dim": 60000, "net_arch": [60000]}}}},
         {"arguments": {"policy_kwargs": {"dict": {"ensemble_size": 1000, "net_arch": [10**5]}}}},
+        {"arguments": {"policy_kwargs": {"dict": {"net_arch": [16] * 20_000}}}},
+        {"arguments": {"policy_kwargs": {"dict": {"head_arch": [16] * 20_000}}}},
         {"arguments": {"buffer_size": 10**11}},
+        {"observation_space": {"kind": "Dict", "spaces": [[f"k{i}", WIDE] for i in range(40)]}},
+        {"observation_space": {"kind": "Tuple", "spaces": [WIDE] * 40}},
         {"n_envs": 10**9},
         {"observation_space": {"kind": "Discrete", "n": 10**12, "start": 0}},
         {"observation_space": {"kind": "MultiBinary", "n": 10**12}},

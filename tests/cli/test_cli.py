@@ -360,7 +360,7 @@ def test_the_installed_script_finds_an_environment_in_the_users_folder_and_tells
     call = [script, "train", "--env", "mine:Fragile-v0", "-n", "60", "--eval-freq", "0", "--output", "run", *TINY]
     done = subprocess.run(call, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 1
-    assert "failed after 39 steps: the rod broke" in done.stdout
+    assert "failed after 39 steps: RuntimeError: the rod broke" in done.stdout
     assert "Traceback" not in done.stdout + done.stderr
     assert "RuntimeError" in (tmp_path / "run/error.txt").read_text()
     assert JEPA.load(tmp_path / "run/last_model.zip").num_timesteps == 39
