@@ -17,7 +17,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize, sync_envs_normalization
 
-from jepa_agent.environments import RefuseBadSteps
+from jepa_agent.environments.guards import RefuseBadSteps
 from jepa_agent.experiments.records import RunSpec
 
 EVALUATION_SEED = 10_000

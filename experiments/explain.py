@@ -8,7 +8,7 @@ import gymnasium as gym
 import numpy as np
 import torch
 
-from jepa_agent.algorithm import JEPA
+from jepa_agent.agent import JEPA
 
 
 class Explanation(NamedTuple):

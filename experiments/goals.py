@@ -23,12 +23,12 @@ from matplotlib.figure import Figure
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from jepa_agent import JEPA
-from jepa_agent.costs import FeatureCost
 from jepa_agent.envs.goals import CartPosition, PendulumAngle, PendulumSpin
 from jepa_agent.experiments.baselines import make_baseline, settings
 from jepa_agent.experiments.evaluation import EVALUATION_SEED
 from jepa_agent.experiments.figures import COLOURS, LINES
 from jepa_agent.experiments.machine import cpu_model, versions
+from jepa_agent.objectives.costs import FeatureCost
 
 RANDOM, ASKED, FROZEN = "random actions", "JEPA, asked", "JEPA's actor, frozen"
 

@@ -17,13 +17,13 @@ from jsonargparse import ArgumentParser
 from stable_baselines3.common.callbacks import CheckpointCallback
 from stable_baselines3.common.env_util import make_vec_env
 
-from jepa_agent.algorithm import JEPA
+from jepa_agent.acting.mode_switch import make_mode_switch
+from jepa_agent.agent import JEPA
 from jepa_agent.experiments.evaluation import EVALUATION_SEED
 from jepa_agent.experiments.machine import cpu_model, versions
 from jepa_agent.experiments.modes_report import write_report
 from jepa_agent.experiments.records import write_json
 from jepa_agent.experiments.study import read_as
-from jepa_agent.mode_switch import make_mode_switch
 from jepa_agent.policy import JEPAPolicy
 
 DEFAULTS = "defaults"

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from jepa_agent.algorithm import JEPA
+from jepa_agent.acting.working_memory import WorkingMemory
+from jepa_agent.agent import JEPA
 from jepa_agent.experiments.evaluation import SeededEpisodes
 from jepa_agent.experiments.exact_models import ExactModel
 from jepa_agent.planning import Planner
 from jepa_agent.types import Decision, PlanInit
-from jepa_agent.working_memory import WorkingMemory
 
 State = tuple[np.ndarray, ...]
 Obs = np.ndarray | dict[str, np.ndarray]

@@ -223,7 +223,7 @@ def unfinished(
 def _build(spec: RunSpec) -> BaseAlgorithm:
     if not is_agent(spec.algorithm):
         return make_baseline(spec.algorithm, spec.env, spec.seed, spec.env_kwargs, spec.overrides)
-    from jepa_agent.algorithm import JEPA
+    from jepa_agent.agent import JEPA
 
     chosen = with_classes(spec.overrides)
     if "planner" in chosen:
@@ -237,7 +237,7 @@ def check_overrides(algorithm: str, overrides: dict[str, Any]) -> None:
     if not is_agent(algorithm):
         _check_names(algorithm_class(algorithm), overrides, EXTRAS)
         return
-    from jepa_agent.algorithm import JEPA
+    from jepa_agent.agent import JEPA
     from jepa_agent.policy import JEPAPolicy
 
     _check_names(JEPA, overrides, ("n_envs",))

@@ -15,7 +15,7 @@ import numpy as np
 
 from jepa_agent.experiments.figures import name_of
 from jepa_agent.experiments.records import RESULT, read_run
-from jepa_agent.plain_data import read_npz
+from jepa_agent.persistence.plain_data import read_npz
 
 EVALUATIONS, MONITOR = "evaluations.npz", "monitor.csv"
 _NUMBER = re.compile(r"(_|[_-]?seed[_-]?)\d+$")

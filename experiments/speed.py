@@ -18,10 +18,10 @@ from stable_baselines3 import SAC
 from stable_baselines3.common.type_aliases import TrainFreq
 from torch.utils.flop_counter import FlopCounterMode
 
-from jepa_agent.algorithm import JEPA
+from jepa_agent.agent import JEPA
 from jepa_agent.config import PlannerConfig, as_kwargs
 from jepa_agent.experiments.machine import cpu_model, versions
-from jepa_agent.replay_buffer import SequenceReplayBuffer
+from jepa_agent.learning.replay_buffer import SequenceReplayBuffer
 
 BOX, DISCRETE = "Pendulum-v1", "CartPole-v1"
 STORED = 2_000  # transitions in the replay buffers that updates are timed on

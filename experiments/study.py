@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from jsonargparse import ArgumentError, ArgumentParser
 
 from jepa_agent.experiments.records import AGENT, RunSpec, is_agent
-from jepa_agent.plain_data import check_import, read_yaml
+from jepa_agent.persistence.plain_data import check_import, read_yaml
 
 T = TypeVar("T")
 _MOST_SEEDS = 1000

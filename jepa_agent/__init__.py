@@ -2,8 +2,8 @@
 
 import jepa_agent.envs  # noqa: F401  (registers our environments)
 from jepa_agent._version import __version__
-from jepa_agent.algorithm import JEPA
+from jepa_agent.agent import JEPA
+from jepa_agent.model.world_model import WorldModel
 from jepa_agent.policy import JEPAPolicy
-from jepa_agent.world_model import WorldModel
 
 __all__ = ["JEPA", "JEPAPolicy", "WorldModel", "__version__"]

@@ -11,11 +11,11 @@ import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from stable_baselines3.common.vec_env import VecEnv
 
-from jepa_agent.algorithm import JEPA
-from jepa_agent.checkpoint import replacing
-from jepa_agent.diagnostics import latent_health
-from jepa_agent.environments import guard_environments, seed_env
-from jepa_agent.plain_data import read_npz
+from jepa_agent.agent import JEPA
+from jepa_agent.environments.guards import guard_environments, seed_env
+from jepa_agent.learning.diagnostics import latent_health
+from jepa_agent.persistence.archive import replacing
+from jepa_agent.persistence.plain_data import read_npz
 
 
 class LatentCallback(BaseCallback):

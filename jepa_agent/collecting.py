@@ -12,12 +12,12 @@ from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.type_aliases import RolloutReturn
 from stable_baselines3.common.utils import set_random_seed
 
-from jepa_agent.diagnostics import decision_measures, realised_gain
-from jepa_agent.environments import Unusable, check_finite, check_last_observations, seed_env
-from jepa_agent.exploration import RandomActions
+from jepa_agent.acting.exploration import RandomActions
+from jepa_agent.environments.guards import Unusable, check_finite, check_last_observations, seed_env
+from jepa_agent.environments.observations import BAD_OBSERVATION
 from jepa_agent.interruption import poll
-from jepa_agent.observations import BAD_OBSERVATION
-from jepa_agent.replay_buffer import SequenceReplayBuffer, reward_unit
+from jepa_agent.learning.diagnostics import decision_measures, realised_gain
+from jepa_agent.learning.replay_buffer import SequenceReplayBuffer, reward_unit
 from jepa_agent.steering import SteerableAlgorithm
 from jepa_agent.types import Decision
 

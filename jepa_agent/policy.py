@@ -15,18 +15,19 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 
-from jepa_agent.building import build_features, build_world_model
+from jepa_agent.acting.deliberation import SequenceCosts, deliberate
+from jepa_agent.acting.gain_model import GainModel
+from jepa_agent.acting.mode_switch import NUM_FEATURES, ModeSwitch, Situation, make_mode_switch
+from jepa_agent.acting.working_memory import PackedMemory, WorkingMemory
 from jepa_agent.config import AgentConfig, ModelConfig, PlannerConfig
-from jepa_agent.deliberation import SequenceCosts, deliberate
+from jepa_agent.environments.observations import check_given
 from jepa_agent.interruption import poll
-from jepa_agent.mode_switch import NUM_FEATURES, ModeSwitch, Situation, make_mode_switch
-from jepa_agent.networks import GainModel, MemoryNetwork
-from jepa_agent.observations import check_given
+from jepa_agent.model.building import build_features, build_world_model
+from jepa_agent.model.memory import MemoryNetwork
 from jepa_agent.planning import Planner, check_planner, make_planner
 from jepa_agent.spaces import BoxCode, action_code, check_spaces
 from jepa_agent.tensor_ops import copy_buffers, row_count
 from jepa_agent.types import Decision, Observations, Plan
-from jepa_agent.working_memory import PackedMemory, WorkingMemory
 
 _SIZES, _AGENT = ModelConfig(), AgentConfig()
 

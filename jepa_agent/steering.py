@@ -10,17 +10,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from jepa_agent.acting.mode_switch import ModeSwitch, PlannerMode, make_mode_switch
+from jepa_agent.acting.working_memory import PackedMemory
 from jepa_agent.config import PlannerConfig
-from jepa_agent.costs import Cost, Experience, as_cost, make_objective
-from jepa_agent.mode_switch import ModeSwitch, PlannerMode, make_mode_switch
-from jepa_agent.networks import random_latents
-from jepa_agent.observations import check_given
+from jepa_agent.environments.observations import check_given
+from jepa_agent.learning.replay_buffer import SequenceReplayBuffer
+from jepa_agent.model.encoders import random_latents
+from jepa_agent.objectives.costs import Cost, Experience, as_cost, make_objective
+from jepa_agent.persistence.run_folder import ResumableAlgorithm
 from jepa_agent.planning import Planner
 from jepa_agent.policy import JEPAPolicy
-from jepa_agent.replay_buffer import SequenceReplayBuffer
-from jepa_agent.resuming import ResumableAlgorithm
 from jepa_agent.spaces import num_choices
-from jepa_agent.working_memory import PackedMemory
 
 # Without the learned cost-to-go a plan must see the consequences itself. Choices drawn at random soon lead into trouble; an
 # actor that is pushed now and then keeps out of it.
@@ -80,7 +80,7 @@ class SteerableAlgorithm(ResumableAlgorithm):
     ) -> None:
         """Plan for another cost from now on; None returns to the learned one. Nothing is retrained.
 
-        ``cost`` is one of `jepa_agent.costs`, or a function of the latents ``(..., D)`` that steps lead to, returning
+        ``cost`` is one of `jepa_agent.objectives.costs`, or a function of the latents ``(..., D)`` that steps lead to, returning
         ``(...)``. The planner acts at every step and minimises its discounted sum, along a longer horizon than usual unless
         ``planner`` says otherwise. The learned cost-to-go, of another cost, has no say: what lies beyond a plan's end is not
         seen. Each step that an episode has ended before costs ``end_cost``: by default the worst that is imagined from what

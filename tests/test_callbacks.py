@@ -1,7 +1,7 @@
 import torch
 
 from jepa_agent.callbacks import LatentCallback
-from jepa_agent.diagnostics import latent_health
+from jepa_agent.learning.diagnostics import latent_health
 
 
 def test_watching_the_latents_does_not_change_training(small):

@@ -9,8 +9,9 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from jepa_agent import JEPA
 from jepa_agent.cli import main
-from jepa_agent.environments import EndOnBadObservation
-from jepa_agent.networks import CostModule, PerActionCostToGo, RunningNorm
+from jepa_agent.environments.guards import EndOnBadObservation
+from jepa_agent.model.blocks import RunningNorm
+from jepa_agent.model.cost import CostModule, PerActionCostToGo
 
 BOX = spaces.Box(-10, 10, (2,))
 
@@ -99,13 +100,13 @@ def test_running_counts_go_on_beyond_what_a_float_can_count():
 
 
 def test_counts_of_older_files_are_read(small, tmp_path):
-    from jepa_agent import checkpoint
+    from jepa_agent.persistence import archive
 
     model = small("CartPole-v1").learn(30)
     manifest, tensors = model._content(set())
     old = {name: t.float() if name.endswith("count") else t for name, t in tensors.items()}
     assert any(name.endswith("count") for name in old)
-    checkpoint.write(tmp_path / "old.zip", "agent", {**manifest, "format": 3}, {"tensors": old})
+    archive.write(tmp_path / "old.zip", "agent", {**manifest, "format": 3}, {"tensors": old})
     again = JEPA.load(tmp_path / "old.zip", env="CartPole-v1")
     assert again.world_model.cost_module.cost_count == 30
     again.set_parameters(tmp_path / "old.zip")

@@ -9,16 +9,16 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnvWrapper, VecNormalize
 
 from jepa_agent import JEPA
+from jepa_agent.acting.gain_model import GainModel
 from jepa_agent.callbacks import ResumableEvalCallback
-from jepa_agent.checkpoint import CheckpointError
 from jepa_agent.cli import main
-from jepa_agent.costs import GoalCost
-from jepa_agent.environments import EndOnBadObservation, RefuseBadSteps
-from jepa_agent.networks import GainModel
-from jepa_agent.networks.readout import Readout
-from jepa_agent.observations import check_form
+from jepa_agent.environments.guards import EndOnBadObservation, RefuseBadSteps
+from jepa_agent.environments.observations import check_form
+from jepa_agent.learning.replay_buffer import SequenceReplayBuffer
+from jepa_agent.objectives.costs import GoalCost
+from jepa_agent.objectives.readout import Readout
+from jepa_agent.persistence.archive import CheckpointError
 from jepa_agent.planning import ExhaustivePlanner, RandomShooting
-from jepa_agent.replay_buffer import SequenceReplayBuffer
 
 BOX = spaces.Box(-10, 10, (2,))
 PARTS = spaces.Dict({"numbers": BOX, "choice": spaces.Discrete(3, start=1)})

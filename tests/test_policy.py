@@ -9,8 +9,8 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor
 
 from jepa_agent import JEPA
+from jepa_agent.acting.mode_switch import AutoMode, ModeSwitch
 from jepa_agent.config import PlannerConfig
-from jepa_agent.mode_switch import AutoMode, ModeSwitch
 from jepa_agent.planning import CategoricalCEM, GradientPlanner, Planner, make_planner
 from jepa_agent.policy import JEPAPolicy
 

@@ -8,7 +8,7 @@ from gymnasium import spaces
 from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
 from jepa_agent import JEPA
-from jepa_agent.replay_buffer import SequenceReplayBuffer, buffer_for, transition_bytes
+from jepa_agent.learning.replay_buffer import SequenceReplayBuffer, buffer_for, transition_bytes
 from jepa_agent.spaces import ChoiceCode, action_code, check_spaces, num_choices
 
 VECTOR = spaces.Box(-1, 1, (2,))
@@ -235,7 +235,7 @@ def test_large_observations_are_read_as_small_ones_are(small, monkeypatch):
     buffer = small(Anything(VECTOR, spaces.Discrete(2))).learn(40).replay_buffer
     where = np.array([3, 11]), np.array([0, 0])
     at_once = buffer.window(*where, 4).obs
-    monkeypatch.setattr("jepa_agent.replay_buffer._FEW", 0)
+    monkeypatch.setattr("jepa_agent.learning.replay_buffer._FEW", 0)
     later = buffer.window(*where, 4).obs
     assert not isinstance(later, torch.Tensor)
     for index in (slice(None), (slice(None), 0), (slice(None), slice(1, 3)), (torch.tensor([1, 0]), torch.tensor([0, 4]))):

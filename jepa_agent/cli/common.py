@@ -21,8 +21,8 @@ from jsonargparse.typing import restricted_number_type
 from rich.console import Console
 from rich.progress import Progress
 
-from jepa_agent.mode_switch import make_mode_switch
-from jepa_agent.plain_data import check_import, read_yaml
+from jepa_agent.acting.mode_switch import make_mode_switch
+from jepa_agent.persistence.plain_data import check_import, read_yaml
 from jepa_agent.spaces import check_spaces
 
 CONFIG = "config.yml"

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from jsonargparse import Namespace
 
-from jepa_agent import checkpoint, checkpoint_folder
-from jepa_agent.checkpoint import CheckpointError, FormatError
 from jepa_agent.cli.common import CONFIG, Parser, UsageError
-from jepa_agent.plain_data import read_yaml
+from jepa_agent.persistence import archive
+from jepa_agent.persistence.archive import CheckpointError, FormatError
+from jepa_agent.persistence.plain_data import read_yaml
 
 CHECKPOINTS = "checkpoints"
 _OF_NO_MATTER = {
@@ -52,7 +52,7 @@ def steps_done(folder: Path, parser: Parser, asked: Namespace) -> int | None:
     if other:
         raise UsageError(f"{folder} is in use by a run with other settings ({'; '.join(other)}): name another --output")
     try:
-        return checkpoint_folder.entries(folder / CHECKPOINTS)[-1].num_timesteps
+        return folder.entries(folder / CHECKPOINTS)[-1].num_timesteps
     except CheckpointError as error:
         raise UsageError(f"{error}; to begin anew, name another --output") from error
     except FileNotFoundError as error:
@@ -86,7 +86,7 @@ def start_of_monitoring(folder: Path) -> float:
 def newest(folder: Path) -> int | None:
     """The step of the newest checkpoint of the run in a folder, if there is one."""
     try:
-        return checkpoint_folder.entries(folder / CHECKPOINTS)[-1].num_timesteps
+        return folder.entries(folder / CHECKPOINTS)[-1].num_timesteps
     except (OSError, CheckpointError):
         return None
 
@@ -94,7 +94,7 @@ def newest(folder: Path) -> int | None:
 def is_finished(folder: Path, steps: int) -> bool:
     """Whether the last agent of a run that was done with ``steps`` is there: a run may be killed before it is saved."""
     try:
-        manifest = checkpoint.read(folder / "last_model.zip", "agent").manifest
+        manifest = archive.read(folder / "last_model.zip", "agent").manifest
     except FormatError as error:  # not to be written over
         raise UsageError(str(error)) from error
     except (OSError, CheckpointError):

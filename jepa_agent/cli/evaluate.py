@@ -12,7 +12,7 @@ from rich.table import Table
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
 
-from jepa_agent.algorithm import JEPA
+from jepa_agent.agent import JEPA
 from jepa_agent.cli import trained
 from jepa_agent.cli.common import MODES, SEED, Parser, check_mode, console, progress
 from jepa_agent.experiments.evaluation import SeededEpisodes, bounded

@@ -20,10 +20,8 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecEnv
 
-from jepa_agent.algorithm import JEPA
+from jepa_agent.agent import JEPA
 from jepa_agent.callbacks import LatentCallback, PeriodicCheckpoint, ResumableEvalCallback
-from jepa_agent.checkpoint import replacing
-from jepa_agent.checkpoint_folder import cut_logs
 from jepa_agent.cli import continuing, exit_code
 from jepa_agent.cli.common import (
     CONFIG,
@@ -43,13 +41,15 @@ from jepa_agent.cli.common import (
     writable_folder,
 )
 from jepa_agent.config import AgentConfig, ModelConfig, PlannerConfig, as_kwargs
-from jepa_agent.environments import EndOnBadObservation
+from jepa_agent.environments.guards import EndOnBadObservation
 from jepa_agent.experiments.evaluation import bounded
 from jepa_agent.experiments.folders import alone
 from jepa_agent.interruption import noting_signals, undisturbed
-from jepa_agent.logs import events_told_once, lasting_logger, mend_monitor_file, with_lasting_rows
+from jepa_agent.learning.replay_buffer import transition_bytes
+from jepa_agent.persistence.archive import replacing
+from jepa_agent.persistence.folder import cut_logs
+from jepa_agent.persistence.logs import events_told_once, lasting_logger, mend_monitor_file, with_lasting_rows
 from jepa_agent.planning import make_planner
-from jepa_agent.replay_buffer import transition_bytes
 from jepa_agent.spaces import policy_name
 
 

@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 import gymnasium as gym
 from jsonargparse import Namespace
 
-from jepa_agent import checkpoint
-from jepa_agent.algorithm import JEPA
-from jepa_agent.checkpoint import CheckpointError
+from jepa_agent.agent import JEPA
 from jepa_agent.cli.common import CONFIG, Parser, UsageError, check_device, first_line, make_env
 from jepa_agent.config import PlannerConfig
-from jepa_agent.plain_data import check_import, read_yaml
+from jepa_agent.persistence import archive
+from jepa_agent.persistence.archive import CheckpointError
+from jepa_agent.persistence.plain_data import check_import, read_yaml
 
 
 class Trained(NamedTuple):
@@ -126,7 +126,7 @@ def _env_of(model_path: Path, env_id: str | None, env_kwargs: dict[str, Any] | N
 def _load(path: Path, env: gym.Env, device: str) -> JEPA:
     """A saved agent; `UsageError` if the file or its spaces do not fit."""
     try:
-        if checkpoint.read(path, "agent").manifest.get("normalized"):
+        if archive.read(path, "agent").manifest.get("normalized"):
             raise UsageError(
                 f"{path} was trained under VecNormalize, whose statistics it does not hold: evaluate it in Python, by "
                 "evaluate_policy in an environment wrapped as in training"

@@ -34,7 +34,7 @@ def register() -> None:
     from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
     from stable_baselines3.common.utils import LinearSchedule
 
-    from jepa_agent.algorithm import JEPA
+    from jepa_agent.agent import JEPA
     from jepa_agent.zoo.search import sample_params
 
     ALGOS["jepa"] = JEPA

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from jepa_agent import JEPA, checkpoint, checkpoint_folder
+from jepa_agent import JEPA
 from jepa_agent.callbacks import PeriodicCheckpoint, ResumableEvalCallback
 from jepa_agent.cli import main
+from jepa_agent.persistence import archive, folder
 
 TINY = ["--model.net_arch", "[16]", "--model.latent_dim", "8", "--model.ensemble_size", "2"]
 TRAIN = ["train", "--eval-freq", "0", "--agent.learning_starts", "20", "--agent.batch_size", "8", "--mode", "actor", *TINY]
@@ -103,7 +104,7 @@ def test_a_full_disk_is_told_and_nothing_is_said_to_be_saved(tmp_path, capsys, m
     assert main([*call, "-n", "40"]) == 0
     capsys.readouterr()
     with monkeypatch.context() as patched:
-        patched.setattr(checkpoint.os, "fsync", full_disk)
+        patched.setattr(archive.os, "fsync", full_disk)
         patched.setattr("jepa_agent.cli.train.write_settings", lambda *args: None)
         assert main([*call, "-n", "80"]) == 1
     out = capsys.readouterr().out
@@ -116,7 +117,7 @@ def test_a_full_disk_is_told_and_nothing_is_said_to_be_saved(tmp_path, capsys, m
 
 
 def test_a_failed_periodic_save_is_told_and_the_next_is_tried(small, tmp_path, monkeypatch):
-    model, write, tries = small("CartPole-v1"), checkpoint.write, []
+    model, write, tries = small("CartPole-v1"), archive.write, []
 
     def sometimes(*args, **kwargs):
         tries.append(1)
@@ -124,10 +125,10 @@ def test_a_failed_periodic_save_is_told_and_the_next_is_tried(small, tmp_path, m
             full_disk()
         write(*args, **kwargs)
 
-    monkeypatch.setattr(checkpoint, "write", sometimes)
+    monkeypatch.setattr(archive, "write", sometimes)
     with pytest.warns(UserWarning, match="no checkpoint at step 20: .*No space left.*training goes on"):
         model.learn(50, callback=PeriodicCheckpoint(tmp_path, 20))
-    assert [entry.num_timesteps for entry in checkpoint_folder.entries(tmp_path)] == [40]
+    assert [entry.num_timesteps for entry in folder.entries(tmp_path)] == [40]
 
 
 def test_evaluations_that_cannot_be_written_do_not_stop_training(small, tmp_path, monkeypatch):
@@ -181,8 +182,8 @@ def damage(path, how):
 @pytest.mark.parametrize("what", ["agent", "rows", "index"])
 def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(run, capsys, what, how):
     checkpoints = run / "checkpoints"
-    steps = [entry.num_timesteps for entry in checkpoint_folder.entries(checkpoints)]
-    newest = checkpoint_folder.entries(checkpoints)[-1]
+    steps = [entry.num_timesteps for entry in folder.entries(checkpoints)]
+    newest = folder.entries(checkpoints)[-1]
     name = {"agent": newest.agent, "rows": newest.chunks[-1].file, "index": "index.zip"}[what]
     if how == "gone":
         if what == "index":
@@ -225,9 +226,9 @@ def test_other_formats_are_told_with_the_version_that_wrote_them(small, tmp_path
     manifest["versions"]["jepa_agent"] = "7.8.9"
     for kind in ("agent", "replay", "index"):
         told = {**manifest, "format": number, "written_by": "7.8.9"}
-        checkpoint.write(tmp_path / "file.zip", kind, told, {"tensors": tensors})
+        archive.write(tmp_path / "file.zip", kind, told, {"tensors": tensors})
         says = rf"file\.zip: field 'format': .*found {number!r}, written by jepa_agent 7\.8\.9" + (
             ".*upgrade" if number == 99 else ""
         )
-        with pytest.raises(checkpoint.CheckpointError, match=says):
-            checkpoint.read(tmp_path / "file.zip", kind)
+        with pytest.raises(archive.CheckpointError, match=says):
+            archive.read(tmp_path / "file.zip", kind)

@@ -16,8 +16,9 @@ from gymnasium import spaces
 from stable_baselines3.common.monitor import ResultsWriter
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from jepa_agent import JEPA, checkpoint, checkpoint_folder
+from jepa_agent import JEPA
 from jepa_agent.cli import main
+from jepa_agent.persistence import archive
 
 TINY = ["--model.net_arch", "[16]", "--model.latent_dim", "8", "--model.ensemble_size", "2"]
 TRAIN = ["train", "--eval-freq", "0", "--agent.learning_starts", "20", "--agent.batch_size", "8", "--mode", "actor", *TINY]
@@ -123,7 +124,7 @@ def test_a_folder_that_is_gone_altogether_is_made_again_and_gone_on_with(hooked,
     assert main(call) == 1
     hooked(lambda: None)
     assert main(told(capsys.readouterr().out)) == 0
-    assert checkpoint_folder.entries(folder / "checkpoints")[-1].num_timesteps == steps_of(folder) == 40
+    assert folder.entries(folder / "checkpoints")[-1].num_timesteps == steps_of(folder) == 40
 
 
 @pytest.mark.parametrize(
@@ -186,7 +187,7 @@ def test_a_run_of_which_only_the_last_agent_could_be_saved_says_so(hooked, tmp_p
 
 
 def test_an_impatient_user_loses_nothing(hooked, tmp_path, capsys, monkeypatch):
-    write = checkpoint.write
+    write = archive.write
 
     def pressed_again(*args):
         signal.raise_signal(signal.SIGINT)
@@ -194,12 +195,12 @@ def test_an_impatient_user_loses_nothing(hooked, tmp_path, capsys, monkeypatch):
 
     def pressed():
         signal.raise_signal(signal.SIGINT)
-        monkeypatch.setattr(checkpoint, "write", pressed_again)
+        monkeypatch.setattr(archive, "write", pressed_again)
 
     hooked(pressed)
     folder = tmp_path / "run"
     assert main([*TRAIN, "--env", "Hook-v0", "-n", "40", "--output", str(folder)]) == 130
-    assert checkpoint_folder.entries(folder / "checkpoints")[-1].num_timesteps == steps_of(folder) == 30
+    assert folder.entries(folder / "checkpoints")[-1].num_timesteps == steps_of(folder) == 30
 
 
 def test_an_agent_older_than_the_last_checkpoint_is_not_taken_for_the_last(tmp_path, capsys):
@@ -282,9 +283,9 @@ def test_a_last_agent_of_a_newer_version_is_not_written_over(tmp_path, capsys):
     folder = tmp_path / "run"
     call = [*TRAIN, "--env", "CartPole-v1", "-n", "30", "--output", str(folder)]
     assert main(call) == 0
-    content = checkpoint.read(folder / "last_model.zip", "agent")
+    content = archive.read(folder / "last_model.zip", "agent")
     newer = {**content.manifest, "format": 99, "written_by": "9.9.9"}
-    checkpoint.write(folder / "last_model.zip", "agent", newer, content.members)
+    archive.write(folder / "last_model.zip", "agent", newer, content.members)
     before = (folder / "last_model.zip").read_bytes()
     assert main(call) == 2
     err = capsys.readouterr().err

@@ -6,8 +6,8 @@ from gymnasium import spaces
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecNormalize
 
-from jepa_agent.building import build_features
 from jepa_agent.cli import main
+from jepa_agent.model.building import build_features
 
 
 def refused(capsys, *words):

@@ -1,0 +1,301 @@
+"""The configurator: Mode-1 or Mode-2, for every environment at every step."""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, cached_property
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from jepa_agent.acting.gain_model import GainModel
+from jepa_agent.acting.working_memory import WorkingMemory
+from jepa_agent.tensor_ops import pessimistic
+
+NUM_FEATURES = 5
+_LEEWAY = 0.1  # how far from its budget, as a share of it, a switch may be
+_CORRECTION = 0.03  # how fast a threshold follows, in units of the scores' mean size
+_TABLE = 4096
+
+
+class Situation:
+    """What a switch may ask before the search: what is remembered, and a few things that cost a forward pass each and are
+    computed once, if asked for at all.
+
+    ``judge`` gives the costs-to-go ``(E, B, 1 + M)`` of the actor's action and of M others, the first of which is the
+    remembered plan's next one; the ``gain_model`` knows gains and `features` in multiples of ``unit``.
+    """
+
+    def __init__(
+        self,
+        memory: WorkingMemory,
+        surprise: Tensor,
+        judge: Callable[[], Tensor],
+        gain_model: GainModel,
+        unit: Tensor,
+    ):
+        self.memory, self.surprise, self.unit = memory, surprise, unit
+        self._judge, self._gain_model = judge, gain_model
+
+    @cached_property
+    def _judged(self) -> Tensor:
+        with torch.no_grad():
+            return self._judge()
+
+    @property
+    def cost_to_go(self) -> Tensor:
+        """Cost-to-go ``(B,)`` under the actor."""
+        return self._judged[..., 0].mean(0)
+
+    @property
+    def disagreement(self) -> Tensor:
+        """Spread ``(B,)`` over the ensemble of the cost-to-go of the actor's action."""
+        return self._judged[..., 0].std(0, correction=0)
+
+    @property
+    def features(self) -> Tensor:
+        """What the gain of a search may depend on, ``(B, F)``: nothing at all, the surprise, the ensemble's disagreement,
+        what the latest searches gained, and by how much the best of the other actions beats the actor's for certain."""
+        excess = pessimistic(self._judged[..., 1:] - self._judged[..., :1], 1.0)
+        plan = excess[:, :1] * (self.memory.searches > 0).unsqueeze(-1)  # none is remembered before the first search
+        promise = -torch.cat([plan, excess[:, 1:]], dim=-1).amin(-1).clamp(max=0.0)
+        costs = (cost / self.unit for cost in (self.disagreement, self.memory.recent_gain, promise))
+        return torch.stack([torch.ones_like(promise), self.surprise, *costs], dim=-1)
+
+    @cached_property
+    def expected_gain(self) -> Tensor:
+        """Gain ``(B,)`` to expect of a search, in the units of -reward, learned from the gains of earlier ones."""
+        return self._gain_model(self.features) * self.unit
+
+    @property
+    def usual_gain(self) -> Tensor:
+        """What searches gained in the mean ``(B,)``."""
+        return (self._gain_model.mean * self.unit).expand_as(self.surprise)
+
+
+class ModeSwitch(ABC):
+    """Decides twice: before the search whether it is worth making, after it whether its plan is worth executing.
+
+    ``watchful`` is false only for a switch that never plans: it spares the time to keep track of costs and surprises.
+    """
+
+    watchful: ClassVar[bool] = True
+
+    @property
+    def clocked(self) -> bool:
+        """Whether it looks at the clock: only then does working memory take note of the time searches take."""
+        return False
+
+    @abstractmethod
+    def wants_plan(self, situation: Situation) -> Tensor:
+        """Where to search: bool ``(B,)``."""
+
+    def control(self, situation: Situation) -> Tensor:
+        """Settings ``(B, 2)`` to find in `WorkingMemory.control` at the next step."""
+        return situation.memory.control
+
+    def accepts(self, gain: Tensor, disagreement: Tensor) -> Tensor:
+        """Where to execute the plan, given its predicted gain over the actor's own sequence and the spread of that gain
+        over the ensemble, both ``(B,)`` and finite or NaN: bool ``(B,)``."""
+        return torch.ones_like(gain, dtype=torch.bool)
+
+
+@dataclass(frozen=True)
+class ActorMode(ModeSwitch):
+    """Always Mode-1."""
+
+    watchful: ClassVar[bool] = False
+
+    def wants_plan(self, situation: Situation) -> Tensor:
+        return torch.zeros_like(situation.surprise, dtype=torch.bool)
+
+
+@dataclass(frozen=True)
+class PlannerMode(ModeSwitch):
+    """Always Mode-2."""
+
+    def wants_plan(self, situation: Situation) -> Tensor:
+        return torch.ones_like(situation.surprise, dtype=torch.bool)
+
+
+@dataclass(frozen=True)
+class EveryK(ModeSwitch):
+    """Mode-2 on every k-th step of an episode, the first included; Mode-1 between."""
+
+    k: int = 4
+
+    def __post_init__(self) -> None:
+        if self.k < 1:
+            raise ValueError(f"k must be at least 1, got {self.k}")
+
+    def wants_plan(self, situation: Situation) -> Tensor:
+        return situation.memory.steps % self.k == 0
+
+
+@dataclass(frozen=True)
+class Budgeted(ModeSwitch):
+    """Searches where a score is high, as often as a budget allows.
+
+    The budget is a share of the steps, ``plan_fraction``, or, if it is not 0, a mean time of ``ms_per_step`` spent on
+    searches, which makes what is decided depend on the clock. In every environment an integral controller moves the
+    threshold that the score must pass until the budget is met. The first step of an episode always has a search; none is
+    made after it that would overdraw the budget by more than a tenth, and no more than a tenth of it is ever left over (or
+    two searches, if that is more).
+    """
+
+    plan_fraction: float = 0.25
+    ms_per_step: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.plan_fraction <= 1.0:
+            raise ValueError(f"plan_fraction must lie above 0 and be at most 1, got {self.plan_fraction!r}")
+        if self.ms_per_step < 0.0:
+            raise ValueError(f"ms_per_step must be at least 0, got {self.ms_per_step!r}; 0 is no budget of time")
+
+    @abstractmethod
+    def score(self, situation: Situation) -> Tensor:
+        """How much a search seems to be worth: ``(B,)``, at least 0, in units of its own."""
+
+    def wants_plan(self, situation: Situation) -> Tensor:
+        memory = situation.memory
+        if self._always:
+            return torch.ones_like(situation.surprise, dtype=torch.bool)
+        granted = self._share(memory) * (memory.steps + 1)
+        affordable = memory.searches + 1.0 <= (1.0 + _LEEWAY) * granted
+        overdue = granted - memory.searches > (_LEEWAY * granted).clamp(min=2.0)
+        passes = self.score(situation) >= self._threshold(situation)
+        return (passes & affordable) | overdue | (memory.steps == 0)
+
+    def control(self, situation: Situation) -> Tensor:
+        """The threshold, raised where the score passed it and lowered where not, so that both balance at the budget, and the
+        mean score. What the leeway forbade or forced does not move it."""
+        memory = situation.memory
+        if self._always:
+            return memory.control
+        threshold, size = self._threshold(situation), memory.control[:, 1]
+        score = self.score(situation).to(size)  # a lower precision where autocast is on
+        size = torch.where(memory.steps > 0, size.lerp(score, 0.1), score)
+        excess = (score >= threshold).float() - self._share(memory)
+        return torch.stack([threshold + _CORRECTION * size * excess, size], dim=1)
+
+    def opening(self, situation: Situation) -> Tensor:
+        """The threshold ``(B,)`` that an episode begins with."""
+        return torch.zeros_like(situation.surprise)
+
+    @property
+    def clocked(self) -> bool:
+        return self.ms_per_step > 0.0
+
+    @property
+    def _always(self) -> bool:
+        return self.plan_fraction == 1.0 and not self.ms_per_step
+
+    def _threshold(self, situation: Situation) -> Tensor:
+        memory = situation.memory
+        return torch.where(memory.steps > 0, memory.control[:, 0], self.opening(situation))
+
+    def _share(self, memory: WorkingMemory) -> Tensor:
+        """Share of the steps at which to search ``(B,)``; all, until the first search has shown how long one takes."""
+        if not self.ms_per_step:
+            return torch.full_like(memory.searches, self.plan_fraction)
+        each = memory.milliseconds / memory.searches.clamp(min=1.0)
+        return (self.ms_per_step / each).clamp(max=1.0)
+
+
+@cache
+def _table(seed: int) -> Tensor:
+    return torch.rand(_TABLE, generator=torch.Generator().manual_seed(seed))
+
+
+@dataclass(frozen=True)
+class RandomMode(Budgeted):
+    """Searches at random, by a sequence of numbers that ``seed`` fixes: the yardstick for switches with a reason."""
+
+    seed: int = 0
+
+    def score(self, situation: Situation) -> Tensor:
+        return _table(self.seed).to(situation.surprise.device)[situation.memory.steps % _TABLE]
+
+    def opening(self, situation: Situation) -> Tensor:
+        return 1.0 - self._share(situation.memory)  # passed as often as the budget has it
+
+
+@dataclass(frozen=True)
+class SurpriseMode(Budgeted):
+    """Searches where the observed latent is far from the predicted one: where the world is not as it was thought to be."""
+
+    def score(self, situation: Situation) -> Tensor:
+        return situation.surprise
+
+
+@dataclass(frozen=True)
+class DisagreementMode(Budgeted):
+    """Searches where the ensemble disagrees about what the actor's action leads to."""
+
+    def score(self, situation: Situation) -> Tensor:
+        return situation.disagreement
+
+
+@dataclass(frozen=True)
+class AutoMode(Budgeted):
+    """Searches where most gain is to be expected for its cost, by what earlier searches gained in like situations: at every
+    step, unless a budget says otherwise.
+
+    Without a budget it executes where the gain exceeds ``confidence`` standard deviations of it over the
+    ensemble, more than the policy's ``plan_pessimism``, which every plan has met already: an agent that collects must hear
+    its actor, too. Given a budget, it has chosen where to search, and executes what it finds.
+    """
+
+    plan_fraction: float = 1.0
+    confidence: float = 2.0
+
+    def score(self, situation: Situation) -> Tensor:
+        return situation.expected_gain.clamp(min=0.0)
+
+    def opening(self, situation: Situation) -> Tensor:
+        return situation.usual_gain
+
+    def accepts(self, gain: Tensor, disagreement: Tensor) -> Tensor:
+        if not self._always:
+            return super().accepts(gain, disagreement)
+        return gain > self.confidence * disagreement  # NaN compares as false: the actor acts
+
+
+_PLAIN: dict[str, type[ModeSwitch]] = {"actor": ActorMode, "planner": PlannerMode, "every_k": EveryK}
+_BUDGETED: dict[str, type[Budgeted]] = {
+    "auto": AutoMode,
+    "surprise": SurpriseMode,
+    "disagreement": DisagreementMode,
+    "random": RandomMode,
+}
+
+
+def make_mode_switch(mode: str | ModeSwitch) -> ModeSwitch:
+    """A switch by name, or as given.
+
+    ``actor``, ``planner``, ``every_k`` (k = 4) or ``every_2`` and so on; ``auto``, ``surprise``, ``disagreement``,
+    ``random``, which may carry a budget: a share of the steps (``auto_0.1``) or milliseconds per step (``auto_2ms``).
+    """
+    if isinstance(mode, ModeSwitch):
+        return mode
+    if mode in _PLAIN:
+        return _PLAIN[mode]()
+    numbered = re.fullmatch(r"every_([1-9]\d*)", str(mode))
+    if numbered:
+        return EveryK(int(numbered[1]))
+    named = re.fullmatch(rf"({'|'.join(_BUDGETED)})(?:_(\d+(?:\.\d+)?)(ms)?)?", str(mode))
+    if named is None:
+        raise ValueError(
+            f"unknown mode {mode!r}: choose actor, planner, every_k with a number for k (every_4), or "
+            f"{', '.join(_BUDGETED)}, with a share of the steps (auto_0.1) or milliseconds per step (auto_2ms) if need be"
+        )
+    kind, number, unit = _BUDGETED[named[1]], named[2], named[3]
+    if number is None:
+        return kind()
+    if float(number) == 0.0:
+        raise ValueError(f"mode {mode!r} has nothing to spend: choose actor, or a budget above 0")
+    return kind(ms_per_step=float(number)) if unit else kind(plan_fraction=float(number))

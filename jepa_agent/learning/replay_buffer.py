@@ -1,0 +1,275 @@
+"""Experience, handed out in windows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, ClassVar
+from uuid import uuid4
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.buffers import DictReplayBuffer, ReplayBuffer
+from stable_baselines3.common.vec_env import VecNormalize
+from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
+from torch import Tensor
+
+from jepa_agent.environments.observations import BAD_OBSERVATION
+from jepa_agent.spaces import ChoiceCode, action_code, stored_actions
+from jepa_agent.tensor_ops import HUGE
+from jepa_agent.types import Observations, PastSteps, SequenceBatch
+
+_BLOCK = 256  # transitions at a time, which also of pictures take little memory
+_VOID = 2.0  # in the column of ends: one by a step that is none, for what it led to is not known
+_FEW = 1000  # numbers of an observation up to which it is no use to look twice
+
+
+class SequenceReplayBuffer(ReplayBuffer):
+    """SB3's ring with windows: any stored transition may start one; what lies past an episode's end or past the newest
+    transition is masked. Terminations and time limits are kept apart; the planner's mean and spread stand beside the
+    executed action."""
+
+    # What is saved of it: arrays ``(buffer_size, n_envs, ...)``, or dictionaries of such. A subclass adds its own names.
+    columns: ClassVar[tuple[str, ...]] = (
+        "observations",
+        "next_observations",
+        "actions",
+        "rewards",
+        "dones",
+        "timeouts",
+        "plan_mean",
+        "plan_std",
+    )
+
+    def __init__(self, buffer_size: int, observation_space: spaces.Space, action_space: spaces.Space, **kwargs: Any):
+        super().__init__(buffer_size, observation_space, stored_actions(action_space), **kwargs)
+        self.action_space, self._code = action_space, action_code(action_space)
+        # Slots never written are read in windows that reach past the newest step: masked, but to hold members of the space.
+        for space, arrays in self._parts():
+            if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)) and np.any(space.start):
+                for array in arrays:
+                    array[:] = space.start
+        shape = (self.buffer_size, self.n_envs, self._code.dim)
+        self.plan_mean = np.zeros(shape, dtype=np.float32)
+        self.plan_std = np.zeros(shape, dtype=np.float32)
+        self._next_plan: tuple[np.ndarray, np.ndarray] | None = None
+        self.added = 0  # rows ever stored, overwritten ones too
+        self.history = uuid4().hex  # whose rows these are
+
+    def reset(self) -> None:
+        super().reset()
+        self.added, self.history = 0, uuid4().hex
+
+    def stage_plan(self, mean: np.ndarray, std: np.ndarray) -> None:
+        """Mean and spread ``(n_envs, A)`` of the plans behind the transition that is added next; a negative spread means
+        that Mode-2 did not act."""
+        self._next_plan = (mean, std)
+
+    def add(
+        self,
+        obs: np.ndarray,
+        next_obs: np.ndarray,
+        action: np.ndarray,
+        reward: np.ndarray,
+        done: np.ndarray,
+        infos: list[dict[str, Any]],
+    ) -> None:
+        self.plan_mean[self.pos], self.plan_std[self.pos] = self._next_plan or (0.0, -1.0)
+        self._next_plan = None
+        row = self.pos
+        super().add(obs, next_obs, action, reward, done, infos)
+        for index, info in enumerate(infos):
+            if info.get(BAD_OBSERVATION):
+                self.dones[row, index] = _VOID
+        self.added += 1
+
+    def cut(self) -> None:
+        """End the episodes that are under way, as by a time limit: what is added next does not follow them."""
+        self._next_plan = None
+        if self.size():
+            newest = self.pos - 1
+            self.timeouts[newest] = np.where(self.dones[newest] > 0, self.timeouts[newest], 1.0)
+            self.dones[newest] = 1.0
+
+    def sample_sequences(
+        self, batch_size: int, length: int, env: VecNormalize | None = None, past: int = 0
+    ) -> SequenceBatch:
+        """``batch_size`` windows of ``length`` steps, each with the ``past`` steps before it. Their starts are drawn from
+        everything stored, the more often the newer: the density grows linearly with time, so that the newest are met twice
+        as often as on average (compare Wang & Ross, 1906.04009). Uniform draws spend an agent that has got better on what
+        it did when it was worse."""
+        # numpy's global generator, as in all of SB3's buffers: `seed` of the algorithm governs it.
+        rows = (self.size() * np.sqrt(np.random.random_sample(batch_size))).astype(np.int64)  # noqa: NPY002
+        envs = np.random.randint(0, self.n_envs, size=batch_size)  # noqa: NPY002
+        return self.window(rows, envs, length, env, past)
+
+    def spread(self, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """Ages and environments of at most ``count`` of the transitions stored, evenly spread over time and environments."""
+        stored = self.size() * self.n_envs
+        chosen = np.linspace(0, stored - 1, min(count, stored)).astype(np.int64)
+        return chosen // self.n_envs, np.arange(len(chosen)) % self.n_envs
+
+    def in_blocks(self, env: VecNormalize | None = None) -> Iterator[tuple[Observations, np.ndarray]]:
+        """All that is stored, oldest first and some ``_BLOCK`` transitions at a time: observations before the steps
+        ``(B, ...)``, normalised as when sampled, and rewards ``(B,)`` as the environment gave them."""
+        rows = max(_BLOCK // self.n_envs, 1)
+        for first in range(0, self.size(), rows):
+            ages = np.arange(first, min(first + rows, self.size()))
+            steps = (ages + (self.pos if self.full else 0)) % self.buffer_size
+            steps, envs = (part.reshape(-1) for part in np.meshgrid(steps, np.arange(self.n_envs), indexing="ij"))
+            yield self.read(self.observations, steps, envs, env), self.rewards[steps, envs]
+
+    def window(
+        self, age: np.ndarray, envs: np.ndarray, length: int, env: VecNormalize | None = None, past: int = 0
+    ) -> SequenceBatch:
+        """Windows ``(B, length)`` that start at the given ages (0: the oldest transition) in the given environments."""
+        offsets = age[:, None] + np.arange(length)  # (B, T), counted from the oldest transition
+        steps = (offsets + (self.pos if self.full else 0)) % self.buffer_size
+        column = envs[:, None]
+        done = self.dones[steps, column]
+        ended_before = np.cumsum(done, axis=1) - done
+        mask = (offsets < self.size()) & (ended_before == 0) & (done < _VOID)
+        cost = -self._normalize_reward(self.rewards[steps, column], env).clip(-HUGE, HUGE)  # as the running scale takes them
+        return SequenceBatch(
+            obs=self._observations(steps, envs, env),
+            action=self._action_vectors(self.actions[steps, column]),
+            cost=self._tensor(cost),
+            terminated=self._tensor(done * (1.0 - self.timeouts[steps, column])),
+            mask=self._tensor(mask.astype(np.float32)),
+            plan_mean=self._tensor(self.plan_mean[steps[:, 0], envs]),
+            plan_std=self._tensor(self.plan_std[steps[:, 0], envs]),
+            past=self._before(age, envs, past, env) if past else None,
+        )
+
+    def _before(self, age: np.ndarray, envs: np.ndarray, count: int, env: VecNormalize | None) -> PastSteps:
+        """The ``count`` steps before windows that start at the given ages."""
+        offsets = age[:, None] + np.arange(-count, 0)
+        steps = (offsets + (self.pos if self.full else 0)) % self.buffer_size
+        column = envs[:, None]
+        ended_since = np.cumsum(self.dones[steps, column][:, ::-1], axis=1)[:, ::-1]
+        return PastSteps(
+            obs=self.read(self.observations, steps, np.broadcast_to(column, steps.shape), env),
+            action=self._action_vectors(self.actions[steps, column]),
+            mask=self._tensor(((offsets >= 0) & (ended_since == 0)).astype(np.float32)),
+        )
+
+    def _observations(self, steps: np.ndarray, envs: np.ndarray, env: VecNormalize | None) -> Any:
+        """Observations of windows that are at ``steps`` ``(B, T)`` of the ring."""
+        shape = self.observation_space.shape or ()
+        if math.prod(shape) > _FEW:
+            return StoredWindows(self, steps, envs, env)
+        first = self._normalize_obs(self.observations[steps[:, 0], envs], env)
+        rest = self._normalize_obs(self.next_observations[steps, envs[:, None]], env)
+        obs = np.concatenate([np.asarray(first)[:, None], np.asarray(rest)], axis=1)
+        return self._tensor(obs.reshape(*obs.shape[:2], *shape))
+
+    def _parts(self) -> list[tuple[spaces.Space, tuple[np.ndarray, np.ndarray]]]:
+        """Every space that observations consist of, and what holds them."""
+        return [(self.observation_space, (self.observations, self.next_observations))]
+
+    def read(self, stored: Any, steps: np.ndarray, envs: np.ndarray, env: VecNormalize | None) -> Observations:
+        """Observations out of `observations` or `next_observations`, at places of any shape."""
+        obs = np.asarray(self._normalize_obs(stored[steps, envs], env))
+        return self._tensor(obs.reshape(*steps.shape, *(self.observation_space.shape or ())))
+
+    def _action_vectors(self, actions: np.ndarray) -> Tensor:
+        if isinstance(self._code, ChoiceCode):
+            return self._code.vectors(self._tensor(actions))
+        return self._tensor(actions).float()
+
+    def _tensor(self, array: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
+
+
+class DictSequenceReplayBuffer(SequenceReplayBuffer, DictReplayBuffer):  # type: ignore[misc]
+    """The same for observations of a Dict space."""
+
+    def _parts(self) -> list[tuple[spaces.Space, tuple[np.ndarray, np.ndarray]]]:
+        assert isinstance(self.observation_space, spaces.Dict)
+        now, after = self.observations, self.next_observations
+        return [(part, (now[key], after[key])) for key, part in self.observation_space.spaces.items()]  # type: ignore[call-overload]
+
+    def _observations(self, steps: np.ndarray, envs: np.ndarray, env: VecNormalize | None) -> Any:
+        return StoredWindows(self, steps, envs, env)
+
+    def read(self, stored: Any, steps: np.ndarray, envs: np.ndarray, env: VecNormalize | None) -> Observations:
+        named = self._normalize_obs({key: array[steps, envs] for key, array in stored.items()}, env)
+        assert isinstance(named, dict)
+        assert isinstance(self.observation_space, spaces.Dict)
+        shapes = {key: (*steps.shape, *(part.shape or ())) for key, part in self.observation_space.spaces.items()}
+        return {key: self._tensor(array.reshape(shapes[key])) for key, array in named.items()}
+
+
+class StoredWindows:
+    """Observations ``(B, T+1, ...)`` of windows, copied out of the buffer where they are indexed: of many images an update
+    looks at few. Indexing gives what it would of a tensor, and a dictionary of tensors for a Dict space."""
+
+    def __init__(self, buffer: SequenceReplayBuffer, steps: np.ndarray, envs: np.ndarray, env: VecNormalize | None):
+        self._buffer, self._env = buffer, env
+        # Before the first step lies its observation, after every step the next one.
+        self._steps = np.concatenate([steps[:, :1], steps], axis=1)
+        self._envs = np.broadcast_to(envs[:, None], self._steps.shape)
+        self._after = np.broadcast_to(np.arange(self._steps.shape[1]) > 0, self._steps.shape)
+
+    def __len__(self) -> int:
+        return len(self._steps)
+
+    @property
+    def device(self) -> torch.device:
+        """Where what is read lies."""
+        return torch.device(self._buffer.device)
+
+    def __getitem__(self, index: Any) -> Observations:
+        parts = index if isinstance(index, tuple) else (index,)
+        where = tuple(part.cpu().numpy() if isinstance(part, Tensor) else part for part in parts)
+        steps, envs, after = self._steps[where], self._envs[where], self._after[where]
+        buffer = self._buffer
+        if after.all():
+            return buffer.read(buffer.next_observations, steps, envs, self._env)
+        before = buffer.read(buffer.observations, steps, envs, self._env)
+        if not after.any():
+            return before
+        return _chosen(torch.as_tensor(after), buffer.read(buffer.next_observations, steps, envs, self._env), before)
+
+
+def _chosen(rows: Tensor, one: Observations, other: Observations) -> Observations:
+    """``one`` where ``rows`` is true, ``other`` elsewhere."""
+    if isinstance(one, dict):
+        assert isinstance(other, dict)
+        return {key: _chosen(rows, one[key], other[key]) for key in one}  # type: ignore[misc]
+    assert isinstance(other, Tensor)
+    return torch.where(rows.to(one.device).reshape(*rows.shape, *[1] * (one.dim() - rows.dim())), one, other)
+
+
+def buffer_for(observation_space: spaces.Space, asked: type[ReplayBuffer] | None = None) -> type[SequenceReplayBuffer]:
+    """The buffer that holds observations of a space, or the one asked for; ``ValueError`` if that one cannot."""
+    fitting = DictSequenceReplayBuffer if isinstance(observation_space, spaces.Dict) else SequenceReplayBuffer
+    if asked is None:
+        return fitting
+    if issubclass(asked, HerReplayBuffer):
+        raise ValueError(
+            "HerReplayBuffer puts other goals into single transitions, but JEPA learns from windows whose steps share one "
+            "goal: leave replay_buffer_class out, goal-style Dict observations are learned from as they are"
+        )
+    if not issubclass(asked, SequenceReplayBuffer) or issubclass(asked, DictReplayBuffer) != issubclass(
+        fitting, DictReplayBuffer
+    ):
+        raise ValueError(f"replay_buffer_class must be a {fitting.__name__} for these observations, got {asked!r}")
+    return asked
+
+
+def reward_unit(normalizer: VecNormalize | None) -> float:
+    """What rewards are divided by when they are sampled."""
+    if normalizer is None or not normalizer.norm_reward:
+        return 1.0
+    return float(np.sqrt(normalizer.ret_rms.var + normalizer.epsilon))
+
+
+def transition_bytes(observation_space: spaces.Space, action_space: spaces.Space) -> int:
+    """What one transition of one environment takes in memory."""
+    parts = observation_space.spaces.values() if isinstance(observation_space, spaces.Dict) else [observation_space]
+    observation = sum(math.prod(part.shape or ()) * np.dtype(part.dtype).itemsize for part in parts)
+    stored, numbers = stored_actions(action_space), 3  # reward, done, timeout
+    action = math.prod(stored.shape or ()) * np.dtype(stored.dtype).itemsize
+    return 2 * observation + action + 4 * (2 * action_code(action_space).dim + numbers)

@@ -1,0 +1,134 @@
+"""How bad a latent is now, how bad it will get, and whether the episode ends."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from jepa_agent.model.blocks import EnsembleMLP, mlp
+from jepa_agent.tensor_ops import HUGE
+
+
+class CostToGo(nn.Module, ABC):
+    """An ensemble of costs-to-go: latents ``(B, D)`` and actions ``(B, A)`` to ``(E, B)``, in units of its own.
+
+    Latents ``(E, B, D)`` and actions ``(E, B, A)`` give every member rows of its own.
+    """
+
+    def __init__(
+        self,
+        latent_dim: int,
+        action_dim: int,
+        net_arch: Sequence[int],
+        ensemble_size: int,
+        activation_fn: type[nn.Module] = nn.ReLU,
+    ):
+        super().__init__()
+        input_dim, output_dim = self.sizes(latent_dim, action_dim)
+        self.net = EnsembleMLP(ensemble_size, input_dim, net_arch, output_dim, activation_fn)
+
+    @staticmethod
+    @abstractmethod
+    def sizes(latent_dim: int, action_dim: int) -> tuple[int, int]:
+        """Inputs and outputs of each member."""
+
+    @abstractmethod
+    def forward(self, z: Tensor, action: Tensor) -> Tensor:
+        """Cost of taking ``action`` in ``z`` and following the actor after."""
+
+    def dealt(self, z: Tensor, action: Tensor, judges: int) -> Tensor:
+        """As the call, but each row is judged by only ``judges`` of the members: ``(judges, B)``. Averaged over rows it says
+        what all of them would say, for a fraction of the work; and members taught on other rows differ more."""
+        size, members = z.shape[0], self.net.ensemble_size
+        judges, share = min(judges, members), -(-size // members)
+
+        def deal(x: Tensor) -> Tensor:
+            """Rows in ``members`` blocks, laid end to end in a ring: member e gets blocks e, e+1, ..."""
+            ring = F.pad(x, (0, 0, 0, members * share - size)) if members * share > size else x
+            ring = torch.cat([ring, ring[: (judges - 1) * share]]) if judges > 1 else ring
+            return ring.unfold(0, judges * share, share).transpose(1, 2)
+
+        judged = self(deal(z), deal(action)).unflatten(1, (judges, share))  # [e, i]: member e on block e + i
+        return torch.stack([judged[:, i].roll(i, 0).flatten()[:size] for i in range(judges)])
+
+
+class JointCostToGo(CostToGo):
+    """For actions that are numbers: they go in beside the latent."""
+
+    @staticmethod
+    def sizes(latent_dim: int, action_dim: int) -> tuple[int, int]:
+        return latent_dim + action_dim, 1
+
+    def forward(self, z: Tensor, action: Tensor) -> Tensor:
+        return self.net(torch.cat([z, action], dim=-1)).squeeze(-1)
+
+
+class PerActionCostToGo(CostToGo):
+    """For actions that are choices: one answer for each, weighed by ``action``. A one-hot vector picks its own;
+    probabilities give the exact expectation."""
+
+    @staticmethod
+    def sizes(latent_dim: int, action_dim: int) -> tuple[int, int]:
+        return latent_dim, action_dim
+
+    def forward(self, z: Tensor, action: Tensor) -> Tensor:
+        return (self.net(z) * action).sum(-1)
+
+
+class CostModule(nn.Module):
+    """Immediate cost and termination of a step, an ensemble of costs-to-go, and (optionally) a contrastive energy.
+
+    Heads answer in *units of their own*, of order one whatever the reward scale; ``cost_scale`` (the root mean square of
+    the costs seen so far) and ``1 / (1 - gamma)`` carry them to the units of -reward.
+    """
+
+    cost_scale: Tensor
+    cost_square: Tensor
+    cost_count: Tensor
+
+    def __init__(
+        self,
+        latent_dim: int,
+        action_dim: int,
+        net_arch: Sequence[int],
+        cost_to_go: CostToGo,
+        gamma: float,
+        activation_fn: type[nn.Module] = nn.ReLU,
+        energy: bool = False,
+    ):
+        super().__init__()
+        self.step_net = mlp(latent_dim + action_dim, net_arch, 2, activation_fn)
+        self.cost_to_go = cost_to_go
+        self.energy_net = mlp(latent_dim, net_arch, 1, activation_fn) if energy else None
+        self.effective_horizon = 1.0 / max(1.0 - gamma, 1e-3)
+        self.register_buffer("cost_scale", torch.ones(()))
+        self.register_buffer("cost_square", torch.zeros(()))
+        self.register_buffer("cost_count", torch.zeros((), dtype=torch.int64))
+
+    def observe_cost(self, cost: Tensor, unit: float = 1.0) -> None:
+        """Take costs ``(B,)`` into the running scale; as long as all were zero, it is one.
+
+        Args:
+            cost: As the environment gives them.
+            unit: What they are divided by when they are sampled, as `VecNormalize` does by a deviation of its own, which
+                changes: the scale is that of what is sampled now.
+        """
+        cost = cost.clamp(-HUGE, HUGE)  # their squares must add up to numbers still
+        self.cost_count += cost.numel()
+        self.cost_square += (cost.square().mean() - self.cost_square) * (cost.numel() / self.cost_count)
+        self.cost_scale.copy_(torch.where(self.cost_square > 0, self.cost_square.sqrt() / unit, 1.0))
+
+    def step(self, z: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+        """Normalised immediate cost and termination logit, both ``(...)``."""
+        cost, logit = self.step_net(torch.cat([z, action], dim=-1)).unbind(-1)
+        return cost, logit
+
+    def energy(self, z: Tensor) -> Tensor:
+        """Energy ``(...)`` of latents: low where the agent has been, high elsewhere. Needs ``energy=True``."""
+        if self.energy_net is None:
+            raise ValueError("this cost module was built without an energy head: pass energy=True to have one")
+        return self.energy_net(z).squeeze(-1)

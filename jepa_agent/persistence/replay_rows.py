@@ -1,0 +1,107 @@
+"""Rows of the replay buffer in files. They are counted through from the first ever stored, so that each has one number."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+from gymnasium import spaces
+
+from jepa_agent.environments.observations import has_choices, is_finite
+from jepa_agent.learning.replay_buffer import SequenceReplayBuffer
+from jepa_agent.persistence import archive
+from jepa_agent.persistence.codec import encode_space
+from jepa_agent.spaces import stored_actions
+
+_KIND, _ROWS = "replay", "rows"
+
+
+def arrays(buffer: SequenceReplayBuffer) -> dict[str, np.ndarray]:
+    """All columns of a buffer, by name, each ``(buffer_size, n_envs, ...)``; a dictionary of arrays counts as several."""
+    found: dict[str, np.ndarray] = {}
+    for name in buffer.columns:
+        column = getattr(buffer, name)
+        found.update({f"{name}/{key}": part for key, part in column.items()} if isinstance(column, dict) else {name: column})
+    return found
+
+
+def bytes_per_row(buffer: SequenceReplayBuffer) -> int:
+    """What one row of all arrays takes."""
+    return sum(array[0].nbytes for array in arrays(buffer).values())
+
+
+def write_rows(path: str | Path | BinaryIO, buffer: SequenceReplayBuffer, first: int, last: int) -> None:
+    """Write rows ``first`` to ``last``, the latter not included; all must still be in the buffer."""
+    slots = np.arange(first, last) % buffer.buffer_size
+    rows = {name: torch.from_numpy(array[slots]) for name, array in arrays(buffer).items()}
+    manifest = {**_spaces(buffer), "history": buffer.history, "first": first, "last": last}
+    archive.write(path, _KIND, manifest, {_ROWS: rows})
+
+
+def read_rows(path: str | Path | BinaryIO, buffer: SequenceReplayBuffer) -> dict[str, Any]:
+    """Put the rows of a file in their places, as far as the buffer reaches back; returns the file's manifest.
+
+    ``ValueError`` if they are of other spaces, shapes or types than the buffer's. The buffer's counters are not touched.
+    """
+    manifest, rows = _fitting_rows(path, buffer)
+    _place(buffer, rows, manifest["first"], manifest["last"])
+    return manifest
+
+
+def read_all(path: str | Path | BinaryIO, buffer: SequenceReplayBuffer) -> None:
+    """Make a file's rows, or the newest that there is room for, all that the buffer holds."""
+    manifest, rows = _fitting_rows(path, buffer)
+    buffer.reset()
+    _place(buffer, rows, 0, manifest["last"] - manifest["first"])
+    count(buffer, manifest["last"] - manifest["first"])
+
+
+def count(buffer: SequenceReplayBuffer, added: int) -> None:
+    """Set the buffer's counters as ``added`` rows leave them."""
+    buffer.added, buffer.pos, buffer.full = added, added % buffer.buffer_size, added >= buffer.buffer_size
+
+
+def _place(buffer: SequenceReplayBuffer, rows: dict[str, np.ndarray], first: int, last: int) -> None:
+    reach = max(first, last - buffer.buffer_size)
+    slots = np.arange(reach, last) % buffer.buffer_size
+    for name, array in arrays(buffer).items():
+        array[slots] = rows[name][reach - first :]
+
+
+def _fitting_rows(path: str | Path | BinaryIO, buffer: SequenceReplayBuffer) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    manifest, members = archive.read(path, _KIND)
+    for field, expected in _spaces(buffer).items():
+        if manifest[field] != expected:
+            raise ValueError(f"field {field!r}: expected {expected}, found {manifest[field]}")
+    length = int(manifest["last"]) - int(manifest["first"])
+    rows = {name: tensor.numpy() for name, tensor in members[_ROWS].items()}
+    for name, array in arrays(buffer).items():
+        wanted = f"{array.dtype} {(length, *array.shape[1:])}"
+        found = f"{rows[name].dtype} {rows[name].shape}" if name in rows else "none"
+        if found != wanted:
+            raise ValueError(f"rows {name!r}: expected {wanted}, found {found}")
+        if not is_finite(rows[name]):
+            raise ValueError(f"rows {name!r}: {int((~np.isfinite(rows[name])).sum())} numbers are not finite")
+    for name, space in _choices(buffer).items():
+        if not has_choices(space, rows[name]):
+            raise ValueError(f"rows {name!r}: expected options of {space}, found {rows[name].min()} to {rows[name].max()}")
+    return manifest, rows
+
+
+def _choices(buffer: SequenceReplayBuffer) -> dict[str, spaces.Space]:
+    """The spaces of columns, by name."""
+    seen, found = buffer.observation_space, {"actions": stored_actions(buffer.action_space)}
+    for name in ("observations", "next_observations"):
+        parts = {f"{name}/{key}": part for key, part in seen.items()} if isinstance(seen, spaces.Dict) else {name: seen}
+        found.update(parts)
+    return found
+
+
+def _spaces(buffer: SequenceReplayBuffer) -> dict[str, Any]:
+    return {
+        "observation_space": encode_space(buffer.observation_space),
+        "action_space": encode_space(buffer.action_space),
+        "n_envs": buffer.n_envs,
+    }

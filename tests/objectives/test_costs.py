@@ -1,0 +1,126 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from jepa_agent.objectives.costs import Experience, FeatureCost, GoalCost, LatentCost, LearnedCost, as_cost, make_objective
+
+
+@pytest.fixture
+def agent(small):
+    return small("CartPole-v1", learning_starts=1_000).learn(200)  # random actions only: there is no need to be good
+
+
+@pytest.fixture
+def world(agent):
+    return agent.world_model.requires_grad_(False)
+
+
+@pytest.fixture
+def experience(agent):
+    return agent._experience(3)
+
+
+def speed(latents):
+    return latents[..., 0].square()
+
+
+def random_actions(*shape):
+    return torch.eye(2)[torch.randint(2, shape, generator=torch.Generator().manual_seed(0))]
+
+
+def test_a_function_of_latents_is_asked_about_those_that_steps_lead_to(world, experience):
+    objective = make_objective(LatentCost(speed), world, experience)
+    z, actions = experience.z[:2], random_actions(2, 5, 3)
+    latents = world.imagine(z[:, None].expand(2, 5, -1), actions)
+    torch.testing.assert_close(objective.steps(latents, actions), latents[..., 1:, 0].square())
+
+
+def test_an_objective_discounts_over_the_horizon_and_charges_for_the_steps_after_an_end(world, experience):
+    objective = make_objective(LatentCost(lambda z: torch.ones(z.shape[:-1])), world, experience, end_cost=10.0)
+    z, actions = experience.z[:2], random_actions(2, 5, 3)
+    [cost] = objective(z, actions)
+    latents = world.imagine(z[:, None].expand(2, 5, -1), actions)
+    alive, expected = torch.ones(2, 5), torch.zeros(2, 5)
+    for t in range(3):
+        expected += world.gamma**t * (alive + 10.0 * (1.0 - alive))  # the step that ends an episode costs its own
+        alive = alive * (1.0 - world.cost(latents[:, :, t], actions[:, :, t]).terminated)
+    torch.testing.assert_close(cost, expected)
+    assert (cost > 1.0 + world.gamma + world.gamma**2).all()
+
+
+def test_ending_costs_as_much_as_the_worst_that_was_met_and_never_pays(world, experience):
+    bad, good = (LatentCost(lambda z, cost=cost: torch.full(z.shape[:-1], cost)) for cost in (3.0, -1.0))
+    assert make_objective(bad, world, experience).end_cost == pytest.approx(3.0)
+    assert make_objective(good, world, experience).end_cost == 0.0
+
+
+def test_a_goal_is_where_its_cost_is_zero(world, experience):
+    goal = experience.obs[7]
+    steps = GoalCost(goal).of_steps(world, experience)
+    latents = experience.encode(experience.obs[5:9]).unsqueeze(1).expand(-1, 2, -1)
+    cost = steps(latents, random_actions(4, 1)).squeeze(-1)
+    assert cost.argmin() == 2
+    assert cost[2] == pytest.approx(0.0, abs=1e-6)
+    torch.testing.assert_close(cost[0], (latents[0, 0] - latents[2, 0]).square().mean())
+
+
+def test_features_are_read_from_latents_by_index_by_function_and_all_together(world, experience):
+    latents = experience.z.unsqueeze(1).expand(-1, 2, -1)
+    actions = random_actions(len(latents), 1)
+    angle = torch.as_tensor(experience.obs[:, 2])
+
+    def off(cost):
+        return (cost.of_steps(world, experience)(latents, actions).squeeze(-1) - 2.0 * angle).abs().mean() / angle.std()
+
+    assert off(FeatureCost(lambda x: 2.0 * x[..., 0], features=[2])) < 0.2
+    assert off(FeatureCost(lambda x: x.squeeze(-1), features=lambda obs: 2.0 * obs[:, 2])) < 0.2
+    assert off(FeatureCost(lambda x: 2.0 * x[..., 2])) < 0.2
+
+
+def test_what_latents_do_not_tell_is_warned_of(world, experience):
+    noise = np.random.default_rng(0).normal(size=len(experience.obs))
+    with pytest.warns(UserWarning, match="missed is .*% of feature 0"):
+        FeatureCost(lambda x: x[..., 0], features=lambda obs: noise).of_steps(world, experience)
+
+
+def test_costs_add_up_with_their_weights(world, experience):
+    latents = experience.z[:12].reshape(2, 6, -1)
+    actions = random_actions(2, 5)
+    learned = LearnedCost().of_steps(world, experience)(latents, actions)
+    torch.testing.assert_close(learned, world.cost(latents[:, :-1], actions).cost)
+    both = (LearnedCost() + 0.5 * LatentCost(speed)) * 2.0 + LatentCost(speed)
+    expected = 2.0 * learned + 2.0 * latents[:, 1:, 0].square()
+    torch.testing.assert_close(both.of_steps(world, experience)(latents, actions), expected)
+
+
+@pytest.mark.parametrize(
+    ("cost", "message"),
+    [
+        (lambda z: z, r"the cost returned shape \(2, .*, 3, 16\) for latents .* must take latents \(\.\.\., 16\)"),
+        (lambda z: z.square().mean(), r"the cost returned shape \(\)"),
+        (lambda z: z.square().sum(-1, keepdim=True), r"the cost returned shape \(2, .*, 3, 1\)"),
+        (lambda z: 0.0, "the cost returned float"),
+        (lambda z: z[..., 99], "the cost raised IndexError"),
+        (lambda z: z[..., 0] * math.nan, "the cost is not finite on"),
+        (lambda z: (z[..., 0] - 100.0).log(), "the cost is not finite on"),
+        (FeatureCost(lambda x: x[..., 0] / 0.0), "the cost is not finite on"),
+        (FeatureCost(lambda x: x), r"for features of shape .* must take features \(\.\.\., 4\)"),
+        (FeatureCost(lambda x: x[..., 0], [7]), r"features \[7\] are no indices into an observation of 4 numbers"),
+        (FeatureCost(lambda x: x[..., 0], lambda obs: obs[:3]), r"the features of .* observations must be"),
+        (FeatureCost(lambda x: x[..., 0], lambda obs: 1 / 0), "the features raised ZeroDivisionError"),
+        (GoalCost([1.0, 2.0]), r"the goal must be one observation of the environment, got \[1.0, 2.0\]"),
+    ],
+)
+def test_a_cost_that_cannot_be_used_is_refused_with_the_reason(world, experience, cost, message):
+    with pytest.raises(ValueError, match=message):
+        make_objective(as_cost(cost), world, experience)
+
+
+def test_features_need_experience_and_other_costs_do_not(agent, world, experience):
+    nothing = Experience(None, experience.z, experience.encode)
+    with pytest.raises(ValueError, match="replay buffer tells, which is empty"):
+        FeatureCost(lambda x: x[..., 0]).of_steps(world, nothing)
+    with pytest.raises(ValueError, match="a cost must be a function of latents"):
+        as_cost(3.0)
