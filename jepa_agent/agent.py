@@ -1,47 +1,141 @@
-"""Learning: what the agent does with its experience."""
+"""The agent. Yann LeCun, "A path towards autonomous machine intelligence" (2022), as a Stable-Baselines3 algorithm.
+
+====================  ==================================================  =============================
+module of the paper   here                                                 equation
+====================  ==================================================  =============================
+perception            `WorldModel.encode`, with working memory             z_t = Enc(o_t)
+world model           `WorldModel.predict`, `imagine`                      z'_{t+1} = Pred(z_t, a_t)
+cost, intrinsic       `WorldModel.cost`                                    c_t, P(end) = C(z_t, a_t)
+cost, critic          `WorldModel.cost_to_go`, an ensemble                 Q(z_t, a_t) = c_t + gamma Q(z_{t+1}, pi)
+actor, Mode-1         `WorldModel.actor`                                   a_t = pi(z_t)
+actor, Mode-2         `planning.Planner`, `acting.deliberation`            argmin_a trajectory_cost(z_t, a)
+configurator          `acting.ModeSwitch`, `objectives.Objectives`         which of the two, and for which cost
+short-term memory     `acting.WorkingMemory`                               from step to step through `predict`
+====================  ==================================================  =============================
+
+Nothing is decoded, so a constant latent would predict itself without error. It does not come about, because the targets are
+latents of a slowly following copy through which no gradient flows (Grill et al., 2006.07733), because latents lie on a
+sphere, and because costs and ends of episodes must be read from them. The nearest agents are TD-MPC2 (2310.16828) and MR.Q
+(2501.16142).
+"""
 
 from __future__ import annotations
 
 import math
 import warnings
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from functools import partial
+from pathlib import Path
+from typing import Any, BinaryIO, ClassVar
 
+import numpy as np
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.noise import ActionNoise
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, RolloutReturn, Schedule, TensorDict
+from stable_baselines3.common.utils import configure_logger, get_system_info, set_random_seed
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
+from typing_extensions import Self
 
+from jepa_agent.acting.exploration import RandomActions
 from jepa_agent.acting.mode_switch import ModeSwitch
-from jepa_agent.collecting import CollectingAlgorithm
+from jepa_agent.acting.working_memory import PackedMemory
 from jepa_agent.config import AgentConfig, PlannerConfig, as_kwargs
-from jepa_agent.environments.guards import check_kind, guard_environments
+from jepa_agent.environments.guards import (
+    Unusable,
+    check_finite,
+    check_kind,
+    check_last_observations,
+    guard_environments,
+    seed_env,
+)
+from jepa_agent.environments.observations import BAD_OBSERVATION
 from jepa_agent.interruption import poll
-from jepa_agent.learning.losses import distillation_loss, n_step_return, value_gradient_loss, value_loss
-from jepa_agent.learning.replay_buffer import SequenceReplayBuffer, buffer_for
-from jepa_agent.learning.representation import cost_loss, energy_loss, prediction_loss, termination_loss
-from jepa_agent.model.encoders import random_latents
+from jepa_agent.learning.diagnostics import decision_measures, realised_gain
+from jepa_agent.learning.replay_buffer import SequenceReplayBuffer, buffer_for, reward_unit
+from jepa_agent.learning.representation import (
+    RepresentationTerm,
+    check_terms,
+    default_terms,
+    imagine_along,
+    representation_losses,
+)
+from jepa_agent.learning.steps import actor_losses, critic_loss, sample_training_steps, value_target
 from jepa_agent.model.memory import MemoryNetwork
+from jepa_agent.objectives.costs import Cost
+from jepa_agent.objectives.experience import gather_experience
+from jepa_agent.objectives.objectives import Objectives
+from jepa_agent.persistence import agent_file, replay_rows, run_folder
+from jepa_agent.persistence.archive import told_of, write
+from jepa_agent.persistence.logs import lasting
+from jepa_agent.persistence.run_folder import SavedAt
 from jepa_agent.planning import Planner
 from jepa_agent.policy import CnnPolicy, JEPAPolicy, MlpPolicy, MultiInputPolicy
 from jepa_agent.spaces import check_spaces
-from jepa_agent.tensor_ops import masked_mean, pessimistic, polyak_update, spread
-from jepa_agent.types import SequenceBatch
+from jepa_agent.tensor_ops import polyak_update
+from jepa_agent.types import Decision
 
 _DEFAULT = AgentConfig()
-_MOST_SKIPPED = 10
+_MOST_SKIPPED = 10  # updates in a row
+_PATIENCE = 4  # times learning_starts
 
 
-class JEPA(CollectingAlgorithm):
-    """A joint embedding predictive agent with Stable-Baselines3's face.
+class JEPA(OffPolicyAlgorithm):
+    """A joint embedding predictive agent with Stable-Baselines3's face: ``JEPA("MlpPolicy", "CartPole-v1").learn(5_000)``.
 
-    ``JEPA("MlpPolicy", "CartPole-v1").learn(5_000)``. The settings are documented in `AgentConfig`; sizes of the networks
-    go into ``policy_kwargs`` (`ModelConfig`). ``planner`` is a `PlannerConfig` or a planner of your own; ``mode`` one of
-    `make_mode_switch`'s names or a `ModeSwitch`, and can be changed at any time by `set_mode`; ``memory`` one of
-    ``none, gru, attention`` or a `MemoryNetwork`, which is copied.
+    Args:
+        policy: ``"MlpPolicy"``, ``"CnnPolicy"`` or ``"MultiInputPolicy"`` (one class: the encoder follows from the space)
+            or a subclass of `JEPAPolicy`.
+        env: A Gymnasium environment, its id, or a VecEnv. Observations: Box, images, Dict; actions: Box, Discrete,
+            MultiDiscrete, MultiBinary.
+        learning_rate: Step of AdamW for all networks (its weight decay is torch's 0.01 unless
+            ``policy_kwargs=dict(optimizer_kwargs=...)`` says otherwise), or a schedule of it.
+        buffer_size: Transitions kept, over all environments.
+        learning_starts: Random steps before learning; the first episode is acted at random to its end, for at most four
+            times as long.
+        batch_size: Windows per update.
+        tau: Step of the target networks towards the online ones, in [0, 1].
+        gamma: Discount per step, in [0, 1].
+        train_freq: Environment steps between rounds of updates, or ``(n, "episode")``.
+        gradient_steps: Updates per round; -1 means as many as steps were collected.
+        action_noise: SB3's noise, added to Box actions beside ``exploration_std``.
+        replay_buffer_class: A subclass of `SequenceReplayBuffer`.
+        replay_buffer_kwargs: Its further arguments.
+        optimize_memory_usage: Not supported: windows need the real last observation of an episode.
+        n_steps: Observed costs summed before the cost-to-go bootstraps.
+        train_horizon: Imagined steps T that the world model is trained on.
+        memory: ``"none"``, ``"gru"``, ``"attention"``, or a `MemoryNetwork`, which is copied: what folds the last steps into
+            the latent where the environment shows only a part of its state.
+        mode: Who acts: one of `make_mode_switch`'s names or a `ModeSwitch`; changed at any time by `set_mode`.
+        planner: How Mode-2 searches: a `PlannerConfig` or a `Planner`; None is the default for the action space.
+        representation: What the world model is fitted to, a list of `RepresentationTerm`; None is prediction, cost and
+            termination, and the energy where ``energy_coef`` is not 0, by the weights below.
+        exploration_std: Spread of the noise on collected actions in [-1, 1]; for choices, the chance that each is random.
+        target_noise: Spread of the noise that smooths the cost-to-go of Box actions (TD3, 1802.09477).
+        pessimism: Standard deviations of the ensemble added to the targets of the cost-to-go.
+        plan_pessimism: Standard deviations of the ensemble by which a plan must beat the actor's own sequence.
+        prediction_coef: Weight of latent prediction.
+        cost_coef: Weight of immediate cost.
+        termination_coef: Weight of termination.
+        energy_coef: Weight of the contrastive energy, in learning and in the cost of plans; 0 builds none.
+        distillation_coef: Weight of imitating what the planner found.
+        regularisation_coef: Weight that keeps the actor from saturating.
+        stats_window_size: Episodes over which ``rollout/`` values are averaged.
+        tensorboard_log: Folder for TensorBoard's events.
+        policy_kwargs: Sizes of the networks (`ModelConfig`) and more that `JEPAPolicy` takes.
+        verbose: 0 is silent, 1 prints what is logged, 2 also debugging messages.
+        seed: Of all random numbers, the environment's too.
+        device: ``"cpu"``, ``"cuda"`` or ``"auto"``.
+
+    Raises:
+        ValueError: A setting out of range, a space that is not supported, or a buffer too small for one window.
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
@@ -49,8 +143,26 @@ class JEPA(CollectingAlgorithm):
         "CnnPolicy": CnnPolicy,
         "MultiInputPolicy": MultiInputPolicy,
     }
+    # What is saved beside arguments and weights: numbers; with a run also parts that have a state_dict, and generators.
+    saved_counters: ClassVar[tuple[str, ...]] = (
+        "num_timesteps",
+        "_total_timesteps",
+        "_num_timesteps_at_start",
+        "_episode_num",
+        "_n_updates",
+        "_current_progress_remaining",
+        "_skipped_updates",
+        "_bad_observations",
+    )
+    saved_parts: ClassVar[tuple[str, ...]] = ("_random_actions",)
+    saved_generators: ClassVar[tuple[str, ...]] = ("policy.generator",)
     policy: JEPAPolicy
     replay_buffer: SequenceReplayBuffer
+    last_decision: Decision | None = None
+    saved_at: SavedAt | None = None
+    _state: PackedMemory | None = None  # working memory, from step to step
+    _last_cost: np.ndarray | None = None
+    _bad_observations = 0  # that ended an episode
     _skipped_updates = 0  # whose losses or gradients were not finite
     _skipped_in_a_row = 0
 
@@ -75,6 +187,7 @@ class JEPA(CollectingAlgorithm):
         memory: str | MemoryNetwork = _DEFAULT.memory,
         mode: str | ModeSwitch = "auto",
         planner: PlannerConfig | Planner | None = None,
+        representation: Sequence[RepresentationTerm] | None = None,
         exploration_std: float = _DEFAULT.exploration_std,
         target_noise: float = _DEFAULT.target_noise,
         pessimism: float = _DEFAULT.pessimism,
@@ -122,6 +235,7 @@ class JEPA(CollectingAlgorithm):
         self.memory = memory
         self.mode = mode
         self.planner = planner
+        self.representation = representation
         self.exploration_std = exploration_std
         self.target_noise = target_noise
         self.pessimism = pessimism
@@ -145,7 +259,7 @@ class JEPA(CollectingAlgorithm):
         """As SB3's, but what cannot work is refused before any wrapper trips over it, and last observations last."""
         check_kind(env)
         check_spaces(env.observation_space, env.action_space)
-        wrapped = CollectingAlgorithm._wrap_env(env, verbose, monitor_wrapper)
+        wrapped = OffPolicyAlgorithm._wrap_env(env, verbose, monitor_wrapper)
         guard_environments(wrapped)
         return wrapped
 
@@ -158,6 +272,8 @@ class JEPA(CollectingAlgorithm):
         AgentConfig(**numbers)
         if not (self.planner is None or isinstance(self.planner, (PlannerConfig, Planner))):
             raise ValueError(f"planner must be a PlannerConfig or a Planner, got {self.planner!r}")
+        if self.representation is not None:
+            check_terms(self.representation)
         if self.optimize_memory_usage:
             raise ValueError("optimize_memory_usage is not supported: windows need the real last observation of an episode")
 
@@ -194,6 +310,11 @@ class JEPA(CollectingAlgorithm):
             super()._setup_model()
         finally:
             self.policy_kwargs, self.n_steps = chosen, n_steps
+        self._random_actions = RandomActions(self.action_space, self.n_envs)
+        self.objectives = Objectives(self.policy)
+        self.terms = self.representation or default_terms(
+            self.prediction_coef, self.cost_coef, self.termination_coef, self.energy_coef
+        )
         self.world_model = self.policy.world_model
         self.world_model_target = self.policy.world_model_target
         self.value_spread = torch.ones((), device=self.device)
@@ -204,54 +325,75 @@ class JEPA(CollectingAlgorithm):
         self._target_parameters: list[Tensor] = list(self.world_model_target.parameters())
         self._actor_parameters = list(self.world_model.actor.parameters())
 
-    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
-        parts, tensors = super()._get_torch_save_params()
-        return parts, [*tensors, "value_spread"]
+    def set_random_seed(self, seed: int | None = None) -> None:
+        """Seed SB3's generators, the environment's, and the policy's own."""
+        if seed is None:
+            return
+        set_random_seed(seed, using_cuda=self.device.type == "cuda")
+        self.action_space.seed(seed)
+        if self.env is not None:
+            seed_env(self.env, seed)
+        if hasattr(self, "policy"):  # not when a model is set up: its policy comes later
+            self.policy.generator.manual_seed(seed)
+            self._random_actions = RandomActions(self.action_space, self.n_envs)
 
     # ------------------------------------------------------------------ learning, one page
 
     def train(self, gradient_steps: int, batch_size: int = 64) -> None:
         """Fit representation, value and actor ``gradient_steps`` times."""
         self.policy.set_training_mode(True)
-        optimizer = self.policy.optimizer
+        model, target, optimizer = self.world_model, self.world_model_target, self.policy.optimizer
         self._update_learning_rate(optimizer)
         if not math.isfinite(rate := optimizer.param_groups[0]["lr"]):
             raise ValueError(f"learning_rate is {rate} at step {self.num_timesteps}: its schedule must give finite numbers")
-        terms: dict[str, Tensor] = {}
+        length = self.train_horizon + self.n_steps  # enough for n real steps from any imagined one on
         for _ in range(gradient_steps):
             poll()
-            length = self.train_horizon + self.n_steps  # enough for n real steps from any imagined one on
-            past = self.world_model.past_size
-            batch = self.replay_buffer.sample_sequences(batch_size, length, env=self._vec_normalize_env, past=past)
+            batch = self.replay_buffer.sample_sequences(batch_size, length, self._vec_normalize_env, past=model.past_size)
             optimizer.zero_grad()
-            before = [statistic.clone() for statistic in self._statistics]
+            statistics = [statistic.clone() for statistic in self._statistics]
 
             # Three gradients, none reaching into another's networks, and one step along all of them.
-            z_hat, terms = self._learn_representation(batch)
-            at = self._looked_at(batch_size)
-            z, weight = z_hat[at], batch.mask[at]
-            terms["value"], target = self._learn_value(batch, z, weight, at)
-            terms.update(self._learn_actor(batch, z, weight, at))
+            seen = imagine_along(model, target, batch, self.train_horizon)
+            total, losses = representation_losses(self.terms, seen)
+            total.backward()
 
-            if self._is_finite(terms):
+            samples = sample_training_steps(batch, seen.z_hat)
+            cost_to_go = value_target(target, samples, self.n_steps, self.target_noise, self.pessimism)
+            losses["value"] = critic_loss(model, samples, cost_to_go)
+            losses["value"].backward()
+
+            of_actor = actor_losses(model, samples, self.value_spread)
+            weighted = [self.actor_coefs.get(name, 1.0) * loss for name, loss in of_actor.items()]
+            torch.stack(weighted).sum().backward(inputs=self._actor_parameters)  # critic frozen, as in TD3
+            losses.update(of_actor)
+
+            if self._is_finite(losses):
                 optimizer.step()
-                self._update_targets()
+                polyak_update(self._parameters, self._target_parameters, self.tau)
                 self._n_updates += 1
             else:
-                torch._foreach_copy_(self._statistics, before)
+                torch._foreach_copy_(self._statistics, statistics)
 
+            for name, value in losses.items():
+                self.logger.record_mean(f"train/{name}_loss", value.item())
+            self.logger.record_mean("train/cost_to_go", cost_to_go.mean().item())
+
+        self.policy.set_training_mode(False)
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         if self._skipped_updates:
             self.logger.record("train/skipped_updates", self._skipped_updates)
-        for name, value in terms.items():
-            self.logger.record_mean(f"train/{name}_loss", value.item())
-        self.logger.record_mean("train/cost_to_go", target.mean().item())
 
-    def _is_finite(self, terms: dict[str, Tensor]) -> bool:
+    @property
+    def actor_coefs(self) -> dict[str, float]:
+        """Weights of the actor's losses; the cost-to-go's is 1."""
+        return {"distillation": self.distillation_coef, "regularisation": self.regularisation_coef}
+
+    def _is_finite(self, losses: Mapping[str, Tensor]) -> bool:
         """Whether losses and gradients are finite; an update along others is skipped and counted. `FloatingPointError` after
         ``_MOST_SKIPPED`` in a row: what was stored or learned is beyond repair by more of the same."""
         gradients = [weight.grad for weight in self._parameters if weight.grad is not None]
-        sizes = torch.stack([*torch._foreach_norm(gradients), *(term.detach() for term in terms.values())])
+        sizes = torch.stack([*torch._foreach_norm(gradients), *(loss.detach() for loss in losses.values())])
         if sizes.sum().isfinite():
             self._skipped_in_a_row = 0
             return True
@@ -264,80 +406,6 @@ class JEPA(CollectingAlgorithm):
             )
         return False
 
-    def _learn_representation(self, batch: SequenceBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Imagine along the actions taken; meet the latents, costs and ends that were observed.
-
-        Returns the imagined latents ``(B, T+1, D)``, from here on fixed, and the terms of the loss.
-        """
-        model, heads, horizon = self.world_model, self.world_model.cost_module, self.train_horizon
-        action, mask = batch.action[:, :horizon], batch.mask[:, :horizon]
-        with torch.no_grad():
-            z_target = self.world_model_target.observe(batch, 1, horizon)
-        z_hat = model.imagine(model.observe(batch, 0, 1)[:, 0], action)
-        cost, logit = heads.step(z_hat[:, :-1], action)
-        terms = {
-            "prediction": masked_mean(prediction_loss(z_hat[:, 1:], z_target), mask),
-            "cost": masked_mean(cost_loss(cost, batch.cost[:, :horizon] / heads.cost_scale), mask),
-            "termination": masked_mean(termination_loss(logit, batch.terminated[:, :horizon]), mask),
-        }
-        if self.energy_coef:
-            visited = z_hat[:, 0].detach()
-            anywhere = random_latents(len(visited), visited.shape[1], None, visited.device)
-            terms["energy"] = energy_loss(heads.energy(visited), heads.energy(anywhere)).mean()
-        torch.stack([getattr(self, f"{name}_coef") * term for name, term in terms.items()]).sum().backward()
-        return z_hat.detach(), terms
-
-    def _looked_at(self, batch_size: int) -> tuple[Tensor, Tensor]:
-        """Row and step, both ``(B,)``, at which value and actor look at each window: half of the steps are 0, where the
-        agent was, the others where it imagined to be, so that a planner may ask about either."""
-        start = torch.randint(self.train_horizon, (batch_size,), device=self.device)
-        start *= torch.rand(batch_size, device=self.device) < 0.5
-        return torch.arange(batch_size, device=self.device), start
-
-    def _learn_value(
-        self, batch: SequenceBatch, z: Tensor, weight: Tensor, at: tuple[Tensor, Tensor]
-    ) -> tuple[Tensor, Tensor]:
-        """Costs-to-go of the actions taken in latents ``(B, D)``, those ``at`` which each window is looked at: the loss and
-        its targets."""
-        cost_to_go = self.world_model.cost_module.cost_to_go.dealt(z, batch.action[at], judges=2)
-        target = self._value_target(batch, at)
-        loss = masked_mean(value_loss(cost_to_go, target / self.world_model.value_scale), weight)
-        loss.backward()
-        return loss, target
-
-    @torch.no_grad()
-    def _value_target(self, batch: SequenceBatch, at: tuple[Tensor, Tensor]) -> Tensor:
-        """Cost-to-go ``(B,)`` from each window's step on, in the units of -reward."""
-        model, (_, start) = self.world_model_target, at
-        known = n_step_return(batch.cost, batch.terminated, batch.mask, self.gamma, start, self.n_steps)
-        z_next = model.observe(batch, known.last + 1, 1)[:, 0]
-        action = model.actor.relaxed(model.actor.net(z_next), self.target_noise)
-        ahead = model.cost_module.cost_to_go.dealt(z_next, action, judges=2) * model.value_scale
-        return known.cost + known.discount * pessimistic(ahead, self.pessimism)
-
-    def _learn_actor(self, batch: SequenceBatch, z: Tensor, weight: Tensor, at: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
-        """Down the cost-to-go, and at a window's first step, where plans are stored, towards what the planner found."""
-        actor, heads = self.world_model.actor, self.world_model.cost_module
-        output = actor.net(z)
-        cost_to_go = actor.expected(output, lambda action: heads.cost_to_go.dealt(z, action, judges=1)[0])
-        with torch.no_grad():
-            self.value_spread.lerp_(spread(cost_to_go).clamp(min=1e-3), 0.01)
-            plan_cost = heads.cost_to_go.dealt(z, batch.plan_mean, judges=1)[0]
-        planned = (batch.plan_std[:, 0] >= 0) & (at[1] == 0)
-        promise = (cost_to_go - plan_cost) / self.value_spread
-        pull = distillation_loss(actor.imitation(output, batch.plan_mean), promise, planned)
-        terms = {
-            "actor": masked_mean(value_gradient_loss(cost_to_go, self.value_spread), weight),
-            "distillation": self.distillation_coef * pull.mean(),
-            "regularisation": self.regularisation_coef * masked_mean(actor.regularisation(output), weight),
-        }
-        # The cost-to-go judges the actor; it is not to be talked round by it.
-        torch.stack(list(terms.values())).sum().backward(inputs=self._actor_parameters)
-        return terms
-
-    def _update_targets(self) -> None:
-        polyak_update(self._parameters, self._target_parameters, self.tau)
-
     def learn(
         self,
         total_timesteps: int,
@@ -346,7 +414,344 @@ class JEPA(CollectingAlgorithm):
         tb_log_name: str = "JEPA",
         reset_num_timesteps: bool = True,
         progress_bar: bool = False,
-    ) -> JEPA:
+    ) -> Self:
         """Collect and learn for ``total_timesteps`` environment steps, counted over all environments."""
         self._check_buffer_size()
         return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
+
+    def learn_offline(self, n_updates: int) -> Self:
+        """Learn from what the replay buffer holds, as `load_replay_buffer` fills it; no environment is asked.
+
+        Args:
+            n_updates: Updates of ``batch_size`` windows each.
+
+        Raises:
+            ValueError: The buffer is empty, or another cost is set.
+        """
+        if n_updates < 1:
+            raise ValueError(f"n_updates must be at least 1, got {n_updates}")
+        if not self.replay_buffer.size():
+            raise ValueError("the replay buffer is empty: load_replay_buffer or learn first")
+        self._check_learned_cost()
+        self._check_buffer_size()
+        if not hasattr(self, "_logger"):
+            self.set_logger(configure_logger(self.verbose, None, "JEPA", True))
+        self.train(n_updates, self.batch_size)
+        return self
+
+    # ------------------------------------------------------------------ collecting
+
+    def _sample_action(
+        self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """As SB3's, with working memory threaded from step to step and what was decided kept for storing."""
+        poll()
+        if self._last_obs is None:
+            self.begin_episodes()
+        assert self._last_obs is not None
+        if self._last_episode_starts is None or np.any(self._last_episode_starts):
+            check_finite("first observation", self._last_obs, self.num_timesteps)
+        self._last_obs = deepcopy(self._last_obs)  # what the environment handed out it may fill anew when it steps
+        last, self.last_decision = self.last_decision, None
+        if self._knows_nothing(learning_starts):
+            return self._to_take_and_to_store(self._random_actions())
+        policy = self.policy
+        assert self._last_obs is not None
+        assert self._last_episode_starts is not None
+        obs, _ = policy.obs_to_tensor(self._last_obs)
+        before = policy.recall(self._state, n_envs)
+        starts = torch.as_tensor(self._last_episode_starts, dtype=torch.bool, device=self.device)
+        noise = None
+        if action_noise is not None and policy.squash_output:
+            noise = torch.as_tensor(action_noise(), dtype=torch.float32, device=self.device).reshape(n_envs, -1)
+        self.last_decision, memory = policy.act(obs, before.clear(starts), deterministic=False, noise=noise)
+        self._state = memory.pack()
+        policy.learn_gains(self.last_decision)
+        measures = decision_measures(self.last_decision, policy.mode_switch.watchful)
+        if last is not None and (planned := last.planned & ~starts).any():
+            cost = torch.as_tensor(self._last_cost, device=self.device)
+            gain = realised_gain(last, cost, self.last_decision, self.gamma)
+            measures["mode/gain_realised"] = float(gain[planned].mean())
+        for name, value in measures.items():
+            self.logger.record_mean(name, value)
+        return self._to_take_and_to_store(policy.to_env(self.last_decision.action))
+
+    def _to_take_and_to_store(self, action: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Actions for the environment, which may write into them, and apart from them what the buffer keeps."""
+        return action, self.policy.scale_action(action) if self.policy.squash_output else action.copy()
+
+    def _count_bad_observations(self, infos: list[dict[str, Any]]) -> None:
+        """Log how many episodes have ended because of what could not be learned from, as `EndOnBadObservation` tells."""
+        self._bad_observations += sum(bool(info.get(BAD_OBSERVATION)) for info in infos)
+        if self._bad_observations:
+            self.logger.record("rollout/bad_observations", self._bad_observations)
+
+    def collect_rollouts(self, env: VecEnv, callback: BaseCallback, *args: Any, **kwargs: Any) -> RolloutReturn:
+        begun, added = self.num_timesteps, self.replay_buffer.added
+        try:
+            rollout = super().collect_rollouts(env, callback, *args, **kwargs)
+            return rollout if rollout.continue_training else self._finish_step(rollout, callback.locals)
+        except BaseException as error:
+            # What was not stored has not happened: neither the step under way nor the evaluation due at it.
+            self.num_timesteps = begun + (self.replay_buffer.added - added) * self.n_envs
+            self.replay_buffer.rewind(self.replay_buffer.added)  # a row that was half stored is not there
+            self._last_obs = None
+            if isinstance(error, Unusable):  # the environments do not know how many steps there were
+                step = self.num_timesteps + self.n_envs if error.step is None else error.step
+                raise Unusable(error.environment, error.what, step) from error
+            raise
+
+    def _finish_step(self, rollout: RolloutReturn, step: Mapping[str, Any]) -> RolloutReturn:
+        """Do what SB3 leaves out where a callback stops training: the ``step`` taken, known by the names it has in
+        `collect_rollouts`, is stored and counted like any other."""
+        noise, every, ended = step["action_noise"], step["log_interval"], np.flatnonzero(step["dones"])
+        self._update_info_buffer(step["infos"], step["dones"])
+        self._store_transition(
+            step["replay_buffer"], step["buffer_actions"], step["new_obs"], step["rewards"], step["dones"], step["infos"]
+        )
+        self._update_current_progress_remaining(self.num_timesteps, self._total_timesteps)
+        for index in ended:
+            self._episode_num += 1
+            if noise is not None:
+                noise.reset(**({"indices": [index]} if self.n_envs > 1 else {}))
+            if every is not None and self._episode_num % every == 0:
+                self.dump_logs()
+        return rollout._replace(n_episodes=rollout.n_episodes + len(ended))
+
+    def _knows_nothing(self, learning_starts: int) -> bool:
+        """Whether to act at random still: for ``learning_starts`` steps, and on to the end of a first episode unless that is
+        far off; how it ends may be all there is to learn."""
+        return self.num_timesteps < learning_starts or (
+            self._episode_num == 0 and self.num_timesteps < _PATIENCE * learning_starts
+        )
+
+    def _store_transition(
+        self,
+        replay_buffer: ReplayBuffer,
+        buffer_action: np.ndarray,
+        new_obs: np.ndarray | dict[str, np.ndarray],
+        reward: np.ndarray,
+        dones: np.ndarray,
+        infos: list[dict[str, Any]],
+    ) -> None:
+        assert isinstance(replay_buffer, SequenceReplayBuffer)
+        assert self._last_obs is not None
+        # What the environments gave was looked at where it came from; this is what wrappers have made of it.
+        check_finite("reward", reward, self.num_timesteps)
+        check_last_observations(dones, infos, self.observation_space, self.num_timesteps)
+        check_finite("observation", new_obs, self.num_timesteps)
+        self._count_bad_observations(infos)
+        if self.last_decision is not None:
+            mean, std = self.last_decision.plan_mean, self.last_decision.plan_std
+            replay_buffer.stage_plan(mean.cpu().numpy(), std.cpu().numpy())
+        normalizer = self._vec_normalize_env
+        raw = reward if normalizer is None else normalizer.get_original_reward()
+        self.policy.observe_scales(self._last_obs, raw, reward_unit(normalizer))
+        super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
+        self._last_episode_starts, self._last_cost = dones.copy(), -reward
+
+    def begin_episodes(self) -> None:
+        """Reset the environments, with the seeds they were given, if any."""
+        assert self.env is not None
+        self._last_obs = self.env.reset()  # type: ignore[assignment]
+        self._last_episode_starts = np.ones((self.env.num_envs,), dtype=bool)
+        if self._vec_normalize_env is not None:
+            self._last_original_obs = self._vec_normalize_env.get_original_obs()
+
+    def end_episodes(self) -> None:
+        """End the episodes under way, as by a time limit."""
+        self.replay_buffer.cut()
+        if self.action_noise is not None:
+            self.action_noise.reset()
+        self._last_obs = None
+
+    def _setup_learn(
+        self,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        reset_num_timesteps: bool = True,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        self._check_learned_cost()
+        if reset_num_timesteps:
+            self._state = None
+        if reset_num_timesteps or self._last_obs is None:
+            self.replay_buffer.cut()
+        begun = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, *args, **kwargs)
+        self._logger = lasting(self._logger)
+        return begun
+
+    # ------------------------------------------------------------------ who acts and what for, at any time
+
+    @property
+    def cost(self) -> Cost | None:
+        """The cost that was set, None for the learned one."""
+        return self.objectives.cost
+
+    def set_mode(self, mode: str | ModeSwitch) -> None:
+        """Choose who acts from now on, by one of `make_mode_switch`'s names or a `ModeSwitch`. Nothing is retrained.
+
+        While a cost of your own is set, which the actor does not know, the planner acts: ``ValueError`` for any other mode.
+        """
+        if self.objectives.set_mode(mode):
+            self.mode = mode
+
+    def set_planner(self, planner: PlannerConfig | Planner | None) -> None:
+        """Choose how Mode-2 searches from now on: a `PlannerConfig`, a `Planner`, or ``None`` for the default. Nothing is
+        retrained; a state of `predict` from before may not fit, so episodes are to be begun anew. ``ValueError`` if it does
+        not fit the actions, or cannot plan for the cost that is set."""
+        self.objectives.set_planner(planner)
+        self.planner, self._state = planner, None
+
+    def set_cost(
+        self,
+        cost: Cost | Callable[[Tensor], Tensor] | None,
+        planner: PlannerConfig | Planner | None = None,
+        *,
+        end_cost: float | None = None,
+    ) -> None:
+        """Plan for another cost from now on; None returns to the learned one. Nothing is retrained.
+
+        ``cost`` is one of `jepa_agent.costs`, or a function of the latents ``(..., D)`` that steps lead to, returning
+        ``(...)``. The planner acts at every step and minimises its discounted sum, along a longer horizon than usual unless
+        ``planner`` says otherwise. The learned cost-to-go, of another cost, has no say: what lies beyond a plan's end is not
+        seen. Each step that an episode has ended before costs ``end_cost``: by default the worst that is imagined from what
+        the replay buffer holds, at least 0; give 0 where ending is the goal.
+
+        The cost is tried on latents from the replay buffer at once: ``ValueError`` if it raises, has another shape or is not
+        finite. Saving saves the agent without it; learning is refused while it is set.
+        """
+        if cost is None:
+            self.objectives.follow_learned(self.planner, self.mode)
+        else:
+            gather = partial(gather_experience, self.policy, self.replay_buffer, self._vec_normalize_env)
+            self.objectives.set_cost(cost, planner, end_cost, gather)
+        self._state = None
+
+    @contextmanager
+    def using_cost(
+        self,
+        cost: Cost | Callable[[Tensor], Tensor] | None,
+        planner: PlannerConfig | Planner | None = None,
+        *,
+        end_cost: float | None = None,
+    ) -> Iterator[None]:
+        """`set_cost` for the length of a ``with`` block; afterwards the agent plans as before."""
+        before = self.objectives.course
+        self.set_cost(cost, planner, end_cost=end_cost)
+        try:
+            yield
+        finally:
+            if before.cost is None:
+                self.objectives.follow_learned(self.planner, self.mode)
+            else:
+                self.objectives.follow(before)
+            self._state = None
+
+    def _check_learned_cost(self) -> None:
+        if self.cost is not None:
+            raise ValueError("learning follows the environment's reward, but another cost is set: set_cost(None) first")
+
+    # ------------------------------------------------------------------ saving and going on
+
+    def save(  # type: ignore[override]
+        self,
+        path: str | Path | BinaryIO,
+        exclude: Iterable[str] | None = None,
+        include: Iterable[str] | None = None,
+    ) -> None:
+        """Write weights, optimisers, settings and counters, without pickle and all or nothing; ``.zip`` is added to a path
+        without suffix. ``exclude`` names settings to leave out. Objects of your own are named, not stored: `load` says how
+        to hand them over. The replay buffer is saved by `save_replay_buffer`, everything at once by `save_checkpoint`."""
+        if include:
+            raise ValueError(f"nothing but settings, weights and counters can be saved, got include={list(include)}")
+        manifest, tensors = agent_file.contents(self, set(exclude or ()))
+        write(path, "agent", manifest, {"tensors": tensors})
+
+    @classmethod
+    def load(  # type: ignore[override]
+        cls,
+        path: str | Path | BinaryIO,
+        env: GymEnv | None = None,
+        device: torch.device | str = "auto",
+        custom_objects: dict[str, Any] | None = None,
+        print_system_info: bool = False,
+        force_reset: bool = True,
+        **kwargs: Any,
+    ) -> Self:
+        """An agent from a file; nothing in the file is run. ``custom_objects`` and ``kwargs`` replace saved settings.
+
+        Raises `CheckpointError` (a ``ValueError``) for a file that is not whole, and for an environment with other spaces
+        or other ``policy_kwargs`` than were saved.
+        """
+        if print_system_info:
+            get_system_info()
+        model = agent_file.load(cls, path, env, device, {**(custom_objects or {}), **kwargs})
+        if force_reset:
+            model._last_obs = None
+        return model
+
+    def set_parameters(  # type: ignore[override]
+        self,
+        load_path_or_dict: str | Path | BinaryIO | TensorDict,
+        exact_match: bool = True,
+        device: torch.device | str = "auto",
+    ) -> None:
+        """Weights and optimisers from `get_parameters` or from a file of `save`; with ``exact_match`` all of them."""
+        if isinstance(load_path_or_dict, dict):
+            return super().set_parameters(load_path_or_dict, exact_match, device)
+        parameters = agent_file.parameters_from(self, load_path_or_dict)
+        with told_of(load_path_or_dict):
+            super().set_parameters(parameters, exact_match, device)
+
+    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
+        return ["policy", "policy.optimizer"], ["value_spread"]
+
+    def save_replay_buffer(self, path: str | Path | BinaryIO) -> None:  # type: ignore[override]
+        """Write what the buffer holds, without pickle; ``.zip`` is added to a path without suffix."""
+        last = self.replay_buffer.added
+        replay_rows.write_rows(path, self.replay_buffer, last - self.replay_buffer.size(), last)
+
+    def load_replay_buffer(  # type: ignore[override]
+        self, path: str | Path | BinaryIO, truncate_last_traj: bool = True
+    ) -> None:
+        """Fill the buffer from a file of `save_replay_buffer`, with the newest if it held more; with
+        ``truncate_last_traj``, what is stored next does not follow the last of it. Raises `CheckpointError` for any other
+        file, pickled ones first of all, which are not run.
+
+        An agent that has seen nothing yet takes the running scales of observations and costs from what it is given, as if it
+        had collected it."""
+        with told_of(path):
+            replay_rows.read_all(path, self.replay_buffer)
+        if truncate_last_traj:
+            self.replay_buffer.cut()
+        if not self.world_model.has_observed:
+            for obs, reward in self.replay_buffer.in_blocks(self._vec_normalize_env):
+                self.policy.observe_scales(obs, reward, reward_unit(self._vec_normalize_env))
+
+    def save_checkpoint(self, folder: str | Path, keep_last: int = 1, logs: Iterable[Path] = ()) -> None:
+        """Add a checkpoint of the whole run to a folder, all or nothing, and drop all but the ``keep_last`` newest: what
+        `save` writes, the replay buffer (only what is new of it since the last checkpoint there), normalisation, working
+        memory and all random numbers. Call it between rollouts, as from ``_on_rollout_start``, or when not learning.
+
+        The episodes under way end here. ``logs`` are files that grow with the run, of which the length is noted, for
+        `persistence.checkpoint_folder.cut_logs`.
+        """
+        run_folder.save_checkpoint(self, Path(folder), keep_last, logs)
+
+    @classmethod
+    def resume(
+        cls,
+        folder: str | Path,
+        env: GymEnv,
+        device: torch.device | str = "auto",
+        custom_objects: dict[str, Any] | None = None,
+    ) -> Self:
+        """The run as it was at the newest whole checkpoint in a folder of `save_checkpoint`; nothing in the files is run.
+
+        ``learn(n, reset_num_timesteps=False)`` then goes on, bit for bit as the run that saved it. The environment must be
+        made and wrapped as it was; `CheckpointError` if its spaces, its number or its VecNormalize differ, or if no
+        checkpoint is whole. A damaged one is named in a warning, and the one before it is taken.
+        """
+        return run_folder.resume(cls, Path(folder), env, device, custom_objects or {})

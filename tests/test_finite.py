@@ -7,11 +7,12 @@ import torch
 from gymnasium import spaces
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
-from jepa_agent import JEPA
+from jepa_agent import JEPA, agent
 from jepa_agent.cli import main
 from jepa_agent.environments.guards import EndOnBadObservation
 from jepa_agent.model.blocks import RunningNorm
 from jepa_agent.model.cost import CostModule, PerActionCostToGo
+from jepa_agent.persistence import agent_file
 
 BOX = spaces.Box(-10, 10, (2,))
 
@@ -103,7 +104,7 @@ def test_counts_of_older_files_are_read(small, tmp_path):
     from jepa_agent.persistence import archive
 
     model = small("CartPole-v1").learn(30)
-    manifest, tensors = model._content(set())
+    manifest, tensors = agent_file.contents(model)
     old = {name: t.float() if name.endswith("count") else t for name, t in tensors.items()}
     assert any(name.endswith("count") for name in old)
     archive.write(tmp_path / "old.zip", "agent", {**manifest, "format": 3}, {"tensors": old})
@@ -114,17 +115,16 @@ def test_counts_of_older_files_are_read(small, tmp_path):
 
 
 def spoil_losses(model, monkeypatch, times):
-    """Let the next ``times`` updates have a loss of NaN."""
-    left, learn = [times], model._learn_value
+    """Let the next ``times`` updates have a gradient of NaN."""
+    left, learn = [times], agent.critic_loss
 
     def spoiled(*args):
-        loss, target = learn(*args)
         left[0] -= 1
         if left[0] >= 0:
             model._parameters[0].grad.mul_(torch.nan)
-        return loss, target
+        return learn(*args)
 
-    monkeypatch.setattr(model, "_learn_value", spoiled)
+    monkeypatch.setattr(agent, "critic_loss", spoiled)
 
 
 def test_an_update_that_is_not_finite_is_skipped_and_counted(small, monkeypatch, tmp_path):

@@ -14,6 +14,7 @@ from jsonargparse import Namespace
 
 from jepa_agent.cli.common import CONFIG, Parser, UsageError
 from jepa_agent.persistence import archive
+from jepa_agent.persistence import checkpoint_folder
 from jepa_agent.persistence.archive import CheckpointError, FormatError
 from jepa_agent.persistence.plain_data import read_yaml
 
@@ -52,7 +53,7 @@ def steps_done(folder: Path, parser: Parser, asked: Namespace) -> int | None:
     if other:
         raise UsageError(f"{folder} is in use by a run with other settings ({'; '.join(other)}): name another --output")
     try:
-        return folder.entries(folder / CHECKPOINTS)[-1].num_timesteps
+        return checkpoint_folder.entries(folder / CHECKPOINTS)[-1].num_timesteps
     except CheckpointError as error:
         raise UsageError(f"{error}; to begin anew, name another --output") from error
     except FileNotFoundError as error:
@@ -86,7 +87,7 @@ def start_of_monitoring(folder: Path) -> float:
 def newest(folder: Path) -> int | None:
     """The step of the newest checkpoint of the run in a folder, if there is one."""
     try:
-        return folder.entries(folder / CHECKPOINTS)[-1].num_timesteps
+        return checkpoint_folder.entries(folder / CHECKPOINTS)[-1].num_timesteps
     except (OSError, CheckpointError):
         return None
 

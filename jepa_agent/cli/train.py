@@ -47,7 +47,7 @@ from jepa_agent.experiments.folders import alone
 from jepa_agent.interruption import noting_signals, undisturbed
 from jepa_agent.learning.replay_buffer import transition_bytes
 from jepa_agent.persistence.archive import replacing
-from jepa_agent.persistence.folder import cut_logs
+from jepa_agent.persistence.checkpoint_folder import cut_logs
 from jepa_agent.persistence.logs import events_told_once, lasting_logger, mend_monitor_file, with_lasting_rows
 from jepa_agent.planning import make_planner
 from jepa_agent.spaces import policy_name

@@ -61,6 +61,10 @@ class SequenceReplayBuffer(ReplayBuffer):
         super().reset()
         self.added, self.history = 0, uuid4().hex
 
+    def rewind(self, added: int) -> None:
+        """Set the counters as ``added`` rows leave them."""
+        self.added, self.pos, self.full = added, added % self.buffer_size, added >= self.buffer_size
+
     def stage_plan(self, mean: np.ndarray, std: np.ndarray) -> None:
         """Mean and spread ``(n_envs, A)`` of the plans behind the transition that is added next; a negative spread means
         that Mode-2 did not act."""

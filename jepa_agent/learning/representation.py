@@ -1,9 +1,145 @@
-"""Losses of the world model; every function returns ``(B, T)``, to be masked by the caller."""
+"""What the world model is fitted to: terms of a sum, each an object with a name, a weight and a loss.
+
+A term is added by passing it: ``JEPA(..., representation=[Prediction(), Cost(), Termination(), MyTerm(0.1)])``. Its loss is
+masked, averaged and logged as ``train/<name>_loss``; what it weighs is beside it.
+"""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from jepa_agent.model.encoders import random_latents
+from jepa_agent.model.world_model import WorldModel
+from jepa_agent.tensor_ops import masked_mean
+from jepa_agent.types import SequenceBatch
+
+
+class Imagined(NamedTuple):
+    """A stretch of T steps imagined along the actions taken, beside what was observed."""
+
+    model: WorldModel
+    batch: SequenceBatch  # windows of at least T steps
+    z_hat: Tensor  # (B, T+1, D) the first is encoded, the others are imagined from it
+    z_target: Tensor  # (B, T, D) target network's latents of the observations after each step, without gradient
+    cost: Tensor  # (B, T) predicted immediate cost, in units of the running cost scale
+    termination_logit: Tensor  # (B, T)
+
+
+@dataclass(frozen=True)
+class RepresentationTerm(ABC):
+    """One term of the representation's loss. It carries no parameters of its own.
+
+    Args:
+        weight: Its factor in the sum; at 0 it is left out.
+    """
+
+    weight: float = 1.0
+    name: ClassVar[str]
+
+    @abstractmethod
+    def loss(self, seen: Imagined) -> Tensor:
+        """Loss ``(B, T)`` of each step, or ``(B, t)`` of the first t; steps after an episode's end are masked afterwards."""
+
+
+@dataclass(frozen=True)
+class Prediction(RepresentationTerm):
+    """Imagined latents meet the target network's. The target's slow, stop-gradient copy and the sphere that latents lie on
+    keep them from collapsing to a point (Grill et al., 2006.07733)."""
+
+    name = "prediction"
+
+    def loss(self, seen: Imagined) -> Tensor:
+        return prediction_loss(seen.z_hat[:, 1:], seen.z_target)
+
+
+@dataclass(frozen=True)
+class Cost(RepresentationTerm):
+    """Predicted immediate costs meet the observed."""
+
+    name = "cost"
+
+    def loss(self, seen: Imagined) -> Tensor:
+        observed = seen.batch.cost[:, : seen.cost.shape[1]] / seen.model.cost_module.cost_scale
+        return cost_loss(seen.cost, observed)
+
+
+@dataclass(frozen=True)
+class Termination(RepresentationTerm):
+    """The probability that a step ends the episode meets whether it did."""
+
+    name = "termination"
+
+    def loss(self, seen: Imagined) -> Tensor:
+        return termination_loss(seen.termination_logit, seen.batch.terminated[:, : seen.cost.shape[1]])
+
+
+@dataclass(frozen=True)
+class Contrast(RepresentationTerm):
+    """Latents the agent has visited lie a margin lower in energy than latents drawn at random."""
+
+    name = "energy"
+
+    def loss(self, seen: Imagined) -> Tensor:
+        visited = seen.z_hat[:, 0].detach()
+        anywhere = random_latents(len(visited), visited.shape[1], None, visited.device)
+        energy = seen.model.cost_module.energy
+        return energy_loss(energy(visited), energy(anywhere)).unsqueeze(1)
+
+
+def default_terms(prediction: float, cost: float, termination: float, energy: float) -> list[RepresentationTerm]:
+    """The terms in use where none are given, by their weights."""
+    return [Prediction(prediction), Cost(cost), Termination(termination), *([Contrast(energy)] if energy else [])]
+
+
+def check_terms(terms: Sequence[RepresentationTerm]) -> None:
+    """``ValueError`` for what is no term, for two terms of one name and for weights below zero."""
+    strange = next((term for term in terms if not isinstance(term, RepresentationTerm)), None)
+    if strange is not None or not terms:
+        raise ValueError(f"representation must be a list of RepresentationTerm, got {strange or terms!r}")
+    names = [term.name for term in terms]
+    if len(set(names)) < len(names):
+        raise ValueError(f"representation has two terms of one name: {', '.join(names)}")
+    if any(not 0 <= term.weight < float("inf") for term in terms):
+        raise ValueError(f"representation's weights must be at least 0, got {[term.weight for term in terms]}")
+
+
+def imagine_along(model: WorldModel, target: WorldModel, batch: SequenceBatch, horizon: int) -> Imagined:
+    """Encode the first observation of each window, imagine ``horizon`` steps along the actions taken."""
+    action = batch.action[:, :horizon]
+    with torch.no_grad():
+        z_target = target.observe(batch, 1, horizon)
+    z_hat = model.imagine(model.observe(batch, 0, 1)[:, 0], action)
+    cost, logit = model.cost_module.step(z_hat[:, :-1], action)
+    return Imagined(model, batch, z_hat, z_target, cost, logit)
+
+
+def representation_losses(terms: Sequence[RepresentationTerm], seen: Imagined) -> tuple[Tensor, dict[str, Tensor]]:
+    """The weighted sum of all terms, and each term's own loss by name, all averaged over steps that were taken.
+
+    Raises:
+        ValueError: A term's loss has another shape than ``(B, t)``.
+    """
+    rows, horizon = seen.cost.shape
+    losses = {}
+    for term in terms:
+        if not term.weight:
+            continue
+        each = term.loss(seen)
+        if each.dim() != 2 or each.shape[0] != rows or not 1 <= each.shape[1] <= horizon:
+            raise ValueError(f"{type(term).__name__}.loss gave {tuple(each.shape)}, expected ({rows}, up to {horizon})")
+        losses[term.name] = masked_mean(each, seen.batch.mask[:, : each.shape[1]])
+    weights = {term.name: term.weight for term in terms}
+    return torch.stack([weights[name] * loss for name, loss in losses.items()]).sum(), losses
+
+
+# ---------------------------------------------------------------------- what the terms are made of
 
 
 def prediction_loss(z_hat: Tensor, z_target: Tensor) -> Tensor:

@@ -1,14 +1,18 @@
-"""Saving and loading the agent: SB3's calls, `jepa_agent.persistence.archive`'s file."""
+"""The file of an agent: weights, optimisers, settings, spaces and counters, written and read without pickle.
+
+What is saved is declared by the agent's class (`Agent`), not found by looking through the object: what else hangs on it is
+left alone, and every file that can be written can be read.
+"""
 
 from __future__ import annotations
 
 import inspect
 import platform
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar
+from typing import Any, BinaryIO, ClassVar, Protocol
 
 import gymnasium
 import numpy as np
@@ -18,18 +22,16 @@ import torch
 from gymnasium import spaces
 from stable_baselines3.common.base_class import maybe_make_env
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
-from stable_baselines3.common.type_aliases import GymEnv, TensorDict, TrainFreq
-from stable_baselines3.common.utils import get_system_info
-from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
+from stable_baselines3.common.type_aliases import GymEnv, TrainFreq
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize, unwrap_vec_normalize
 from torch import Tensor
-from typing_extensions import Self
 
 from jepa_agent._version import __version__
 from jepa_agent.acting.mode_switch import ModeSwitch
 from jepa_agent.acting.working_memory import PackedMemory
 from jepa_agent.config import PlannerConfig
-from jepa_agent.learning.replay_buffer import SequenceReplayBuffer, buffer_for, reward_unit, transition_bytes
-from jepa_agent.persistence import archive, replay_rows
+from jepa_agent.learning.replay_buffer import SequenceReplayBuffer, buffer_for, transition_bytes
+from jepa_agent.persistence import archive
 from jepa_agent.persistence.archive import Checkpoint, told_of
 from jepa_agent.persistence.codec import decode, decode_space, encode, encode_space
 from jepa_agent.planning import Planner
@@ -39,255 +41,228 @@ _MOST_ENVS = 65_536
 _NOT_SAVED = {"policy", "env", "device", "_init_setup_model"}
 
 
-class SavableAlgorithm(OffPolicyAlgorithm):
-    """What of an off-policy algorithm goes to disk: constructor arguments, spaces, weights, optimisers, counters.
+class Agent(Protocol):
+    """What this room needs of an agent: an SB3 algorithm with our policy and buffer that declares what is saved of it."""
 
-    What is saved is declared: a subclass names its own beside those of its base, tensors and optimisers in
-    ``_get_torch_save_params`` as for SB3, the rest in the tuples below. What else hangs on the algorithm is left alone."""
-
-    saved_counters: ClassVar[tuple[str, ...]] = (
-        "num_timesteps",
-        "_total_timesteps",
-        "_num_timesteps_at_start",
-        "_episode_num",
-        "_n_updates",
-        "_current_progress_remaining",
-        "_skipped_updates",
-        "_bad_observations",
-    )
-    # Of these only checkpoints of a whole run know: parts with a state_dict, and generators, by dotted name.
-    saved_parts: ClassVar[tuple[str, ...]] = ()
-    saved_generators: ClassVar[tuple[str, ...]] = ("policy.generator",)
+    saved_counters: ClassVar[tuple[str, ...]]  # attributes that are plain numbers
+    saved_parts: ClassVar[tuple[str, ...]]  # attributes with `state_dict`, saved with a run
+    saved_generators: ClassVar[tuple[str, ...]]  # random number generators, saved with a run
     policy: JEPAPolicy
     replay_buffer: SequenceReplayBuffer
-    _state: PackedMemory | None = None  # working memory, from step to step
+    policy_class: Any
+    policy_aliases: ClassVar[dict[str, Any]]
+    observation_space: spaces.Space
+    action_space: spaces.Space
+    env: VecEnv | None
+    n_envs: int
+    device: torch.device
+    verbose: int
+    train_freq: Any
+    action_noise: Any
+    num_timesteps: int
+    ep_info_buffer: Any
+    ep_success_buffer: Any
+    saved_at: Any  # `run_folder.SavedAt`, or None
+    _vec_normalize_env: VecNormalize | None
+    _stats_window_size: int
+    _last_obs: Any
+    _state: PackedMemory | None
 
-    def save(  # type: ignore[override]
-        self,
-        path: str | Path | BinaryIO,
-        exclude: Iterable[str] | None = None,
-        include: Iterable[str] | None = None,
-    ) -> None:
-        """Write weights, optimisers, settings and counters, without pickle and all or nothing; ``.zip`` is added to a path
-        without suffix. ``exclude`` names settings to leave out. Objects of your own are named, not stored: `load` says how
-        to hand them over. The replay buffer is saved by `save_replay_buffer`, everything at once by `save_checkpoint`."""
-        if include:
-            raise ValueError(f"nothing but settings, weights and counters can be saved, got include={list(include)}")
-        manifest, tensors = self._content(set(exclude or ()))
-        archive.write(path, "agent", manifest, {"tensors": tensors})
+    def _get_torch_save_params(self) -> tuple[list[str], list[str]]: ...
+    def _setup_model(self) -> None: ...
+    def _check_settings(self) -> None: ...
+    def end_episodes(self) -> None: ...
 
-    def _content(self, exclude: set[str]) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """What `save` writes: the manifest and the tensors."""
-        tensors = {f"policy/{name}": value for name, value in self.policy.state_dict().items()}
-        tensors.update({f"algorithm/{name}": value for name, value in self._own_tensors().items()})
-        groups = {}
-        for name, optimizer in self._optimizers().items():
-            packed, groups[name] = pack_optimizer(optimizer)
-            tensors.update({f"{name}/{key}": value for key, value in packed.items()})
-        manifest = {
-            "class": type(self).__name__,
-            "versions": versions(),
-            "arguments": {k: encode(v, _settings()) for k, v in self._arguments().items() if k not in exclude},
-            "observation_space": encode_space(self.observation_space),
-            "action_space": encode_space(self.action_space),
-            "n_envs": self.n_envs,
-            "normalized": self._vec_normalize_env is not None and self._vec_normalize_env.norm_obs,
-            "counters": self._counters(),
-            "optimizers": groups,
-        }
-        return manifest, tensors
 
-    def _arguments(self) -> dict[str, Any]:
-        """The constructor's arguments as they stand now."""
-        names = [name for name in constructor_parameters(type(self)) if name not in _NOT_SAVED]
-        given = {name: getattr(self, name) for name in names if hasattr(self, name)}
-        given["stats_window_size"] = self._stats_window_size
-        aliases = {policy_class: name for name, policy_class in reversed(self.policy_aliases.items())}
-        given["policy_class"] = aliases.get(self.policy_class, self.policy_class)
-        assert isinstance(self.train_freq, TrainFreq)
-        given["train_freq"] = [self.train_freq.frequency, self.train_freq.unit.value]
-        if given.get("replay_buffer_class") is buffer_for(self.observation_space):
-            given["replay_buffer_class"] = None
-        return given
+# ---------------------------------------------------------------------- writing
 
-    def _counters(self) -> dict[str, float]:
-        """The plain numbers that are no arguments."""
-        return {name: getattr(self, name) for name in self.saved_counters if hasattr(self, name)}
 
-    def _take_counters(self, found: Mapping[str, Any]) -> None:
-        """Set the counters of a file; numbers that are none, which older files held too, are passed over."""
-        for name, value in found.items():
-            if type(value) not in (int, float) or not isinstance(getattr(self, name, 0), (int, float, type(None))):
-                raise ValueError(f"field 'counters': expected some of {sorted(self.saved_counters)}, found {name!r}")
-            if name in self.saved_counters:
-                setattr(self, name, value)
+def contents(model: Agent, exclude: set[str] | None = None) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """What is written of an agent: the manifest, without the settings to ``exclude``, and the tensors by name."""
+    tensors = {f"policy/{name}": value for name, value in model.policy.state_dict().items()}
+    tensors.update({f"algorithm/{name}": value for name, value in _own_tensors(model).items()})
+    groups = {}
+    for name, optimizer in optimizers(model).items():
+        packed, groups[name] = pack_optimizer(optimizer)
+        tensors.update({f"{name}/{key}": value for key, value in packed.items()})
+    normalizer = model._vec_normalize_env
+    manifest = {
+        "class": type(model).__name__,
+        "versions": versions(),
+        "arguments": {k: encode(v, _settings()) for k, v in _arguments(model).items() if k not in (exclude or ())},
+        "observation_space": encode_space(model.observation_space),
+        "action_space": encode_space(model.action_space),
+        "n_envs": model.n_envs,
+        "normalized": normalizer is not None and normalizer.norm_obs,
+        "counters": {name: getattr(model, name) for name in model.saved_counters if hasattr(model, name)},
+        "optimizers": groups,
+    }
+    return manifest, tensors
 
-    def _own_tensors(self) -> dict[str, Tensor]:
-        _, tensors = self._get_torch_save_params()
-        return {name: attrgetter(name)(self) for name in tensors}
 
-    def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
-        parts, _ = self._get_torch_save_params()
-        return {name: attrgetter(name)(self) for name in parts if name != "policy"}
+def _arguments(model: Agent) -> dict[str, Any]:
+    """The constructor's arguments as they stand now."""
+    names = [name for name in constructor_parameters(type(model)) if name not in _NOT_SAVED]
+    given = {name: getattr(model, name) for name in names if hasattr(model, name)}
+    given["stats_window_size"] = model._stats_window_size
+    aliases = {policy_class: name for name, policy_class in reversed(model.policy_aliases.items())}
+    given["policy_class"] = aliases.get(model.policy_class, model.policy_class)
+    assert isinstance(model.train_freq, TrainFreq)
+    given["train_freq"] = [model.train_freq.frequency, model.train_freq.unit.value]
+    if given.get("replay_buffer_class") is buffer_for(model.observation_space):
+        given["replay_buffer_class"] = None
+    return given
 
-    @classmethod
-    def load(  # type: ignore[override]
-        cls,
-        path: str | Path | BinaryIO,
-        env: GymEnv | None = None,
-        device: torch.device | str = "auto",
-        custom_objects: dict[str, Any] | None = None,
-        print_system_info: bool = False,
-        force_reset: bool = True,
-        **kwargs: Any,
-    ) -> Self:
-        """An agent from a file; nothing in the file is run. ``custom_objects`` and ``kwargs`` replace saved settings.
 
-        Raises `CheckpointError` (a ``ValueError``) for a file that is not whole, and for an environment with other spaces
-        or other ``policy_kwargs`` than were saved.
-        """
-        if print_system_info:
-            get_system_info()
-        content = archive.read(path, "agent")
-        with told_of(path):
-            asked, saved = kwargs.get("policy_kwargs"), content.manifest["arguments"].get("policy_kwargs")
-            if asked is not None and encode(asked, _settings()) != saved:
-                raise ValueError(f"field 'policy_kwargs': expected {saved}, found {encode(asked, _settings())}")
-            model = cls._from_content(content, env, device, {**(custom_objects or {}), **kwargs})
-        if force_reset:
-            model._last_obs = None
-        return model
+def _own_tensors(model: Agent) -> dict[str, Tensor]:
+    _, tensors = model._get_torch_save_params()
+    return {name: attrgetter(name)(model) for name in tensors}
 
-    @classmethod
-    def _from_content(
-        cls, content: Checkpoint, env: GymEnv | None, device: torch.device | str, given: Mapping[str, Any]
-    ) -> Self:
-        """The agent that a file describes, ``given`` settings going before the saved."""
-        manifest = content.manifest
-        if manifest["class"] not in {base.__name__ for base in cls.__mro__}:
-            raise ValueError(f"field 'class': expected {cls.__name__}, found {manifest['class']!r}: call its load")
-        arguments = {k: decode(v, _settings(), k) for k, v in manifest["arguments"].items() if k not in given}
-        arguments.update(given)
-        policy_class = arguments.pop("policy_class", None) or JEPAPolicy
-        if isinstance(arguments.get("train_freq"), list):
-            arguments["train_freq"] = tuple(arguments["train_freq"])
-        observation_space = decode_space(manifest["observation_space"])
-        action_space = decode_space(manifest["action_space"])
-        check_sizes(manifest, arguments, observation_space, action_space, content.members["tensors"])
-        model, surplus = cls._constructed(policy_class, device, arguments)
-        model.observation_space, model.action_space = observation_space, action_space
-        model.n_envs = int(manifest["n_envs"])
-        if env is not None:
-            model._take_env(cls._wrap_env(maybe_make_env(env, model.verbose), model.verbose))
-        model._setup_model()
-        model._take_counters(manifest["counters"])
-        for name, value in surplus.items():
+
+def optimizers(model: Agent) -> dict[str, torch.optim.Optimizer]:
+    """By the names they are saved under."""
+    parts, _ = model._get_torch_save_params()
+    return {name: attrgetter(name)(model) for name in parts if name != "policy"}
+
+
+# ---------------------------------------------------------------------- reading
+
+
+def load(
+    cls: type[OffPolicyAlgorithm],
+    path: str | Path | BinaryIO,
+    env: GymEnv | None,
+    device: torch.device | str,
+    given: Mapping[str, Any],
+) -> Any:
+    """An agent of a class from a file of `contents`; nothing in the file is run.
+
+    Args:
+        cls: The class to make, which must be the saved one or a subclass of it.
+        path: The file, or what can be read like one.
+        env: The environment to act in, if any; its spaces must be the saved ones.
+        device: Where the weights go.
+        given: Settings that go before the saved ones.
+
+    Raises:
+        CheckpointError: The file is not whole, asks for more than it holds, or does not fit what is given.
+    """
+    content = archive.read(path, "agent")
+    with told_of(path):
+        asked, saved = given.get("policy_kwargs"), content.manifest["arguments"].get("policy_kwargs")
+        if asked is not None and encode(asked, _settings()) != saved:
+            raise ValueError(f"field 'policy_kwargs': expected {saved}, found {encode(asked, _settings())}")
+        return made_from(cls, content, env, device, given)
+
+
+def made_from(
+    cls: type[OffPolicyAlgorithm],
+    content: Checkpoint,
+    env: GymEnv | None,
+    device: torch.device | str,
+    given: Mapping[str, Any],
+) -> Any:
+    """The agent that a file's content describes; arguments as for `load`. ``ValueError`` names the field that is wrong."""
+    manifest = content.manifest
+    if manifest["class"] not in {base.__name__ for base in cls.__mro__}:
+        raise ValueError(f"field 'class': expected {cls.__name__}, found {manifest['class']!r}: call its load")
+    arguments = {k: decode(v, _settings(), k) for k, v in manifest["arguments"].items() if k not in given}
+    arguments.update(given)
+    policy_class = arguments.pop("policy_class", None) or JEPAPolicy
+    if isinstance(arguments.get("train_freq"), list):
+        arguments["train_freq"] = tuple(arguments["train_freq"])
+    observation_space = decode_space(manifest["observation_space"])
+    action_space = decode_space(manifest["action_space"])
+    check_sizes(manifest, arguments, observation_space, action_space, content.members["tensors"])
+    model, surplus = _constructed(cls, policy_class, device, arguments)
+    model.observation_space, model.action_space = observation_space, action_space
+    model.n_envs = int(manifest["n_envs"])
+    if env is not None:
+        _take_env(model, cls._wrap_env(maybe_make_env(env, model.verbose), model.verbose))
+    model._setup_model()
+    _take_counters(model, manifest["counters"])
+    for name, value in surplus.items():
+        setattr(model, name, value)
+    _take_tensors(model, content.members["tensors"], manifest["optimizers"])
+    return model
+
+
+def _constructed(
+    cls: type[OffPolicyAlgorithm],
+    policy_class: str | type[JEPAPolicy],
+    device: torch.device | str,
+    arguments: Mapping[str, Any],
+) -> tuple[Any, dict[str, Any]]:
+    """An agent without an environment and not set up, by its constructor, and those arguments that are none of its.
+
+    It is handed what it names itself and what subclasses between it and ours name. Arguments of ours that are passed on
+    by ``**kwargs`` are set afterwards, as SB3's `load` sets everything: the subclass may have fixed them.
+    """
+    own, known = inspect.signature(cls.__init__).parameters, constructor_parameters(cls)
+    library = next(base for base in cls.__mro__ if base.__module__.startswith("jepa_agent."))
+    ours = inspect.signature(library.__init__).parameters  # type: ignore[misc]
+    kinds = {parameter.kind for parameter in own.values()}
+    make: Callable[..., Any] = cls
+    first = [policy_class] if "policy" in own or inspect.Parameter.VAR_POSITIONAL in kinds else []
+    handed = own.keys() | (known.keys() - ours.keys())
+    named = {name: value for name, value in arguments.items() if name in handed}
+    try:
+        model = make(*first, env=None, device=device, **named, _init_setup_model=False)
+    except TypeError as error:
+        raise ValueError(
+            f"{cls.__name__} could not be made again: {error}; its __init__ must hand env, device and _init_setup_model "
+            f"on to {cls.__bases__[0].__name__}'s, as by **kwargs, and what it stores under another name than the "
+            "argument's must be given to load by name"
+        ) from error
+    model.policy_class = model._get_policy_from_name(policy_class) if isinstance(policy_class, str) else policy_class
+    surplus = {}
+    for name, value in arguments.items():
+        if name == "stats_window_size":
+            model._stats_window_size = value
+        elif name in known and name not in handed:
             setattr(model, name, value)
-        model._restore(content.members["tensors"], manifest["optimizers"])
-        return model
+        elif name not in known:
+            surplus[name] = value
+    model._check_settings()
+    return model, surplus
 
-    @classmethod
-    def _constructed(
-        cls, policy_class: str | type[JEPAPolicy], device: torch.device | str, arguments: Mapping[str, Any]
-    ) -> tuple[Self, dict[str, Any]]:
-        """An agent without an environment and not set up, by its constructor, and those arguments that are none of its.
 
-        It is handed what it names itself and what subclasses between it and ours name. Arguments of ours that are passed on
-        by ``**kwargs`` are set afterwards, as SB3's `load` sets everything: the subclass may have fixed them.
-        """
-        own, known = inspect.signature(cls.__init__).parameters, constructor_parameters(cls)
-        library = next(base for base in cls.__mro__ if base.__module__.startswith("jepa_agent."))
-        ours = inspect.signature(library.__init__).parameters  # type: ignore[misc]
-        kinds = {parameter.kind for parameter in own.values()}
-        make: Callable[..., Any] = cls
-        first = [policy_class] if "policy" in own or inspect.Parameter.VAR_POSITIONAL in kinds else []
-        handed = own.keys() | (known.keys() - ours.keys())
-        named = {name: value for name, value in arguments.items() if name in handed}
-        try:
-            model = make(*first, env=None, device=device, **named, _init_setup_model=False)
-        except TypeError as error:
-            raise ValueError(
-                f"{cls.__name__} could not be made again: {error}; its __init__ must hand env, device and _init_setup_model "
-                f"on to {cls.__bases__[0].__name__}'s, as by **kwargs, and what it stores under another name than the "
-                "argument's must be given to load by name"
-            ) from error
-        model.policy_class = model._get_policy_from_name(policy_class) if isinstance(policy_class, str) else policy_class
-        surplus = {}
-        for name, value in arguments.items():
-            if name == "stats_window_size":
-                model._stats_window_size = value
-            elif name in known and name not in handed:
-                setattr(model, name, value)
-            elif name not in known:
-                surplus[name] = value
-        model._check_settings()
-        return model, surplus
+def _take_env(model: Agent, env: VecEnv) -> None:
+    for name in ("observation_space", "action_space"):
+        expected, found = getattr(model, name), getattr(env, name)
+        if expected != found:
+            raise ValueError(f"field {name!r}: expected {expected}, found {found} in the environment: spaces do not match")
+        setattr(model, name, found)
+    model.env, model.n_envs, model._vec_normalize_env = env, env.num_envs, unwrap_vec_normalize(env)
 
-    def _check_settings(self) -> None:
-        """``ValueError`` that names a setting out of range."""
 
-    def _take_env(self, env: VecEnv) -> None:
-        for name in ("observation_space", "action_space"):
-            expected, found = getattr(self, name), getattr(env, name)
-            if expected != found:
-                raise ValueError(
-                    f"field {name!r}: expected {expected}, found {found} in the environment: spaces do not match"
-                )
-            setattr(self, name, found)
-        self.env, self.n_envs, self._vec_normalize_env = env, env.num_envs, unwrap_vec_normalize(env)
+def _take_counters(model: Agent, found: Mapping[str, Any]) -> None:
+    """Set the counters of a file; numbers that are none, which older files held too, are passed over."""
+    for name, value in found.items():
+        if type(value) not in (int, float) or not isinstance(getattr(model, name, 0), (int, float, type(None))):
+            raise ValueError(f"field 'counters': expected some of {sorted(model.saved_counters)}, found {name!r}")
+        if name in model.saved_counters:
+            setattr(model, name, value)
 
-    def _restore(self, tensors: Mapping[str, Tensor], groups: Mapping[str, list[dict[str, Any]]]) -> None:
-        owned, own = self.policy.state_dict(), self._own_tensors()
-        check_tensors({f"policy/{k}": v for k, v in owned.items()} | {f"algorithm/{k}": v for k, v in own.items()}, tensors)
-        check_numbers(tensors)
-        self.policy.load_state_dict({name: tensors[f"policy/{name}"] for name in owned})
-        for name, value in own.items():
-            value.copy_(tensors[f"algorithm/{name}"])
-        for name, state in optimizer_states(self._optimizers(), tensors, groups).items():
-            self._optimizers()[name].load_state_dict(state)
 
-    def set_parameters(  # type: ignore[override]
-        self,
-        load_path_or_dict: str | Path | BinaryIO | TensorDict,
-        exact_match: bool = True,
-        device: torch.device | str = "auto",
-    ) -> None:
-        """Weights and optimisers from `get_parameters` or from a file of `save`; with ``exact_match`` all of them."""
-        if isinstance(load_path_or_dict, dict):
-            return super().set_parameters(load_path_or_dict, exact_match, device)
-        content = archive.read(load_path_or_dict, "agent")
-        with told_of(load_path_or_dict):
-            tensors = content.members["tensors"]
-            weights = {k.removeprefix("policy/"): v for k, v in tensors.items() if k.startswith("policy/")}
-            optimizers = optimizer_states(self._optimizers(), tensors, content.manifest["optimizers"])
-            parameters: dict[str, Any] = {"policy": weights, **optimizers}
-            super().set_parameters(parameters, exact_match, device)
+def _take_tensors(model: Agent, tensors: Mapping[str, Tensor], groups: Mapping[str, list[dict[str, Any]]]) -> None:
+    owned, own = model.policy.state_dict(), _own_tensors(model)
+    check_tensors({f"policy/{k}": v for k, v in owned.items()} | {f"algorithm/{k}": v for k, v in own.items()}, tensors)
+    check_numbers(tensors)
+    model.policy.load_state_dict({name: tensors[f"policy/{name}"] for name in owned})
+    for name, value in own.items():
+        value.copy_(tensors[f"algorithm/{name}"])
+    for name, state in optimizer_states(optimizers(model), tensors, groups).items():
+        optimizers(model)[name].load_state_dict(state)
 
-    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
-        return ["policy", "policy.optimizer"], []
 
-    def save_replay_buffer(self, path: str | Path | BinaryIO) -> None:  # type: ignore[override]
-        """Write what the buffer holds, without pickle; ``.zip`` is added to a path without suffix."""
-        last = self.replay_buffer.added
-        replay_rows.write_rows(path, self.replay_buffer, last - self.replay_buffer.size(), last)
-
-    def load_replay_buffer(  # type: ignore[override]
-        self, path: str | Path | BinaryIO, truncate_last_traj: bool = True
-    ) -> None:
-        """Fill the buffer from a file of `save_replay_buffer`, with the newest if it held more; with
-        ``truncate_last_traj``, what is stored next does not follow the last of it. Raises `CheckpointError` for any other
-        file, pickled ones first of all, which are not run.
-
-        An agent that has seen nothing yet takes the running scales of observations and costs from what it is given, as if it
-        had collected it."""
-        buffer = self.replay_buffer
-        with told_of(path):
-            replay_rows.read_all(path, buffer)
-        if truncate_last_traj:
-            buffer.cut()
-        if not self.policy.world_model.has_observed:
-            for obs, reward in buffer.in_blocks(self._vec_normalize_env):
-                self.policy.observe_scales(obs, reward, reward_unit(self._vec_normalize_env))
+def parameters_from(model: Agent, path: str | Path | BinaryIO) -> dict[str, Any]:
+    """Weights and optimisers of a file, as SB3's ``set_parameters`` takes them."""
+    content = archive.read(path, "agent")
+    with told_of(path):
+        tensors = content.members["tensors"]
+        weights = {k.removeprefix("policy/"): v for k, v in tensors.items() if k.startswith("policy/")}
+        return {"policy": weights, **optimizer_states(optimizers(model), tensors, content.manifest["optimizers"])}
 
 
 def constructor_parameters(cls: type) -> dict[str, inspect.Parameter]:

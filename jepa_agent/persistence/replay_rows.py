@@ -55,12 +55,7 @@ def read_all(path: str | Path | BinaryIO, buffer: SequenceReplayBuffer) -> None:
     manifest, rows = _fitting_rows(path, buffer)
     buffer.reset()
     _place(buffer, rows, 0, manifest["last"] - manifest["first"])
-    count(buffer, manifest["last"] - manifest["first"])
-
-
-def count(buffer: SequenceReplayBuffer, added: int) -> None:
-    """Set the buffer's counters as ``added`` rows leave them."""
-    buffer.added, buffer.pos, buffer.full = added, added % buffer.buffer_size, added >= buffer.buffer_size
+    buffer.rewind(manifest["last"] - manifest["first"])
 
 
 def _place(buffer: SequenceReplayBuffer, rows: dict[str, np.ndarray], first: int, last: int) -> None:

@@ -14,11 +14,11 @@ from gymnasium import spaces
 from stable_baselines3.common.running_mean_std import RunningMeanStd
 from torch import Tensor
 
-from jepa_agent.persistence.agent_file import SavableAlgorithm, check_numbers, check_tensors
+from jepa_agent.persistence.agent_file import Agent, check_numbers, check_tensors
 
 
-def gather(model: SavableAlgorithm) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The state of a run as JSON and as tensors: of what `SavableAlgorithm` declares, and of what every algorithm has."""
+def gather(model: Agent) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The state of a run as JSON and as tensors: of what the agent declares, and of what every algorithm has."""
     _, keys, *rest = np.random.get_state(legacy=True)  # noqa: NPY002
     version, integers, gauss = random.getstate()
     tensors = {"numpy": torch.from_numpy(np.asarray(keys, dtype=np.int64)), "torch": torch.get_rng_state()}
@@ -44,7 +44,7 @@ def gather(model: SavableAlgorithm) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return data, tensors
 
 
-def restore(model: SavableAlgorithm, data: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+def restore(model: Agent, data: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
     """Put back what `gather` took; ``ValueError`` if the algorithm is not of the same make."""
     moments = _running_moments(model)
     if data["normalized"] != sorted(moments):
@@ -80,18 +80,18 @@ def restore(model: SavableAlgorithm, data: Mapping[str, Any], tensors: Mapping[s
     torch.set_rng_state(tensors["torch"].clone())
 
 
-def _generators(model: SavableAlgorithm) -> dict[str, torch.Generator]:
+def _generators(model: Agent) -> dict[str, torch.Generator]:
     return {name: attrgetter(name)(model) for name in model.saved_generators}
 
 
-def _kept(model: SavableAlgorithm) -> Iterator[tuple[str, str, Tensor]]:
+def _kept(model: Agent) -> Iterator[tuple[str, str, Tensor]]:
     """What the parts declared have to keep: attribute, name, tensor."""
     for owner in model.saved_parts:
         yield from ((owner, name, value) for name, value in getattr(model, owner).state_dict().items())
 
 
-def _running_moments(model: SavableAlgorithm) -> dict[str, RunningMeanStd]:
-    normalizer = model.get_vec_normalize_env()
+def _running_moments(model: Agent) -> dict[str, RunningMeanStd]:
+    normalizer = model._vec_normalize_env
     if normalizer is None:
         return {}
     seen = getattr(normalizer, "obs_rms", {})

@@ -16,7 +16,7 @@ from gymnasium import spaces
 from jepa_agent import JEPA
 from jepa_agent.callbacks import PeriodicCheckpoint, ResumableEvalCallback
 from jepa_agent.cli import main
-from jepa_agent.persistence import archive, folder
+from jepa_agent.persistence import archive, checkpoint_folder
 
 TINY = ["--model.net_arch", "[16]", "--model.latent_dim", "8", "--model.ensemble_size", "2"]
 TRAIN = ["train", "--eval-freq", "0", "--agent.learning_starts", "20", "--agent.batch_size", "8", "--mode", "actor", *TINY]
@@ -128,7 +128,7 @@ def test_a_failed_periodic_save_is_told_and_the_next_is_tried(small, tmp_path, m
     monkeypatch.setattr(archive, "write", sometimes)
     with pytest.warns(UserWarning, match="no checkpoint at step 20: .*No space left.*training goes on"):
         model.learn(50, callback=PeriodicCheckpoint(tmp_path, 20))
-    assert [entry.num_timesteps for entry in folder.entries(tmp_path)] == [40]
+    assert [entry.num_timesteps for entry in checkpoint_folder.entries(tmp_path)] == [40]
 
 
 def test_evaluations_that_cannot_be_written_do_not_stop_training(small, tmp_path, monkeypatch):
@@ -182,8 +182,8 @@ def damage(path, how):
 @pytest.mark.parametrize("what", ["agent", "rows", "index"])
 def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(run, capsys, what, how):
     checkpoints = run / "checkpoints"
-    steps = [entry.num_timesteps for entry in folder.entries(checkpoints)]
-    newest = folder.entries(checkpoints)[-1]
+    steps = [entry.num_timesteps for entry in checkpoint_folder.entries(checkpoints)]
+    newest = checkpoint_folder.entries(checkpoints)[-1]
     name = {"agent": newest.agent, "rows": newest.chunks[-1].file, "index": "index.zip"}[what]
     if how == "gone":
         if what == "index":

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from jepa_agent.objectives.costs import Experience, FeatureCost, GoalCost, LatentCost, LearnedCost, as_cost, make_objective
+from jepa_agent.objectives.experience import gather_experience
 
 
 @pytest.fixture
@@ -19,7 +20,7 @@ def world(agent):
 
 @pytest.fixture
 def experience(agent):
-    return agent._experience(3)
+    return gather_experience(agent.policy, agent.replay_buffer, agent._vec_normalize_env, 3)
 
 
 def speed(latents):

@@ -5,10 +5,11 @@ import torch
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecNormalize
 
-from jepa_agent import JEPA
+from jepa_agent import JEPA, agent
 from jepa_agent.acting.mode_switch import AutoMode, PlannerMode
 from jepa_agent.config import PlannerConfig
 from jepa_agent.objectives.costs import FeatureCost, LearnedCost
+from jepa_agent.objectives.experience import gather_experience
 
 FEW = {"num_samples": 16, "num_elites": 4, "horizon": 4}
 
@@ -59,15 +60,15 @@ def test_how_far_asked_costs_look_by_default(small, env, steps, samples):
 
 
 def test_features_are_learned_as_far_ahead_as_plans_look(model, few, monkeypatch):
-    asked, experience = [], model._experience
-    monkeypatch.setattr(model, "_experience", lambda reach: asked.append(reach) or experience(reach))
+    asked, gather = [], agent.gather_experience
+    monkeypatch.setattr(agent, "gather_experience", lambda *args: asked.append(args[-1]) or gather(*args))
     model.set_cost(first, few)
     assert asked == [few.horizon]
 
 
 def test_what_a_cost_sees_is_not_what_images_are_made_into_for_learning(small):
     model = small("JEPA/BrightOrDark-v0").learn(60)
-    assert model.policy.training
+    model.policy.set_training_mode(True)
     before = torch.get_rng_state()
     model.set_cost(first, PlannerConfig(horizon=2))
     assert torch.equal(before, torch.get_rng_state())
@@ -152,7 +153,7 @@ def test_vectorised_environments_are_planned_for_side_by_side(model, few):
 def test_costs_see_observations_as_the_environment_gives_them_under_vecnormalize(small):
     env = VecNormalize(make_vec_env("CartPole-v1", 2, seed=0))
     model = small(env, learning_starts=1_000).learn(300)
-    experience = model._experience(1)
+    experience = gather_experience(model.policy, model.replay_buffer, model._vec_normalize_env, 1)
     assert np.abs(experience.obs).max() < 4.0
     seen, _ = model.policy.obs_to_tensor(env.normalize_obs(experience.obs))
     encoded = torch.isclose(experience.z, model.world_model.encode(seen).detach(), atol=1e-5).all(-1)
@@ -168,7 +169,7 @@ def test_what_is_imagined_is_held_against_what_was_observed_as_many_steps_later(
         return torch.cat([z[:, None, :-1].expand(-1, 4, -1), steps.expand(len(z), -1).unsqueeze(-1)], dim=-1)
 
     monkeypatch.setattr(model.world_model, "imagine", number)
-    obs, z, _ = model._experience(3)
+    obs, z, _ = gather_experience(model.policy, model.replay_buffer, model._vec_normalize_env, 3)
     stored = torch.from_numpy(model.replay_buffer.observations[:150])  # (T, n_envs, 4)
     started = (model.world_model.encode(stored)[..., :-1] - z[:, None, None, :-1]).square().sum(-1).flatten(1).argmin(1)
     distance = (stored - torch.from_numpy(obs)[:, None, None]).square().sum(-1).flatten(1)
@@ -200,7 +201,7 @@ def test_a_cost_set_in_inference_mode_can_be_descended_afterwards(small):
 def test_pairs_of_what_was_seen_and_its_latent_belong_together_whatever_is_seen(small, env):
     model = small(gym.make(env), learning_starts=1_000).learn(100)
     model.policy.set_training_mode(False)
-    met, z, encode = model._experience(1)
+    met, z, encode = gather_experience(model.policy, model.replay_buffer, model._vec_normalize_env, 1)
     torch.testing.assert_close(encode(met)[::2], z[::2], atol=1e-5, rtol=0)
 
 

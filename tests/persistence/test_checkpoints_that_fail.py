@@ -9,14 +9,14 @@ import torch
 
 from jepa_agent import JEPA, interruption
 from jepa_agent.callbacks import PeriodicCheckpoint
-from jepa_agent.persistence import archive, folder
+from jepa_agent.persistence import archive, checkpoint_folder
 from jepa_agent.persistence.archive import Checkpoint, CheckpointError, FormatError
 
 CART = "CartPole-v1"
 
 
 def steps(folder):
-    return [entry.num_timesteps for entry in folder.entries(folder)]
+    return [entry.num_timesteps for entry in checkpoint_folder.entries(folder)]
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_a_periodic_save_may_fail_in_any_way(small, tmp_path, monkeypatch, error
 
 
 def test_a_damaged_checkpoint_that_was_gone_back_behind_is_no_part_of_the_run_any_more(saved):
-    newest = folder.entries(saved)[-1]
+    newest = checkpoint_folder.entries(saved)[-1]
     (saved / newest.agent).write_bytes(b"")
     with pytest.warns(UserWarning, match=rf"{newest.agent}.*going on from the checkpoint of step 20"):
         model = JEPA.resume(saved, CART)
@@ -77,7 +77,7 @@ def test_a_damaged_checkpoint_that_was_gone_back_behind_is_no_part_of_the_run_an
 
 
 def test_a_checkpoint_of_a_newer_version_is_not_gone_back_behind(saved):
-    newest = folder.entries(saved)[-1]
+    newest = checkpoint_folder.entries(saved)[-1]
     content = archive.read(saved / newest.agent, "agent")
     later = {"format": 99, "written_by": "9.9.9"}
     archive.write(saved / newest.agent, "agent", {**content.manifest, **later}, content.members)
@@ -85,7 +85,7 @@ def test_a_checkpoint_of_a_newer_version_is_not_gone_back_behind(saved):
         JEPA.resume(saved, CART)
     archive.write(saved / "index.zip", "index", {**later, "checkpoints": []}, {})
     with pytest.raises(FormatError, match=r"index\.zip.*written by jepa_agent 9\.9\.9.*upgrade"):
-        folder.entries(saved)
+        checkpoint_folder.entries(saved)
 
 
 def test_without_its_index_a_folder_is_read_by_the_agents_of_the_run_that_saved_last(small, saved, tmp_path):
@@ -105,7 +105,7 @@ def test_without_its_index_a_folder_is_read_by_the_agents_of_the_run_that_saved_
 def test_when_no_checkpoint_is_whole_the_newest_is_named(saved):
     for file in saved.glob("agent_*"):
         file.write_bytes(b"noise")
-    with pytest.raises(CheckpointError, match=folder.entries(saved)[-1].agent):
+    with pytest.raises(CheckpointError, match=checkpoint_folder.entries(saved)[-1].agent):
         JEPA.resume(saved, CART)
 
 

@@ -12,7 +12,7 @@ import yaml
 from jepa_agent import JEPA
 from jepa_agent.cli import main
 from jepa_agent.experiments.folders import FolderError, FolderInUseError, alone
-from jepa_agent.persistence import archive
+from jepa_agent.persistence import agent_file, archive
 from jepa_agent.persistence.plain_data import check_import, read_npz, read_yaml
 
 STUDY = "tasks:\n  CartPole-v1: {threshold: 475, n_timesteps: 100, seeds: 1%s}\n%s"
@@ -196,7 +196,7 @@ WIDE = {"kind": "Box", "low": 0, "high": 1, "shape": [2**24], "dtype": "float32"
 
 
 def asking_for(model, path, **fields):
-    manifest, tensors = model._content(set())
+    manifest, tensors = agent_file.contents(model)
     manifest["arguments"].update(fields.pop("arguments", {}))
     archive.write(path, "agent", {**manifest, **fields}, {"tensors": tensors})
     return path

@@ -18,10 +18,10 @@ from stable_baselines3.common.noise import OrnsteinUhlenbeckActionNoise
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecNormalize
 
-from jepa_agent import JEPA, interruption
+from jepa_agent import JEPA, agent, interruption
 from jepa_agent.callbacks import PeriodicCheckpoint, ResumableEvalCallback
 from jepa_agent.config import PlannerConfig
-from jepa_agent.persistence import archive, folder
+from jepa_agent.persistence import archive, checkpoint_folder
 from jepa_agent.persistence.archive import CheckpointError
 
 torch.set_num_threads(1)
@@ -145,7 +145,7 @@ def test_the_running_episode_ends_as_truncated(tmp_path):
 
 
 def rows_of(folder):
-    return sorted((chunk.first, chunk.last) for chunk in folder.entries(folder)[-1].chunks)
+    return sorted((chunk.first, chunk.last) for chunk in checkpoint_folder.entries(folder)[-1].chunks)
 
 
 def test_a_save_writes_only_the_rows_that_are_new(tmp_path):
@@ -185,7 +185,7 @@ def test_the_last_n_are_kept_and_nothing_else(tmp_path):
     for _ in range(4):
         model.learn(10, reset_num_timesteps=False)
         model.save_checkpoint(tmp_path, keep_last=2)
-    assert [entry.num_timesteps for entry in folder.entries(tmp_path)] == [30, 40]
+    assert [entry.num_timesteps for entry in checkpoint_folder.entries(tmp_path)] == [30, 40]
     kinds = [file.name.split("_")[0] for file in tmp_path.iterdir()]
     assert sorted(kinds) == ["agent"] * 2 + ["index.zip", "notes.txt"] + ["rows"] * 4
 
@@ -219,7 +219,7 @@ def test_kill_9_at_any_moment_of_a_save_leaves_a_whole_checkpoint(tmp_path):
         assert model.num_timesteps >= saved
         assert model.replay_buffer.added == model.num_timesteps
     model.save_checkpoint(folder)
-    assert len(list(folder.iterdir())) == 2 + len(folder.entries(folder)[-1].chunks)
+    assert len(list(folder.iterdir())) == 2 + len(checkpoint_folder.entries(folder)[-1].chunks)
 
 
 @pytest.mark.parametrize("victim", ["agent", "rows"])
@@ -235,7 +235,7 @@ def test_damage_to_any_file_is_told(tmp_path, victim):
 
 def test_an_index_that_points_out_of_the_folder_is_refused(tmp_path):
     build(CART).save_checkpoint(tmp_path)
-    entry = folder.entries(tmp_path)[-1]
+    entry = checkpoint_folder.entries(tmp_path)[-1]
     for evil in (entry._replace(agent="../agent_1_00000000.zip"), entry._replace(chunks=(("/etc/passwd", 0, 1),))):
         archive.write(tmp_path / "index.zip", "index", {"checkpoints": [evil._asdict()]}, {})
         with pytest.raises(CheckpointError, match="names of files in the folder"):
@@ -244,7 +244,7 @@ def test_an_index_that_points_out_of_the_folder_is_refused(tmp_path):
     (tmp_path / "precious").write_text("do not cut")
     archive.write(tmp_path / "index.zip", "index", {"checkpoints": [entry._replace(logs={"../precious": 0})._asdict()]}, {})
     with pytest.raises(CheckpointError, match="precious"):
-        folder.cut_logs(tmp_path, tmp_path / "run", folder.entries(tmp_path)[-1].num_timesteps)
+        checkpoint_folder.cut_logs(tmp_path, tmp_path / "run", checkpoint_folder.entries(tmp_path)[-1].num_timesteps)
     assert (tmp_path / "precious").read_text() == "do not cut"
 
 
@@ -322,7 +322,7 @@ def test_plans_and_updates_are_left_between_their_rounds(what, monkeypatch):
     if what == "plan":
         monkeypatch.setattr(model.world_model, "member_costs", counted(model.world_model.member_costs))
     else:
-        monkeypatch.setattr(model, "_update_targets", counted(model._update_targets))
+        monkeypatch.setattr(agent, "polyak_update", counted(agent.polyak_update))
     interrupted(model)
     assert rounds == [model.num_timesteps]
     if what == "update":

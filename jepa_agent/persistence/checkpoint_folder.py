@@ -19,7 +19,7 @@ from uuid import uuid4
 from jepa_agent.learning.replay_buffer import SequenceReplayBuffer
 from jepa_agent.persistence import archive
 from jepa_agent.persistence.archive import CheckpointError, FormatError, told_of
-from jepa_agent.persistence.replay_rows import bytes_per_row, count, read_rows, write_rows
+from jepa_agent.persistence.replay_rows import bytes_per_row, read_rows, write_rows
 
 _INDEX = "index.zip"
 _OURS = re.compile(r"(agent|rows)(_\d+)+_[0-9a-f]{8}\.zip")
@@ -168,7 +168,7 @@ def restore_rows(folder: Path, entry: Entry, buffer: SequenceReplayBuffer) -> No
             expected = chunk.last
     if entry.chunks and expected != entry.added:
         raise CheckpointError(f"{folder / _INDEX}: field 'added': expected {expected}, found {entry.added}")
-    count(buffer, entry.added)
+    buffer.rewind(entry.added)
     buffer.history = entry.history
 
 
