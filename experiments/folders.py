@@ -49,6 +49,20 @@ def alone(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+def refuse_if_held(folder: Path) -> None:
+    """`FolderInUseError` if another process is at work in a folder, which need not be there."""
+    if fcntl is None or not (folder / _NOTE).is_file() or (folder / _NOTE).is_symlink():
+        return
+    with suppress(FileNotFoundError):  # its owner removed it meanwhile
+        descriptor = os.open(folder / _NOTE, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise FolderInUseError(f"{folder} is in use by {_owner(descriptor)}: wait for it, or stop it") from None
+        finally:
+            os.close(descriptor)
+
+
 def refuse_links(folder: Path) -> None:
     """`FolderError` if a symbolic link lies in the folder or below: what is written would go where it leads."""
     for where, folders, files in os.walk(folder):
@@ -70,6 +84,18 @@ def _owner(descriptor: int) -> str:
     return "another process"
 
 
+def _lock(descriptor: int, tries: int = 5) -> None:
+    """Take the lock; `BlockingIOError` if another process holds it for longer than it takes to ask."""
+    for left in reversed(range(tries)):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if not left:
+                raise
+            time.sleep(0.01)
+
+
 def _locked(note: Path) -> int:
     """An open descriptor that holds the lock on a file which is still there."""
     while True:
@@ -78,7 +104,7 @@ def _locked(note: Path) -> int:
             if fcntl is None:
                 warnings.warn("this system has no flock: nothing keeps two processes out of one folder", stacklevel=4)
                 return descriptor
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(descriptor)
             if note.exists() and os.path.samestat(os.fstat(descriptor), os.stat(note)):
                 return descriptor
         except BlockingIOError:

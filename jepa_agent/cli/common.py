@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from jepa_agent.acting.mode_switch import make_mode_switch
+from jepa_agent.experiments.folders import refuse_if_held
 from jepa_agent.persistence.plain_data import check_import, read_yaml
 from jepa_agent.spaces import check_spaces
 
@@ -232,6 +233,7 @@ def check_device(device: str) -> None:
 def fresh_folder(path: Path) -> Path:
     """Make a folder that does not exist or is empty; `UsageError` if it is in use or cannot be written."""
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        refuse_if_held(path)
         raise UsageError(f"output folder {path} is in use: name another, or remove it first")
     return writable_folder(path)
 

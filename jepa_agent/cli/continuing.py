@@ -13,8 +13,7 @@ from pathlib import Path
 from jsonargparse import Namespace
 
 from jepa_agent.cli.common import CONFIG, Parser, UsageError
-from jepa_agent.persistence import archive
-from jepa_agent.persistence import checkpoint_folder
+from jepa_agent.persistence import archive, checkpoint_folder
 from jepa_agent.persistence.archive import CheckpointError, FormatError
 from jepa_agent.persistence.plain_data import read_yaml
 

@@ -43,7 +43,7 @@ from jepa_agent.cli.common import (
 from jepa_agent.config import AgentConfig, ModelConfig, PlannerConfig, as_kwargs
 from jepa_agent.environments.guards import EndOnBadObservation
 from jepa_agent.experiments.evaluation import bounded
-from jepa_agent.experiments.folders import alone
+from jepa_agent.experiments.folders import alone, refuse_if_held
 from jepa_agent.interruption import noting_signals, undisturbed
 from jepa_agent.learning.replay_buffer import transition_bytes
 from jepa_agent.persistence.archive import replacing
@@ -94,6 +94,8 @@ def run(argv: Sequence[str]) -> int:
     plain = parser.parse_plain(continuing.with_settings_of_run(argv))
     options = parser.build(plain)
     check(options)
+    if options.output:
+        refuse_if_held(Path(options.output))
     done = continuing.steps_done(Path(options.output), parser, plain) if options.output else None
     if done and done >= options.n_timesteps and continuing.is_finished(Path(options.output), done):
         say(f"{options.output} is finished: {done} steps are done")

@@ -2,6 +2,7 @@
 
 import io
 import multiprocessing
+import os
 import tracemalloc
 import zipfile
 
@@ -162,6 +163,12 @@ def test_of_many_processes_one_works_in_a_folder(tmp_path):
     with alone(tmp_path):  # what they left does not count
         pass
     assert not (tmp_path / ".running").exists()
+
+
+def test_a_folder_in_which_a_run_has_just_begun_is_told_to_be_in_use_by_it(tmp_path, capsys):
+    with alone(tmp_path / "run"):  # no config.yml yet
+        told = refused(capsys, "train", "--env", "CartPole-v1", "--output", str(tmp_path / "run"))
+        assert f"is in use by process {os.getpid()} on " in told
 
 
 def test_a_killed_process_leaves_no_lock(tmp_path):
