@@ -16,7 +16,7 @@ from jepa_agent.diagnostics import decision_measures, realised_gain
 from jepa_agent.environments import Unusable, check_finite, check_last_observations, seed_env
 from jepa_agent.exploration import RandomActions
 from jepa_agent.interruption import poll
-from jepa_agent.observations import BAD_OBSERVATION
+from jepa_agent.observations import BAD_OBSERVATION, RESTARTED
 from jepa_agent.replay_buffer import SequenceReplayBuffer, reward_unit
 from jepa_agent.steering import SteerableAlgorithm
 from jepa_agent.types import Decision
@@ -31,6 +31,7 @@ class CollectingAlgorithm(SteerableAlgorithm):
     last_decision: Decision | None = None
     _last_cost: np.ndarray | None = None
     _bad_observations = 0  # that ended an episode
+    _env_restarts = 0  # of environments that failed in an episode
 
     def _setup_model(self) -> None:
         super()._setup_model()
@@ -88,10 +89,14 @@ class CollectingAlgorithm(SteerableAlgorithm):
         return action, self.policy.scale_action(action) if self.policy.squash_output else action.copy()
 
     def _count_bad_observations(self, infos: list[dict[str, Any]]) -> None:
-        """Log how many episodes have ended because of what could not be learned from, as `EndOnBadObservation` tells."""
+        """Log how many episodes have ended because of what could not be learned from, as `EndOnBadObservation` tells, or of
+        an environment that failed, as `RestartingEnv` does."""
         self._bad_observations += sum(bool(info.get(BAD_OBSERVATION)) for info in infos)
         if self._bad_observations:
             self.logger.record("rollout/bad_observations", self._bad_observations)
+        self._env_restarts += sum(bool(info.get(RESTARTED)) for info in infos)
+        if self._env_restarts:
+            self.logger.record("rollout/env_restarts", self._env_restarts)
 
     def collect_rollouts(self, *args: Any, **kwargs: Any) -> RolloutReturn:
         try:

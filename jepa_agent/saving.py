@@ -54,6 +54,7 @@ class SavableAlgorithm(OffPolicyAlgorithm):
         "_current_progress_remaining",
         "_skipped_updates",
         "_bad_observations",
+        "_env_restarts",
     )
     # Of these only checkpoints of a whole run know: parts with a state_dict, and generators, by dotted name.
     saved_parts: ClassVar[tuple[str, ...]] = ()

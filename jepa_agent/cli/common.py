@@ -24,6 +24,7 @@ from rich.progress import Progress
 from jepa_agent.mode_switch import make_mode_switch
 from jepa_agent.plain_data import check_import, read_yaml
 from jepa_agent.spaces import check_spaces
+from jepa_agent.workers import MOST_SECONDS
 
 CONFIG = "config.yml"
 MODES = (
@@ -286,4 +287,5 @@ if "OMP_NUM_THREADS" not in os.environ:
 
 
 console = Console()
+SECONDS = restricted_number_type("Seconds", float, [(">", 0), ("<=", MOST_SECONDS)])
 SEED = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32 - 20_000)])

@@ -7,8 +7,9 @@ import shutil
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ from jsonargparse import Namespace
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
-from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from jepa_agent.algorithm import JEPA
 from jepa_agent.callbacks import LatentCallback, PeriodicCheckpoint, ResumableEvalCallback
@@ -28,6 +29,7 @@ from jepa_agent.cli import continuing, exit_code
 from jepa_agent.cli.common import (
     CONFIG,
     MODES,
+    SECONDS,
     SEED,
     Parser,
     UsageError,
@@ -43,7 +45,7 @@ from jepa_agent.cli.common import (
     writable_folder,
 )
 from jepa_agent.config import AgentConfig, ModelConfig, PlannerConfig, as_kwargs
-from jepa_agent.environments import EndOnBadObservation
+from jepa_agent.environments import EndOnBadObservation, WorkerVecEnv
 from jepa_agent.experiments.evaluation import bounded
 from jepa_agent.experiments.folders import alone
 from jepa_agent.interruption import noting_signals, undisturbed
@@ -51,6 +53,7 @@ from jepa_agent.logs import events_told_once, lasting_logger, mend_monitor_file,
 from jepa_agent.planning import make_planner
 from jepa_agent.replay_buffer import transition_bytes
 from jepa_agent.spaces import policy_name
+from jepa_agent.workers import RestartingEnv, Worker
 
 
 def build_parser() -> Parser:
@@ -68,6 +71,17 @@ def build_parser() -> Parser:
         choices=["error", "end-episode"],
         default="error",
         help="what follows an observation or reward that is not finite: the run ends, or the episode as by a time limit",
+    )
+    parser.add_argument(
+        "--step-timeout",
+        type=SECONDS | None,
+        help="seconds a step may take: environments run in processes of their own, begun anew if they hang or are killed",
+    )
+    parser.add_argument(
+        "--env-restarts",
+        type=NonNegativeInt,
+        default=0,
+        help="how often each environment is rebuilt after it raised; the next time, the run ends, saved",
     )
     parser.add_argument("--mode", type=str, default="auto", help=f"who acts: {MODES}")
     parser.add_argument("--eval-freq", type=NonNegativeInt, default=1_000, help="steps between evaluations; 0 for none")
@@ -100,25 +114,22 @@ def run(argv: Sequence[str]) -> int:
         say(f"more steps:  {continuing.command('train', Path(options.output), options.env)} -n {2 * done}")
         return 0
     folder = run_folder(options) if done is None else Path(options.output)
-    with alone(folder), events_told_once():
+    with alone(folder), events_told_once(), ExitStack() as opened:
         place = folder.absolute()  # an environment may change the working directory
         settings = parser.dump(plain, skip_check=True).encode()
         try:
             if done == 0:
                 continuing.clear(place)
             write_settings(place, settings)
-            model, callbacks = build(options, place, bool(done))
+            model, callbacks = build(options, place, bool(done), opened)
         except Exception as error:
             if done is None:
                 shutil.rmtree(folder)
             raise UsageError(f"the agent could not be built: {first_line(error)}") from error
-        try:
-            with noting_signals():
-                stopped_by = learn(model, callbacks, options)
-                with undisturbed():
-                    return finish(model, options, Run(folder, place, settings), stopped_by)
-        finally:
-            close(model.env)
+        with noting_signals():
+            stopped_by = learn(model, callbacks, options)
+            with undisturbed():
+                return finish(model, options, Run(folder, place, settings), stopped_by)
 
 
 class Run(NamedTuple):
@@ -199,11 +210,10 @@ def keep(model: JEPA, options: Namespace, run: Run) -> dict[str, str]:
     return failed
 
 
-def close(env: VecEnv | None) -> None:
+def close(env: gym.Env | VecEnv) -> None:
     """Close environments; one that fails at it has nothing to lose any more."""
     try:
-        if env is not None:
-            env.close()
+        env.close()
     except Exception as error:
         warnings.warn(f"the environment could not be closed: {first_line(error)}", stacklevel=2)
 
@@ -253,10 +263,12 @@ def check_memory(options: Namespace) -> None:
         )
 
 
-def build(options: Namespace, folder: Path, resumed: bool) -> tuple[JEPA, list[BaseCallback]]:
-    """The agent, new or from its last checkpoint, and its callbacks, writing into the run folder."""
+def build(options: Namespace, folder: Path, resumed: bool, opened: ExitStack) -> tuple[JEPA, list[BaseCallback]]:
+    """The agent, new or from its last checkpoint, and its callbacks, writing into the run folder. Their environments are
+    closed with ``opened``."""
     checkpoints = folder / continuing.CHECKPOINTS
     env = monitored_env(options, folder, resumed)
+    opened.callback(close, env)
     model = JEPA.resume(checkpoints, env, options.device) if resumed else new_agent(options, env)
     if resumed:
         with suppress(OSError):
@@ -269,9 +281,11 @@ def build(options: Namespace, folder: Path, resumed: bool) -> tuple[JEPA, list[B
         callbacks.append(PeriodicCheckpoint(checkpoints, options.save_freq, options.keep_last, continuing.logs(folder)))
     if options.eval_freq:
         warnings.filterwarnings("ignore", message="Training and eval env are not of the same type")
+        evaluation_env = vec_env(options, 1, options.seed, None, "evaluation environment", bounded)
+        opened.callback(close, evaluation_env)
         callbacks.append(
             ResumableEvalCallback(
-                vec_env(options, 1, options.seed, None, wrapper_class=bounded),
+                evaluation_env,
                 seed=options.seed + 10_000,
                 log_path=str(folder),
                 eval_freq=max(options.eval_freq // options.n_envs, 1),
@@ -297,9 +311,13 @@ def new_agent(options: Namespace, env: VecEnv) -> JEPA:
     )
 
 
-def _wrapped(options: Namespace, wrapper_class: Any) -> gym.Env:
+def _wrapped(options: Namespace, name: str, wrapper_class: Any) -> gym.Env:
     """One environment, all wrapped but for the monitor, which is to see every end of an episode."""
-    env = make_env(options.env, options.env_kwargs)
+    make = partial(make_env, options.env, options.env_kwargs)
+    if options.step_timeout is not None:
+        make = partial(Worker, partial(gym.make, options.env, **options.env_kwargs), options.step_timeout)
+    restarting = options.step_timeout is not None or options.env_restarts
+    env = RestartingEnv(make, options.env_restarts, name) if restarting else make()
     env = EndOnBadObservation(env) if options.on_bad_obs == "end-episode" else env
     return wrapper_class(env) if wrapper_class else env
 
@@ -315,17 +333,30 @@ def monitored_env(options: Namespace, folder: Path, resumed: bool) -> VecEnv:
         return vec_env(options, options.n_envs, options.seed, None)
 
 
-def vec_env(options: Namespace, n_envs: int, seed: int, folder: Path | None, wrapper_class: Any = None) -> VecEnv:
-    """Monitored environments side by side; monitor files are in ``folder``, where rows there already stay."""
+def vec_env(
+    options: Namespace, n_envs: int, seed: int, folder: Path | None, name: str = "environment", wrapper_class: Any = None
+) -> VecEnv:
+    """Monitored environments side by side; monitor files are in ``folder``, where rows there already stay. All are closed if
+    one of them fails."""
     resumed = bool(folder and list(folder.glob("*.monitor.csv")))
-    env = make_vec_env(
-        partial(_wrapped, options, wrapper_class),
-        n_envs,
-        seed,
-        monitor_dir=str(folder) if folder else None,
-        monitor_kwargs={"override_existing": not resumed},
-        wrapper_class=with_lasting_rows,
-    )
-    if folder and resumed:
-        env.set_attr("t_start", continuing.start_of_monitoring(folder))
+    ranks = count()
+    with ExitStack() as opened:
+
+        def make() -> gym.Env:
+            env = _wrapped(options, f"{name} {next(ranks)}", wrapper_class)
+            opened.callback(close, env)
+            return env
+
+        env = make_vec_env(
+            make,
+            n_envs,
+            seed,
+            monitor_dir=str(folder) if folder else None,
+            monitor_kwargs={"override_existing": not resumed},
+            wrapper_class=with_lasting_rows,
+            vec_env_cls=DummyVecEnv if options.step_timeout is None else WorkerVecEnv,
+        )
+        if folder and resumed:
+            env.set_attr("t_start", continuing.start_of_monitoring(folder))
+        opened.pop_all()
     return env
