@@ -166,7 +166,7 @@ def _reset_all(reset: Callable[[], Any], env: VecEnv) -> Any:
 
 
 class WorkerVecEnv(DummyVecEnv):
-    """Environments that are each a `Worker` below all wrappers, which leave actions as they are: all step at the same time."""
+    """Environments that are each a `Worker` below wrappers which leave actions as they are: all step at the same time."""
 
     def step_async(self, actions: np.ndarray) -> None:
         """Begin a step in every worker."""

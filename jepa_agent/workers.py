@@ -59,7 +59,7 @@ class Worker(gym.Env):
         theirs.close()  # or the end of the worker would not be the end of the pipe
         self._deadline: float | None = time.monotonic() + max(_START, 10 * timeout)  # of an answer that is waited for
         try:
-            about = self._answer().fn
+            about = self._answer()()
         except BaseException:
             self.close()
             raise
@@ -138,7 +138,8 @@ def _serve(pipe: Connection, make: CloudpickleWrapper) -> None:
     def begin() -> Any:
         nonlocal env
         env = make.fn()
-        return CloudpickleWrapper((env.observation_space, env.action_space, env.metadata, env.render_mode, env.spec))
+        about = env.observation_space, env.action_space, env.metadata, env.render_mode, env.spec
+        return CloudpickleWrapper(lambda: about)  # a spec may hold a function, which pickle itself cannot take
 
     what: Callable[[], Any] = begin
     try:
@@ -177,8 +178,8 @@ class RestartingEnv(gym.Wrapper):
 
     Args:
         make: Makes the environment.
-        restarts: How often it may raise; the next error goes through. A `Worker` that is lost is not counted, unless three in
-            a row are lost without a step between.
+        restarts: How often it may raise; the next error goes through. A `Worker` that is lost is not counted, but the
+            fourth in a row that is lost without a step between.
         name: What warnings call it.
     """
 

@@ -7,19 +7,15 @@ import shutil
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
-from functools import partial
-from itertools import count
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import gymnasium as gym
 import psutil
 from jsonargparse import Namespace
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.env_util import make_vec_env
-from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
+from stable_baselines3.common.vec_env import VecEnv
 
 from jepa_agent.algorithm import JEPA
 from jepa_agent.callbacks import LatentCallback, PeriodicCheckpoint, ResumableEvalCallback
@@ -44,16 +40,15 @@ from jepa_agent.cli.common import (
     say_anyway,
     writable_folder,
 )
+from jepa_agent.cli.training_envs import close, monitored_env, vec_env
 from jepa_agent.config import AgentConfig, ModelConfig, PlannerConfig, as_kwargs
-from jepa_agent.environments import EndOnBadObservation, WorkerVecEnv
 from jepa_agent.experiments.evaluation import bounded
 from jepa_agent.experiments.folders import alone
 from jepa_agent.interruption import noting_signals, undisturbed
-from jepa_agent.logs import events_told_once, lasting_logger, mend_monitor_file, with_lasting_rows
+from jepa_agent.logs import events_told_once, lasting_logger
 from jepa_agent.planning import make_planner
 from jepa_agent.replay_buffer import transition_bytes
 from jepa_agent.spaces import policy_name
-from jepa_agent.workers import RestartingEnv, Worker
 
 
 def build_parser() -> Parser:
@@ -74,8 +69,8 @@ def build_parser() -> Parser:
     )
     parser.add_argument(
         "--step-timeout",
-        type=SECONDS | None,
-        help="seconds a step may take: environments run in processes of their own, begun anew if they hang or are killed",
+        type=SECONDS,
+        help="seconds a step may take; environments then run in processes of their own, begun anew if killed or hanging",
     )
     parser.add_argument(
         "--env-restarts",
@@ -210,14 +205,6 @@ def keep(model: JEPA, options: Namespace, run: Run) -> dict[str, str]:
     return failed
 
 
-def close(env: gym.Env | VecEnv) -> None:
-    """Close environments; one that fails at it has nothing to lose any more."""
-    try:
-        env.close()
-    except Exception as error:
-        warnings.warn(f"the environment could not be closed: {first_line(error)}", stacklevel=2)
-
-
 def write_settings(folder: Path, settings: bytes) -> None:
     """Write the run's settings, all or nothing."""
     with replacing(folder / CONFIG) as file:
@@ -253,9 +240,8 @@ def check(options: Namespace) -> None:
 
 def check_memory(options: Namespace) -> None:
     """`UsageError` if the replay buffer cannot fit into this machine's memory."""
-    env = make_env(options.env, options.env_kwargs)
-    need = options.agent.buffer_size * transition_bytes(env.observation_space, env.action_space)
-    env.close()
+    with closing(make_env(options.env, options.env_kwargs)) as env:
+        need = options.agent.buffer_size * transition_bytes(env.observation_space, env.action_space)
     if need > psutil.virtual_memory().total:
         raise UsageError(
             f"a buffer of {options.agent.buffer_size:,} transitions needs at least {need / 1e9:,.0f} GB: "
@@ -309,54 +295,3 @@ def new_agent(options: Namespace, env: VecEnv) -> JEPA:
         policy_kwargs=as_kwargs(options.model),
         **as_kwargs(options.agent),
     )
-
-
-def _wrapped(options: Namespace, name: str, wrapper_class: Any) -> gym.Env:
-    """One environment, all wrapped but for the monitor, which is to see every end of an episode."""
-    make = partial(make_env, options.env, options.env_kwargs)
-    if options.step_timeout is not None:
-        make = partial(Worker, partial(gym.make, options.env, **options.env_kwargs), options.step_timeout)
-    restarting = options.step_timeout is not None or options.env_restarts
-    env = RestartingEnv(make, options.env_restarts, name) if restarting else make()
-    env = EndOnBadObservation(env) if options.on_bad_obs == "end-episode" else env
-    return wrapper_class(env) if wrapper_class else env
-
-
-def monitored_env(options: Namespace, folder: Path, resumed: bool) -> VecEnv:
-    """The environments to learn in; without monitor files if those cannot be written."""
-    try:
-        for rank in range(options.n_envs if resumed else 0):
-            mend_monitor_file(folder / f"{rank}.monitor.csv", options.env)
-        return vec_env(options, options.n_envs, options.seed, folder)
-    except OSError as error:
-        warnings.warn(f"episodes are not written: {error}; training goes on", stacklevel=2)
-        return vec_env(options, options.n_envs, options.seed, None)
-
-
-def vec_env(
-    options: Namespace, n_envs: int, seed: int, folder: Path | None, name: str = "environment", wrapper_class: Any = None
-) -> VecEnv:
-    """Monitored environments side by side; monitor files are in ``folder``, where rows there already stay. All are closed if
-    one of them fails."""
-    resumed = bool(folder and list(folder.glob("*.monitor.csv")))
-    ranks = count()
-    with ExitStack() as opened:
-
-        def make() -> gym.Env:
-            env = _wrapped(options, f"{name} {next(ranks)}", wrapper_class)
-            opened.callback(close, env)
-            return env
-
-        env = make_vec_env(
-            make,
-            n_envs,
-            seed,
-            monitor_dir=str(folder) if folder else None,
-            monitor_kwargs={"override_existing": not resumed},
-            wrapper_class=with_lasting_rows,
-            vec_env_cls=DummyVecEnv if options.step_timeout is None else WorkerVecEnv,
-        )
-        if folder and resumed:
-            env.set_attr("t_start", continuing.start_of_monitoring(folder))
-        opened.pop_all()
-    return env
