@@ -6,6 +6,7 @@ import copy
 import difflib
 import functools
 import importlib
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -97,13 +98,20 @@ def make_baseline(
     chosen = {**settings(algorithm, env_id), **(overrides or {})}
     chosen.pop("source", None)
     normalize = chosen.pop("normalize", False)
-    env: VecEnv = make_vec_env(env_id, chosen.pop("n_envs", 1), seed=seed, env_kwargs=env_kwargs)
-    if not fits(algorithm, env.action_space):
-        env.close()
-        able = ", ".join(name for name in BASELINES if fits(name, env.action_space)) or "none"
-        raise ValueError(
-            f"{algorithm} cannot act in {env_id}, whose actions are {env.action_space}; baselines that can: {able}"
-        )
+    with ExitStack() as opened:
+        env = make_vec_env(env_id, chosen.pop("n_envs", 1), seed=seed, env_kwargs=env_kwargs)
+        opened.callback(env.close)
+        if not fits(algorithm, env.action_space):
+            able = ", ".join(name for name in BASELINES if fits(name, env.action_space)) or "none"
+            raise ValueError(
+                f"{algorithm} cannot act in {env_id}, whose actions are {env.action_space}; baselines that can: {able}"
+            )
+        model = _baseline_on(env, algorithm, seed, normalize, chosen)
+        opened.pop_all()
+    return model
+
+
+def _baseline_on(env: VecEnv, algorithm: str, seed: int, normalize: Any, chosen: dict[str, Any]) -> BaseAlgorithm:
     if normalize:
         discount = {"gamma": chosen["gamma"]} if "gamma" in chosen else {}
         env = VecNormalize(env, **{**discount, **(normalize if isinstance(normalize, dict) else {})})

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,13 @@ def bounded(env: gym.Env, max_steps: int = 10_000) -> gym.Env:
     return RefuseBadSteps(env)
 
 
+@contextmanager
+def side_by_side(make: Callable[[], gym.Env], count: int) -> Iterator[list[gym.Env]]:
+    """So many environments, all closed in the end."""
+    with ExitStack() as opened:
+        yield [opened.enter_context(closing(make())) for _ in range(count)]
+
+
 class TrainingClock:
     """CPU and wall-clock seconds since it was made, less those spent inside ``with clock.paused()``."""
 
@@ -86,10 +93,11 @@ class Evaluator(BaseCallback):
         self.path = path
         self.clock = TrainingClock()
         self._due = spec.eval_freq
+        self._opened = ExitStack()
 
     def _on_training_start(self) -> None:
-        self._env = _evaluation_env(self.spec, self.model, self.spec.n_eval_episodes)
-        self._alone = _evaluation_env(self.spec, self.model, 1)
+        self._env = self._opened.enter_context(closing(_evaluation_env(self.spec, self.model, self.spec.n_eval_episodes)))
+        self._alone = self._opened.enter_context(closing(_evaluation_env(self.spec, self.model, 1)))
         self.clock = TrainingClock()
 
     def _on_step(self) -> bool:
@@ -104,8 +112,11 @@ class Evaluator(BaseCallback):
         return not (over or solved)
 
     def _on_training_end(self) -> None:
-        self._env.close()
-        self._alone.close()
+        self.close()
+
+    def close(self) -> None:
+        """Close the environments, which training that fails leaves open."""
+        self._opened.close()
 
     def _evaluate(self, mode: str, cpu: float, wall: float) -> float:
         for env in (self._env, self._alone):

@@ -13,6 +13,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from jepa_agent import JEPA
 from jepa_agent.envs.goals import CartPosition, PendulumAngle, PendulumSpin
 from jepa_agent.experiments.baselines import make_baseline, settings
-from jepa_agent.experiments.evaluation import EVALUATION_SEED
+from jepa_agent.experiments.evaluation import EVALUATION_SEED, side_by_side
 from jepa_agent.experiments.figures import COLOURS, LINES
 from jepa_agent.experiments.machine import cpu_model, versions
 from jepa_agent.objectives.costs import FeatureCost
@@ -112,7 +113,12 @@ def learn(algorithm: str, goal: Goal, env: str, seed: int) -> BaseAlgorithm:
 def play(act: Callable[..., Any], task: str, episodes: int) -> tuple[list[float], np.ndarray]:
     """Returns of episodes with the same starts for everyone, played side by side, and what the first one looked like: its
     observations ``(T+1, *obs_shape)``. ``act`` is an agent's `predict`."""
-    envs = [gym.make(task) for _ in range(episodes)]
+    with side_by_side(lambda: gym.make(task), episodes) as envs:
+        return _play(act, envs)
+
+
+def _play(act: Callable[..., Any], envs: list[gym.Env]) -> tuple[list[float], np.ndarray]:
+    episodes = len(envs)
     obs = np.stack([env.reset(seed=EVALUATION_SEED + k)[0] for k, env in enumerate(envs)])
     returns, playing, state, seen = np.zeros(episodes), np.ones(episodes, dtype=bool), None, [obs[0].copy()]
     while playing.any():
@@ -128,7 +134,8 @@ def play(act: Callable[..., Any], task: str, episodes: int) -> tuple[list[float]
 
 def at_random(task: str, seed: int) -> Callable[..., Any]:
     """The `predict` of an agent that draws its actions."""
-    space = gym.make(task).action_space
+    with closing(gym.make(task)) as env:
+        space = env.action_space
     space.seed(seed)
     return lambda obs, state, deterministic: (np.stack([space.sample() for _ in obs]), None)
 

@@ -6,6 +6,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from jepa_agent.config import PlannerConfig, as_kwargs
+from jepa_agent.experiments.evaluation import side_by_side
 from jepa_agent.experiments.machine import cpu_model, versions
 from jepa_agent.experiments.players import Obs, Player, gap, play, stacked
 from jepa_agent.experiments.records import write_json
@@ -208,12 +210,11 @@ class Laboratory:
 
     def __init__(self, player: Player, make: Make, design: Design, path: Path, command: str):
         self.player, self.make, self.design, self.path = player, make, design, path
-        env = make()
-        self.space = env.action_space
-        self.obs = stacked([env.reset(seed=design.seed)[0]])
-        assert env.spec is not None
-        self.steps = env.spec.max_episode_steps or 0
-        env.close()
+        with closing(make()) as env:
+            self.space = env.action_space
+            self.obs = stacked([env.reset(seed=design.seed)[0]])
+            assert env.spec is not None
+            self.steps = env.spec.max_episode_steps or 0
         known = {"name": player.name, "identity": player.identity, "env": player.env_id}
         asked = json.loads(json.dumps({**known, "design": as_kwargs(design)}))
         self.result: dict[str, Any] = {"command": command, **asked, "unit": UNIT, "cpu": cpu_model(), "versions": versions()}
@@ -227,7 +228,8 @@ class Laboratory:
     def run(self, report: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
         """Measure what is missing. ``report`` is told what is being measured."""
         if "best" not in self.result:
-            firsts = [self.make().reset(seed=self.design.seed + k)[0] for k in range(self.design.episodes)]
+            with side_by_side(self.make, self.design.episodes) as envs:
+                firsts = [env.reset(seed=self.design.seed + k)[0] for k, env in enumerate(envs)]
             best = self.player.best_returns(stacked(firsts), self.steps)
             self.result["best"] = None if best is None else best.tolist()
         self._measure("none", NO_SEARCH, 0, lambda: None, report)

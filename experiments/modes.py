@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +20,7 @@ from stable_baselines3.common.env_util import make_vec_env
 
 from jepa_agent.acting.mode_switch import make_mode_switch
 from jepa_agent.agent import JEPA
-from jepa_agent.experiments.evaluation import EVALUATION_SEED
+from jepa_agent.experiments.evaluation import EVALUATION_SEED, side_by_side
 from jepa_agent.experiments.machine import cpu_model, versions
 from jepa_agent.experiments.modes_report import write_report
 from jepa_agent.experiments.records import write_json
@@ -114,7 +115,12 @@ class Played(NamedTuple):
 
 def play(policy: JEPAPolicy, env_id: str, episodes: int) -> Played:
     """Play the first ``episodes`` evaluation episodes side by side, deterministically, each to its end."""
-    envs = [gym.make(env_id) for _ in range(episodes)]
+    with side_by_side(lambda: gym.make(env_id), episodes) as envs:
+        return _play(policy, envs)
+
+
+def _play(policy: JEPAPolicy, envs: list[gym.Env]) -> Played:
+    episodes = len(envs)
     obs = np.stack([env.reset(seed=EVALUATION_SEED + k)[0] for k, env in enumerate(envs)])
     returns, alive, memory = np.zeros(episodes), np.arange(episodes), policy.recall(None, episodes)
     steps = searched = planned = 0
@@ -129,14 +135,17 @@ def play(policy: JEPAPolicy, env_id: str, episodes: int) -> Played:
         returns[alive] += [float(step[1]) for step in after]
         on = np.flatnonzero([not (step[2] or step[3]) for step in after])
         obs, alive, memory = np.stack([step[0] for step in after])[on], alive[on], memory.take(torch.from_numpy(on))
-    for env in envs:
-        env.close()
     return Played(returns.tolist(), steps, searched / steps, planned / steps)
 
 
 def milliseconds_per_step(policy: JEPAPolicy, env_id: str) -> float:
     """CPU time of deciding on one environment alone, averaged over its first steps."""
-    env, memory = gym.make(env_id), policy.recall(None, 1)
+    with closing(gym.make(env_id)) as env:
+        return _milliseconds_per_step(policy, env)
+
+
+def _milliseconds_per_step(policy: JEPAPolicy, env: gym.Env) -> float:
+    memory = policy.recall(None, 1)
     obs, _ = env.reset(seed=EVALUATION_SEED)
     spent = 0.0
     for step in range(-1, _TIMED_STEPS):
@@ -148,7 +157,6 @@ def milliseconds_per_step(policy: JEPAPolicy, env_id: str) -> float:
         obs, _, terminated, truncated, _ = env.step(policy.to_env(decision.action)[0])
         if terminated or truncated:
             (obs, _), memory = env.reset(), policy.recall(None, 1)
-    env.close()
     return 1000.0 * spent / _TIMED_STEPS
 
 
@@ -157,10 +165,9 @@ def agents_of(study: ModeStudy, run: Run, root: Path) -> dict[int, Path]:
     folder, steps = run.folder(root), study.steps(run.env)
     paths = {step: folder / f"agent_{step}_steps.zip" for step in steps}
     if not all(path.exists() for path in paths.values()):
-        env, chosen = make_vec_env(run.env, 1, seed=run.seed), study.variants[run.variant]
-        model = JEPA("MlpPolicy", env, seed=run.seed, device="cpu", **chosen)
-        model.learn(steps[-1], callback=CheckpointCallback(steps.step, str(folder), "agent"))
-        env.close()
+        with closing(make_vec_env(run.env, 1, seed=run.seed)) as env:
+            model = JEPA("MlpPolicy", env, seed=run.seed, device="cpu", **study.variants[run.variant])
+            model.learn(steps[-1], callback=CheckpointCallback(steps.step, str(folder), "agent"))
     return paths
 
 

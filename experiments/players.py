@@ -13,7 +13,7 @@ from torch import Tensor
 
 from jepa_agent.acting.working_memory import WorkingMemory
 from jepa_agent.agent import JEPA
-from jepa_agent.experiments.evaluation import SeededEpisodes
+from jepa_agent.experiments.evaluation import SeededEpisodes, side_by_side
 from jepa_agent.experiments.exact_models import ExactModel
 from jepa_agent.planning import Planner
 from jepa_agent.types import Decision, PlanInit
@@ -160,7 +160,12 @@ def stacked(obs: list[Obs]) -> Obs:
 
 def play(player: Player, make: Callable[[], gym.Env], episodes: int, seed: int) -> list[Episode]:
     """Whole episodes, side by side, the k-th of them begun by ``seed + k``."""
-    envs = [SeededEpisodes(make(), seed + k) for k in range(episodes)]
+    with side_by_side(make, episodes) as made:
+        return _play(player, [SeededEpisodes(env, seed + k) for k, env in enumerate(made)])
+
+
+def _play(player: Player, envs: list[SeededEpisodes]) -> list[Episode]:
+    episodes = len(envs)
     obs = [env.reset()[0] for env in envs]
     state, running = player.begin(episodes), list(range(episodes))
     costs: list[list[float]] = [[] for _ in envs]
@@ -180,8 +185,6 @@ def play(player: Player, make: Callable[[], gym.Env], episodes: int, seed: int) 
         if len(going) < len(running):
             running = [running[row] for row in going]
             state = tuple(field[going] for field in state)
-    for env in envs:
-        env.close()
     played = zip(costs, predicted, ended, beyond, strict=True)
     return [Episode(np.array(c), np.array(p), end, ahead) for c, p, end, ahead in played]
 

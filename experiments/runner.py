@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -81,12 +82,11 @@ def _learn(spec: RunSpec, folder: Path) -> dict[str, Any]:
     """Do it; what is to be said of it afterwards."""
     began = time.process_time()
     model = _build(spec)
-    evaluator = Evaluator(spec, folder / EVALUATIONS)
-    model.learn(spec.n_timesteps, callback=evaluator)
-    training_seconds, _ = evaluator.clock.read()
     env = model.get_env()
     assert env is not None
-    env.close()
+    with closing(env), closing(Evaluator(spec, folder / EVALUATIONS)) as evaluator:
+        model.learn(spec.n_timesteps, callback=evaluator)
+        training_seconds, _ = evaluator.clock.read()
     return {
         "spec": spec_as_dict(spec),
         "finished": True,
@@ -228,8 +228,12 @@ def _build(spec: RunSpec) -> BaseAlgorithm:
     chosen = with_classes(spec.overrides)
     if "planner" in chosen:
         chosen["planner"] = PlannerConfig(**chosen["planner"])
-    env = make_vec_env(spec.env, chosen.pop("n_envs", 1), seed=spec.seed, env_kwargs=spec.env_kwargs)
-    return JEPA(policy_name(env.observation_space), env, seed=spec.seed, device="cpu", **chosen)
+    with ExitStack() as opened:
+        env = make_vec_env(spec.env, chosen.pop("n_envs", 1), seed=spec.seed, env_kwargs=spec.env_kwargs)
+        opened.callback(env.close)
+        model = JEPA(policy_name(env.observation_space), env, seed=spec.seed, device="cpu", **chosen)
+        opened.pop_all()
+    return model
 
 
 def check_overrides(algorithm: str, overrides: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from typing import Any
 
 import gymnasium as gym
@@ -68,15 +69,14 @@ def is_ours(name: str) -> bool:
 
 def random_return(env_id: str, env_kwargs: dict[str, Any], episodes: int = 20, longest: int = 1_000) -> float:
     """Mean return of uniformly random actions over seeded episodes, each cut after ``longest`` steps."""
-    env = gym.make(env_id, **env_kwargs)
-    env.action_space.seed(EVALUATION_SEED)
-    total = 0.0
-    for episode in range(episodes):
-        env.reset(seed=EVALUATION_SEED + episode)
-        for _ in range(longest):
-            _, reward, terminated, truncated, _ = env.step(env.action_space.sample())
-            total += float(reward)
-            if terminated or truncated:
-                break
-    env.close()
+    with closing(gym.make(env_id, **env_kwargs)) as env:
+        env.action_space.seed(EVALUATION_SEED)
+        total = 0.0
+        for episode in range(episodes):
+            env.reset(seed=EVALUATION_SEED + episode)
+            for _ in range(longest):
+                _, reward, terminated, truncated, _ = env.step(env.action_space.sample())
+                total += float(reward)
+                if terminated or truncated:
+                    break
     return total / episodes

@@ -56,7 +56,7 @@ from jepa_agent.environments.guards import (
     guard_environments,
     seed_env,
 )
-from jepa_agent.environments.observations import BAD_OBSERVATION
+from jepa_agent.environments.observations import BAD_OBSERVATION, RESTARTED
 from jepa_agent.interruption import poll
 from jepa_agent.learning.diagnostics import decision_measures, realised_gain
 from jepa_agent.learning.replay_buffer import SequenceReplayBuffer, buffer_for, reward_unit
@@ -153,6 +153,7 @@ class JEPA(OffPolicyAlgorithm):
         "_current_progress_remaining",
         "_skipped_updates",
         "_bad_observations",
+        "_env_restarts",
     )
     saved_parts: ClassVar[tuple[str, ...]] = ("_random_actions",)
     saved_generators: ClassVar[tuple[str, ...]] = ("policy.generator",)
@@ -163,6 +164,7 @@ class JEPA(OffPolicyAlgorithm):
     _state: PackedMemory | None = None  # working memory, from step to step
     _last_cost: np.ndarray | None = None
     _bad_observations = 0  # that ended an episode
+    _env_restarts = 0  # of environments that failed in an episode
     _skipped_updates = 0  # whose losses or gradients were not finite
     _skipped_in_a_row = 0
 
@@ -481,10 +483,14 @@ class JEPA(OffPolicyAlgorithm):
         return action, self.policy.scale_action(action) if self.policy.squash_output else action.copy()
 
     def _count_bad_observations(self, infos: list[dict[str, Any]]) -> None:
-        """Log how many episodes have ended because of what could not be learned from, as `EndOnBadObservation` tells."""
+        """Log how many episodes have ended because of what could not be learned from, as `EndOnBadObservation` tells, or of
+        an environment that failed, as `RestartingEnv` does."""
         self._bad_observations += sum(bool(info.get(BAD_OBSERVATION)) for info in infos)
         if self._bad_observations:
             self.logger.record("rollout/bad_observations", self._bad_observations)
+        self._env_restarts += sum(bool(info.get(RESTARTED)) for info in infos)
+        if self._env_restarts:
+            self.logger.record("rollout/env_restarts", self._env_restarts)
 
     def collect_rollouts(self, env: VecEnv, callback: BaseCallback, *args: Any, **kwargs: Any) -> RolloutReturn:
         begun, added = self.num_timesteps, self.replay_buffer.added

@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from jepa_agent.acting.mode_switch import make_mode_switch
+from jepa_agent.environments.workers import MOST_SECONDS
 from jepa_agent.experiments.folders import refuse_if_held
 from jepa_agent.persistence.plain_data import check_import, read_yaml
 from jepa_agent.spaces import check_spaces
@@ -288,4 +289,5 @@ if "OMP_NUM_THREADS" not in os.environ:
 
 
 console = Console()
+SECONDS = restricted_number_type("Seconds", float, [(">", 0), ("<=", MOST_SECONDS)])
 SEED = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32 - 20_000)])

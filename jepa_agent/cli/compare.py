@@ -8,6 +8,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
@@ -156,9 +157,8 @@ def _is_default(settings: Any) -> bool:
 def quick_study(options: Namespace) -> Study:
     """The study of one environment that the flags describe; only settings that differ from the defaults are recorded."""
     check_env(options.env, options.env_kwargs)
-    env = make_env(options.env, options.env_kwargs)
-    action_space, spec = env.action_space, env.spec
-    env.close()
+    with closing(make_env(options.env, options.env_kwargs)) as env:
+        action_space, spec = env.action_space, env.spec
     baselines = options.baselines
     if baselines is None:
         baselines = [name for name in ("PPO", "DQN", "SAC", "TD3") if fits(name, action_space)]
@@ -198,9 +198,8 @@ def check(study: Study) -> None:
             raise UsageError(f"overrides of {algorithm}: {error}") from error
     for env_id, task in study.tasks.items():
         check_env(env_id, task.env_kwargs)
-        env = make_env(env_id, task.env_kwargs)
-        action_space = env.action_space
-        env.close()
+        with closing(make_env(env_id, task.env_kwargs)) as env:
+            action_space = env.action_space
         fitting = [name for name in BASELINES if fits(name, action_space)]
         for name in (name for name in task.baselines if not is_agent(name)):
             try:

@@ -20,7 +20,7 @@ from jepa_agent.persistence.plain_data import read_yaml
 CHECKPOINTS = "checkpoints"
 _OF_NO_MATTER = {
     *("config", "resume", "output", "log_folder", "tensorboard_log", "progress", "verbose", "device"),
-    *("n_timesteps", "save_freq", "keep_last"),
+    *("n_timesteps", "save_freq", "keep_last", "step_timeout", "env_restarts"),
 }
 _LOGS = ("*.monitor.csv", "events.out.tfevents.*")
 

@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -99,10 +100,9 @@ def rendering() -> Finding:
 
 def _drawn(env_id: str) -> Finding:
     try:
-        env = gym.make(env_id, render_mode="rgb_array")
-        env.reset(seed=0)
-        frame = np.asarray(env.render())
-        env.close()
+        with closing(gym.make(env_id, render_mode="rgb_array")) as env:
+            env.reset(seed=0)
+            frame = np.asarray(env.render())
     except Exception as error:  # whatever a renderer raises
         return Finding("rendering", False, f"{first_line(error)}; enjoy will not work, everything else will")
     return Finding("rendering", frame.std() > 0, f"{env_id} drawn without a screen, {frame.shape[1]} x {frame.shape[0]}")

@@ -48,24 +48,27 @@ def run(argv: Sequence[str]) -> int:
     headless()
     check_mode(options.mode)
     agent = trained.load(options, render_mode="rgb_array")
-    model = agent.model
-    model.set_mode(options.mode)
-    folder = numbered_folder(agent.path.parent, "videos") if options.output is None else Path(options.output)
-    fresh_folder(folder)
-    warnings.filterwarnings("ignore", module="gymnasium")
-    logging.getLogger("moviepy").setLevel(logging.ERROR)
-    try:
-        film = RecordVideo(
-            SeededEpisodes(bounded(agent.env), options.seed),
-            str(folder),
-            episode_trigger=lambda k: k < options.episodes,
-            name_prefix=options.mode,
-            disable_logger=True,
-        )
-    except (OSError, gym.error.Error, ValueError) as error:
-        raise UsageError(f"cannot record {agent.env_id}: {error}") from error
-    with trained.playing(agent), closing(film), progress(options.mode, options.episodes) as advance:
-        returns, _ = evaluate_policy(model, Monitor(film), options.episodes, return_episode_rewards=True, callback=advance)
+    with closing(agent.env):
+        model = agent.model
+        model.set_mode(options.mode)
+        folder = numbered_folder(agent.path.parent, "videos") if options.output is None else Path(options.output)
+        fresh_folder(folder)
+        warnings.filterwarnings("ignore", module="gymnasium")
+        logging.getLogger("moviepy").setLevel(logging.ERROR)
+        try:
+            film = RecordVideo(
+                SeededEpisodes(bounded(agent.env), options.seed),
+                str(folder),
+                episode_trigger=lambda k: k < options.episodes,
+                name_prefix=options.mode,
+                disable_logger=True,
+            )
+        except (OSError, gym.error.Error, ValueError) as error:
+            raise UsageError(f"cannot record {agent.env_id}: {error}") from error
+        with trained.playing(agent), closing(film), progress(options.mode, options.episodes) as advance:
+            returns, _ = evaluate_policy(
+                model, Monitor(film), options.episodes, return_episode_rewards=True, callback=advance
+            )
     for k in range(options.episodes):
         say(str(folder / f"{options.mode}-episode-{k}.mp4"))
     say(f"mean return {np.mean(returns):.1f} over {options.episodes} episode(s)")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
@@ -48,8 +49,8 @@ def run(argv: Sequence[str]) -> int:
     """Measure, print the comparisons, draw."""
     options = build_parser().parse(argv)
     player = player_of(options)
-    space = make_env(player.env_id, player.env_kwargs).action_space
-    fitting = planners_for(space)
+    with closing(make_env(player.env_id, player.env_kwargs)) as env:
+        fitting = planners_for(env.action_space)
     unknown = set(options.planners or ()) - set(fitting)
     if unknown:
         raise UsageError(f"--planners {', '.join(sorted(unknown))}: {player.env_id} takes {', '.join(fitting)}")
@@ -86,6 +87,7 @@ def player_of(options: Any) -> Player:
     if options.exact:
         return ExactPlayer(EXACT_MODELS[options.exact](), f"exact {options.exact}")
     agent = trained.load_as_trained(options.model, options.env, options.env_kwargs, "cpu")
+    agent.env.close()  # others are made to play in
     name = f"agent after {agent.model.num_timesteps:,} steps of {agent.env_id}"
     identity = sha256(agent.path.read_bytes() + json.dumps(agent.env_kwargs, sort_keys=True).encode()).hexdigest()
     return TrainedAgent(agent.model, name, agent.env_id, agent.env_kwargs, identity)

@@ -7,17 +7,14 @@ import shutil
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from functools import partial
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import gymnasium as gym
 import psutil
 from jsonargparse import Namespace
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecEnv
 
 from jepa_agent.agent import JEPA
@@ -26,6 +23,7 @@ from jepa_agent.cli import continuing, exit_code
 from jepa_agent.cli.common import (
     CONFIG,
     MODES,
+    SECONDS,
     SEED,
     Parser,
     UsageError,
@@ -40,15 +38,15 @@ from jepa_agent.cli.common import (
     say_anyway,
     writable_folder,
 )
+from jepa_agent.cli.training_envs import close, monitored_env, vec_env
 from jepa_agent.config import AgentConfig, ModelConfig, PlannerConfig, as_kwargs
-from jepa_agent.environments.guards import EndOnBadObservation
 from jepa_agent.experiments.evaluation import bounded
 from jepa_agent.experiments.folders import alone, refuse_if_held
 from jepa_agent.interruption import noting_signals, undisturbed
 from jepa_agent.learning.replay_buffer import transition_bytes
 from jepa_agent.persistence.archive import replacing
 from jepa_agent.persistence.checkpoint_folder import cut_logs
-from jepa_agent.persistence.logs import events_told_once, lasting_logger, mend_monitor_file, with_lasting_rows
+from jepa_agent.persistence.logs import events_told_once, lasting_logger
 from jepa_agent.planning import make_planner
 from jepa_agent.spaces import policy_name
 
@@ -68,6 +66,17 @@ def build_parser() -> Parser:
         choices=["error", "end-episode"],
         default="error",
         help="what follows an observation or reward that is not finite: the run ends, or the episode as by a time limit",
+    )
+    parser.add_argument(
+        "--step-timeout",
+        type=SECONDS,
+        help="seconds a step may take; environments then run in processes of their own, begun anew if killed or hanging",
+    )
+    parser.add_argument(
+        "--env-restarts",
+        type=NonNegativeInt,
+        default=0,
+        help="how often each environment is rebuilt after it raised; the next time, the run ends, saved",
     )
     parser.add_argument("--mode", type=str, default="auto", help=f"who acts: {MODES}")
     parser.add_argument("--eval-freq", type=NonNegativeInt, default=1_000, help="steps between evaluations; 0 for none")
@@ -102,25 +111,22 @@ def run(argv: Sequence[str]) -> int:
         say(f"more steps:  {continuing.command('train', Path(options.output), options.env)} -n {2 * done}")
         return 0
     folder = run_folder(options) if done is None else Path(options.output)
-    with alone(folder), events_told_once():
+    with alone(folder), events_told_once(), ExitStack() as opened:
         place = folder.absolute()  # an environment may change the working directory
         settings = parser.dump(plain, skip_check=True).encode()
         try:
             if done == 0:
                 continuing.clear(place)
             write_settings(place, settings)
-            model, callbacks = build(options, place, bool(done))
+            model, callbacks = build(options, place, bool(done), opened)
         except Exception as error:
             if done is None:
                 shutil.rmtree(folder)
             raise UsageError(f"the agent could not be built: {first_line(error)}") from error
-        try:
-            with noting_signals():
-                stopped_by = learn(model, callbacks, options)
-                with undisturbed():
-                    return finish(model, options, Run(folder, place, settings), stopped_by)
-        finally:
-            close(model.env)
+        with noting_signals():
+            stopped_by = learn(model, callbacks, options)
+            with undisturbed():
+                return finish(model, options, Run(folder, place, settings), stopped_by)
 
 
 class Run(NamedTuple):
@@ -201,15 +207,6 @@ def keep(model: JEPA, options: Namespace, run: Run) -> dict[str, str]:
     return failed
 
 
-def close(env: VecEnv | None) -> None:
-    """Close environments; one that fails at it has nothing to lose any more."""
-    try:
-        if env is not None:
-            env.close()
-    except Exception as error:
-        warnings.warn(f"the environment could not be closed: {first_line(error)}", stacklevel=2)
-
-
 def write_settings(folder: Path, settings: bytes) -> None:
     """Write the run's settings, all or nothing."""
     with replacing(folder / CONFIG) as file:
@@ -245,9 +242,8 @@ def check(options: Namespace) -> None:
 
 def check_memory(options: Namespace) -> None:
     """`UsageError` if the replay buffer cannot fit into this machine's memory."""
-    env = make_env(options.env, options.env_kwargs)
-    need = options.agent.buffer_size * transition_bytes(env.observation_space, env.action_space)
-    env.close()
+    with closing(make_env(options.env, options.env_kwargs)) as env:
+        need = options.agent.buffer_size * transition_bytes(env.observation_space, env.action_space)
     if need > psutil.virtual_memory().total:
         raise UsageError(
             f"a buffer of {options.agent.buffer_size:,} transitions needs at least {need / 1e9:,.0f} GB: "
@@ -255,10 +251,12 @@ def check_memory(options: Namespace) -> None:
         )
 
 
-def build(options: Namespace, folder: Path, resumed: bool) -> tuple[JEPA, list[BaseCallback]]:
-    """The agent, new or from its last checkpoint, and its callbacks, writing into the run folder."""
+def build(options: Namespace, folder: Path, resumed: bool, opened: ExitStack) -> tuple[JEPA, list[BaseCallback]]:
+    """The agent, new or from its last checkpoint, and its callbacks, writing into the run folder. Their environments are
+    closed with ``opened``."""
     checkpoints = folder / continuing.CHECKPOINTS
     env = monitored_env(options, folder, resumed)
+    opened.callback(close, env)
     model = JEPA.resume(checkpoints, env, options.device) if resumed else new_agent(options, env)
     if resumed:
         with suppress(OSError):
@@ -271,9 +269,11 @@ def build(options: Namespace, folder: Path, resumed: bool) -> tuple[JEPA, list[B
         callbacks.append(PeriodicCheckpoint(checkpoints, options.save_freq, options.keep_last, continuing.logs(folder)))
     if options.eval_freq:
         warnings.filterwarnings("ignore", message="Training and eval env are not of the same type")
+        evaluation_env = vec_env(options, 1, options.seed, None, "evaluation environment", bounded)
+        opened.callback(close, evaluation_env)
         callbacks.append(
             ResumableEvalCallback(
-                vec_env(options, 1, options.seed, None, wrapper_class=bounded),
+                evaluation_env,
                 seed=options.seed + 10_000,
                 log_path=str(folder),
                 eval_freq=max(options.eval_freq // options.n_envs, 1),
@@ -297,37 +297,3 @@ def new_agent(options: Namespace, env: VecEnv) -> JEPA:
         policy_kwargs=as_kwargs(options.model),
         **as_kwargs(options.agent),
     )
-
-
-def _wrapped(options: Namespace, wrapper_class: Any) -> gym.Env:
-    """One environment, all wrapped but for the monitor, which is to see every end of an episode."""
-    env = make_env(options.env, options.env_kwargs)
-    env = EndOnBadObservation(env) if options.on_bad_obs == "end-episode" else env
-    return wrapper_class(env) if wrapper_class else env
-
-
-def monitored_env(options: Namespace, folder: Path, resumed: bool) -> VecEnv:
-    """The environments to learn in; without monitor files if those cannot be written."""
-    try:
-        for rank in range(options.n_envs if resumed else 0):
-            mend_monitor_file(folder / f"{rank}.monitor.csv", options.env)
-        return vec_env(options, options.n_envs, options.seed, folder)
-    except OSError as error:
-        warnings.warn(f"episodes are not written: {error}; training goes on", stacklevel=2)
-        return vec_env(options, options.n_envs, options.seed, None)
-
-
-def vec_env(options: Namespace, n_envs: int, seed: int, folder: Path | None, wrapper_class: Any = None) -> VecEnv:
-    """Monitored environments side by side; monitor files are in ``folder``, where rows there already stay."""
-    resumed = bool(folder and list(folder.glob("*.monitor.csv")))
-    env = make_vec_env(
-        partial(_wrapped, options, wrapper_class),
-        n_envs,
-        seed,
-        monitor_dir=str(folder) if folder else None,
-        monitor_kwargs={"override_existing": not resumed},
-        wrapper_class=with_lasting_rows,
-    )
-    if folder and resumed:
-        env.set_attr("t_start", continuing.start_of_monitoring(folder))
-    return env

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +21,7 @@ from jepa_agent.persistence.plain_data import check_import, read_yaml
 
 
 class Trained(NamedTuple):
-    """A trained agent, where it lies, and an environment for it."""
+    """A trained agent, where it lies, and an environment for it, which whoever loads it closes."""
 
     model: JEPA
     path: Path
@@ -55,7 +55,10 @@ def load(options: Any, **more: Any) -> Trained:
     """The agent of `parse`, searching as told; ``more`` goes to the environment. `UsageError` for what cannot be."""
     check_device(options.device)
     trained = load_as_trained(options.model, options.env, options.env_kwargs, options.device, **more)
-    _choose_planner(trained.model, options.planner)
+    with ExitStack() as opened:
+        opened.callback(trained.env.close)
+        _choose_planner(trained.model, options.planner)
+        opened.pop_all()
     return trained
 
 
@@ -65,7 +68,11 @@ def load_as_trained(target: str, env: str | None, env_kwargs: dict[str, Any] | N
     refuse_normalised(path)
     env_id, kwargs = _env_of(path, env, env_kwargs)
     made = make_env(env_id, kwargs, **more)
-    return Trained(_load(path, made, device), path, made, env_id, kwargs)
+    with ExitStack() as opened:
+        opened.callback(made.close)
+        model = _load(path, made, device)
+        opened.pop_all()
+    return Trained(model, path, made, env_id, kwargs)
 
 
 def find_model(target: str) -> Path:

@@ -165,6 +165,16 @@ def _reset_all(reset: Callable[[], Any], env: VecEnv) -> Any:
     return obs
 
 
+class WorkerVecEnv(DummyVecEnv):
+    """Environments that are each a `Worker` below wrappers which leave actions as they are: all step at the same time."""
+
+    def step_async(self, actions: np.ndarray) -> None:
+        """Begin a step in every worker."""
+        super().step_async(actions)
+        for env, action in zip(self.envs, actions, strict=True):
+            env.unwrapped.begin_step(action)  # type: ignore[attr-defined]
+
+
 class RefuseBadSteps(gym.Wrapper):
     """Ends in a ``ValueError`` that names episode and step where an environment returns an observation of another form than
     its space has, or an observation or reward that is not finite: no mean can be taken of that."""

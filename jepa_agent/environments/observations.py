@@ -10,6 +10,7 @@ from gymnasium import spaces
 from stable_baselines3.common.preprocessing import is_image_space, maybe_transpose
 
 BAD_OBSERVATION = "bad_observation"  # key of an info: the step was not finite, and is no step to learn from
+RESTARTED = "environment_restarted"  # key of an info: the environment failed in the step, which is none to learn from
 _SHOWN = 100  # characters of a value in a message
 
 

@@ -15,7 +15,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 from torch import Tensor
 
-from jepa_agent.environments.observations import BAD_OBSERVATION
+from jepa_agent.environments.observations import BAD_OBSERVATION, RESTARTED
 from jepa_agent.spaces import ChoiceCode, action_code, stored_actions
 from jepa_agent.tensor_ops import HUGE
 from jepa_agent.types import Observations, PastSteps, SequenceBatch
@@ -84,7 +84,7 @@ class SequenceReplayBuffer(ReplayBuffer):
         row = self.pos
         super().add(obs, next_obs, action, reward, done, infos)
         for index, info in enumerate(infos):
-            if info.get(BAD_OBSERVATION):
+            if info.get(BAD_OBSERVATION) or info.get(RESTARTED):
                 self.dones[row, index] = _VOID
         self.added += 1
 
