@@ -30,6 +30,10 @@ VERBS = {
 }
 
 
+class UsageError(ValueError):
+    """Input that cannot be used; the message is the one line the user sees."""
+
+
 def _terminate(signum: int, _: object) -> None:
     """End things at SIGTERM and SIGHUP as orderly as at Ctrl-C."""
     raise Interrupted(signum)
@@ -122,7 +126,6 @@ def _run(arguments: list[str]) -> int:
         _tell(f"jepa-agent: error: unknown verb {verb!r}; {hint}")
         return 2
     # Imported late: torch takes seconds, and a mistyped verb should not.
-    from jepa_agent.cli.common import UsageError
     from jepa_agent.experiments.folders import FolderError
 
     if os.getcwd() not in sys.path:

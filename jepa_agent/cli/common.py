@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from jepa_agent.acting.mode_switch import make_mode_switch
+from jepa_agent.cli import UsageError
 from jepa_agent.environments.workers import MOST_SECONDS
 from jepa_agent.experiments.folders import refuse_if_held
 from jepa_agent.persistence.plain_data import check_import, read_yaml
@@ -46,10 +47,6 @@ _REGISTERED_BY = {
     "highway": "highway_env",
     "popgym": "popgym",
 }
-
-
-class UsageError(ValueError):
-    """Input that cannot be used; the message is the one line the user sees."""
 
 
 class Parser(ArgumentParser):

@@ -1,11 +1,13 @@
-"""``jepa-agent completion``."""
+"""``jepa-agent completion``. Flags are listed in `jepa_agent.cli.flags`, so that no shell need wait for torch."""
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
+from typing import NoReturn
 
-from jepa_agent.cli import VERBS, module_of
-from jepa_agent.cli.common import Parser
+from jepa_agent.cli import VERBS, UsageError
+from jepa_agent.cli.flags import FLAGS
 
 SCRIPT = """\
 # jepa-agent: completion of verbs and flags. For bash: eval "$(jepa-agent completion bash)"
@@ -29,10 +31,17 @@ complete -o filenames -F _jepa_agent jepa-agent
 SHELLS = {"bash": "", "zsh": "autoload -U +X bashcompinit && bashcompinit\n"}
 
 
-def build_parser() -> Parser:
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message)
+
+
+def build_parser() -> argparse.ArgumentParser:
     """The verb's flags."""
-    parser = Parser(
-        "completion", "Print a script that completes verbs and flags.", 'eval "$(jepa-agent completion bash)" in ~/.bashrc'
+    parser = _Parser(
+        prog="jepa-agent completion",
+        usage="%(prog)s {bash,zsh}",
+        description='Print a script that completes verbs and flags: eval "$(jepa-agent completion bash)" in ~/.bashrc',
     )
     parser.add_argument("shell", choices=list(SHELLS), help="bash or zsh")
     return parser
@@ -40,13 +49,7 @@ def build_parser() -> Parser:
 
 def run(argv: Sequence[str]) -> int:
     """Print the script."""
-    shell = build_parser().parse(argv).shell
-    cases = "\n".join(f'      {verb}) words="{" ".join(flags(verb))}" ;;' for verb in VERBS)
+    shell = build_parser().parse_args(argv).shell
+    cases = "\n".join(f'      {verb}) words="{" ".join(FLAGS[verb])}" ;;' for verb in VERBS)
     print(SHELLS[shell] + SCRIPT.format(verbs=" ".join(VERBS), cases=cases), end="")
     return 0
-
-
-def flags(verb: str) -> list[str]:
-    """The flags of a verb."""
-    parser = module_of(verb).build_parser()
-    return sorted({option for action in parser._actions for option in action.option_strings if option.startswith("--")})
