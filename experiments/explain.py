@@ -58,7 +58,7 @@ def explain(model: JEPA, env: gym.Env, mode: str, seed: int) -> Explanation:
         seen, _ = policy.obs_to_tensor(obs)
         decision, memory = policy.act(seen, memory, deterministic=True)
         with torch.no_grad():
-            z = memory.latents[:, 0]
+            z = memory.latent
             own = world.actor_sequence(z, memory.plan.shape[1])
             imagined = world.imagine(z, torch.where(decision.planned[:, None, None], memory.plan, own))
             expected = world.cost(z, decision.action).cost
@@ -67,7 +67,7 @@ def explain(model: JEPA, env: gym.Env, mode: str, seed: int) -> Explanation:
         told = (decision.planned, decision.searched, decision.gain, expected, z, imagined)
         rows.append((*(field[0].numpy(force=True) for field in told), -float(reward)))
     seen, _ = policy.obs_to_tensor(obs)
-    last = policy.act(seen, memory, deterministic=True)[1].latents[:, 0].numpy(force=True)
+    last = policy.act(seen, memory, deterministic=True)[1].latent.numpy(force=True)
     planned, searched, gain, expected_cost, latents, paths, cost = (np.stack(column) for column in zip(*rows, strict=True))
     assert env.spec is not None
     return Explanation(

@@ -83,13 +83,13 @@ class TrainedAgent(Player):
     def decide(self, obs: Obs, state: State) -> tuple[np.ndarray, Tensor, State]:
         decision, memory = self._act(obs, state)
         with torch.no_grad():
-            predicted = self.model.world_model.trajectory_cost(memory.latents[:, 0], memory.plan.unsqueeze(1)).squeeze(1)
+            predicted = self.model.world_model.trajectory_cost(memory.latent, memory.plan.unsqueeze(1)).squeeze(1)
         return self.model.policy.to_env(decision.action), predicted, memory.pack()
 
     def beyond(self, obs: Obs, state: State) -> Tensor:
         _, memory = self._act(obs, state)
         with torch.no_grad():
-            return self.model.world_model.cost_to_go(memory.latents[:, 0]).mean(0)
+            return self.model.world_model.cost_to_go(memory.latent).mean(0)
 
     def _act(self, obs: Obs, state: State) -> tuple[Decision, WorkingMemory]:
         policy = self.model.policy

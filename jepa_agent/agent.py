@@ -46,7 +46,7 @@ from typing_extensions import Self
 
 from jepa_agent.acting.exploration import RandomActions
 from jepa_agent.acting.mode_switch import ModeSwitch
-from jepa_agent.acting.working_memory import PackedMemory
+from jepa_agent.acting.working_memory import WorkingMemory
 from jepa_agent.config import AgentConfig, PlannerConfig, as_kwargs
 from jepa_agent.environments.guards import (
     Unusable,
@@ -161,7 +161,7 @@ class JEPA(OffPolicyAlgorithm):
     replay_buffer: SequenceReplayBuffer
     last_decision: Decision | None = None
     saved_at: SavedAt | None = None
-    _state: PackedMemory | None = None  # working memory, from step to step
+    _memory: WorkingMemory | None = None  # from step to step
     _last_cost: np.ndarray | None = None
     _bad_observations = 0  # that ended an episode
     _env_restarts = 0  # of environments that failed in an episode
@@ -461,15 +461,14 @@ class JEPA(OffPolicyAlgorithm):
         assert self._last_obs is not None
         assert self._last_episode_starts is not None
         obs, _ = policy.obs_to_tensor(self._last_obs)
-        before = policy.recall(self._state, n_envs)
+        before = policy.recall(None, n_envs) if self._memory is None else self._memory
         starts = torch.as_tensor(self._last_episode_starts, dtype=torch.bool, device=self.device)
         noise = None
         if action_noise is not None and policy.squash_output:
             noise = torch.as_tensor(action_noise(), dtype=torch.float32, device=self.device).reshape(n_envs, -1)
-        self.last_decision, memory = policy.act(obs, before.clear(starts), deterministic=False, noise=noise)
-        self._state = memory.pack()
+        self.last_decision, self._memory = policy.act(obs, before.clear(starts), deterministic=False, noise=noise)
         policy.learn_gains(self.last_decision)
-        measures = decision_measures(self.last_decision, policy.mode_switch.watchful)
+        measures = decision_measures(self.last_decision, policy.mode_switch.tracks_state)
         if last is not None and (planned := last.planned & ~starts).any():
             cost = torch.as_tensor(self._last_cost, device=self.device)
             gain = realised_gain(last, cost, self.last_decision, self.gamma)
@@ -548,8 +547,8 @@ class JEPA(OffPolicyAlgorithm):
         check_finite("observation", new_obs, self.num_timesteps)
         self._count_bad_observations(infos)
         if self.last_decision is not None:
-            mean, std = self.last_decision.plan_mean, self.last_decision.plan_std
-            replay_buffer.stage_plan(mean.cpu().numpy(), std.cpu().numpy())
+            decision = self.last_decision
+            replay_buffer.stage_plan(decision.plan_mean.cpu().numpy(), (decision.planned & decision.searched).cpu().numpy())
         normalizer = self._vec_normalize_env
         raw = reward if normalizer is None else normalizer.get_original_reward()
         self.policy.observe_scales(self._last_obs, raw, reward_unit(normalizer))
@@ -581,7 +580,7 @@ class JEPA(OffPolicyAlgorithm):
     ) -> Any:
         self._check_learned_cost()
         if reset_num_timesteps:
-            self._state = None
+            self._memory = None
         if reset_num_timesteps or self._last_obs is None:
             self.replay_buffer.cut()
         begun = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, *args, **kwargs)
@@ -608,7 +607,7 @@ class JEPA(OffPolicyAlgorithm):
         retrained; a state of `predict` from before may not fit, so episodes are to be begun anew. ``ValueError`` if it does
         not fit the actions, or cannot plan for the cost that is set."""
         self.objectives.set_planner(planner)
-        self.planner, self._state = planner, None
+        self.planner, self._memory = planner, None
 
     def set_cost(
         self,
@@ -633,7 +632,7 @@ class JEPA(OffPolicyAlgorithm):
         else:
             gather = partial(gather_experience, self.policy, self.replay_buffer, self._vec_normalize_env)
             self.objectives.set_cost(cost, planner, end_cost, gather)
-        self._state = None
+        self._memory = None
 
     @contextmanager
     def using_cost(
@@ -653,7 +652,7 @@ class JEPA(OffPolicyAlgorithm):
                 self.objectives.follow_learned(self.planner, self.mode)
             else:
                 self.objectives.follow(before)
-            self._state = None
+            self._memory = None
 
     def _check_learned_cost(self) -> None:
         if self.cost is not None:

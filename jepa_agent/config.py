@@ -33,7 +33,7 @@ class ModelConfig:
         net_arch: Hidden widths of the encoder, the predictor and the costs-to-go.
         head_arch: Hidden widths of the actor and of immediate cost and termination; a latent makes their work easy.
         ensemble_size: Number of cost-to-go networks.
-        memory_size: Steps that working memory remembers.
+        memory_size: Steps that the memory network looks back, where there is one.
     """
 
     latent_dim: int = 64

@@ -22,8 +22,12 @@ from jepa_agent.acting.working_memory import PackedMemory, WorkingMemory
 from jepa_agent.config import AgentConfig, ModelConfig, PlannerConfig
 from jepa_agent.environments.observations import check_given
 from jepa_agent.interruption import poll
-from jepa_agent.model.building import build_features, build_world_model
-from jepa_agent.model.memory import MemoryNetwork
+from jepa_agent.model.actor import Actor
+from jepa_agent.model.building import build_features, make_actor, make_critic, make_encoder, make_predictor
+from jepa_agent.model.cost import CostModule, CostToGo
+from jepa_agent.model.memory import MemoryNetwork, make_memory
+from jepa_agent.model.predictor import Predictor
+from jepa_agent.model.world_model import WorldModel
 from jepa_agent.planning import Planner, check_planner, make_planner
 from jepa_agent.spaces import BoxCode, action_code, check_spaces
 from jepa_agent.tensor_ops import copy_buffers, row_count
@@ -35,9 +39,27 @@ _SIZES, _AGENT = ModelConfig(), AgentConfig()
 class JEPAPolicy(BasePolicy):
     """Owns every network, the planner and the mode switch; everything that lasts from step to step travels in ``state``.
 
-    ``policy_kwargs`` of the algorithm end here: ``latent_dim, net_arch, head_arch, activation_fn, ensemble_size,
-    memory_size, features_extractor_class, features_extractor_kwargs, normalize_images, optimizer_class, optimizer_kwargs``.
-    The rest is handed over by the algorithm. The encoder follows from the space: vectors, images and Dict need one class.
+    ``policy_kwargs`` of the algorithm end here; the arguments from ``gamma`` on are handed over by the algorithm. The
+    encoder follows from the space: vectors, images and Dict need one class. A subclass may make any part of the world model
+    itself.
+
+    Args:
+        observation_space: Of the environment.
+        action_space: Of the environment.
+        lr_schedule: Learning rate by remaining progress.
+        latent_dim: Size D of the latent.
+        net_arch: Hidden widths of the encoder, the predictor and the costs-to-go.
+        head_arch: Hidden widths of the actor and of immediate cost and termination.
+        activation_fn: Between the layers.
+        ensemble_size: Number of cost-to-go networks.
+        memory_size: Steps that the memory network looks back.
+        critic_class: A subclass of `CostToGo`; None is the one that fits the actions.
+        predictor_class: A subclass of `Predictor`.
+        features_extractor_class: Features of SB3's kind in place of ours.
+        features_extractor_kwargs: Its arguments.
+        normalize_images: Whether images are bytes to be divided by 255.
+        optimizer_class: AdamW unless given.
+        optimizer_kwargs: Its arguments; torch's own (a weight decay of 0.01) unless given.
     """
 
     def __init__(
@@ -51,6 +73,8 @@ class JEPAPolicy(BasePolicy):
         activation_fn: type[nn.Module] = nn.ReLU,
         ensemble_size: int = _SIZES.ensemble_size,
         memory_size: int = _SIZES.memory_size,
+        critic_class: type[CostToGo] | None = None,
+        predictor_class: type[Predictor] | None = None,
         features_extractor_class: type[BaseFeaturesExtractor] | None = None,
         features_extractor_kwargs: dict[str, Any] | None = None,
         normalize_images: bool = True,
@@ -87,16 +111,8 @@ class JEPAPolicy(BasePolicy):
         # Draws of acting and planning come from here, so that an evaluation in mid-training disturbs nothing.
         self.generator = torch.Generator().manual_seed(int(torch.randint(2**31, (1,))))
         self.extractor_class, self.extractor_kwargs = features_extractor_class, features_extractor_kwargs
-        self.world_model = build_world_model(
-            observation_space,
-            action_space,
-            self.sizes,
-            gamma,
-            energy_weight,
-            activation_fn,
-            build_features(observation_space, features_extractor_class, features_extractor_kwargs, normalize_images),
-            memory,
-        )
+        self.critic_class, self.predictor_class = critic_class, predictor_class
+        self.world_model = self.make_world_model()
         self.gain_model = GainModel(NUM_FEATURES)
         self.world_model_target = deepcopy(self.world_model).requires_grad_(False).eval()
         self.optimizer = self.optimizer_class(
@@ -104,6 +120,39 @@ class JEPAPolicy(BasePolicy):
             lr=lr_schedule(1),  # type: ignore[call-arg]
             **self.optimizer_kwargs,
         )
+
+    # ------------------------------------------------------------------ parts, to be overridden
+
+    def make_world_model(self) -> WorldModel:
+        """The world model with fresh networks."""
+        sizes, activation = self.sizes, self.activation_fn
+        features = build_features(self.observation_space, self.extractor_class, self.extractor_kwargs, self.normalize_images)
+        observation, encoder = make_encoder(self.observation_space, sizes, activation, features)
+        predictor, critic = self.make_predictor(), self.make_critic()
+        energy = self.energy_weight > 0
+        cost_module = CostModule(sizes.latent_dim, self.action_dim, sizes.head_arch, critic, self.gamma, activation, energy)
+        return WorldModel(
+            observation,
+            encoder,
+            predictor,
+            cost_module,
+            self.make_actor(),
+            gamma=self.gamma,
+            energy_weight=self.energy_weight,
+            memory=make_memory(self.memory, sizes.latent_dim, self.action_dim, sizes.memory_size),
+        )
+
+    def make_predictor(self) -> Predictor:
+        """From a latent and an action to the next latent; of ``predictor_class``, if given."""
+        return make_predictor(self.action_space, self.sizes, self.activation_fn, self.predictor_class)
+
+    def make_critic(self) -> CostToGo:
+        """The ensemble of costs-to-go; of ``critic_class``, if given."""
+        return make_critic(self.action_space, self.sizes, self.activation_fn, self.critic_class)
+
+    def make_actor(self) -> Actor:
+        """Mode-1."""
+        return make_actor(self.action_space, self.sizes, self.activation_fn)
 
     def set_planner(self, planner: Planner | PlannerConfig | None) -> None:
         """Who searches in Mode-2; ``None`` is the default for the action space. ``ValueError`` if it does not fit that."""
@@ -139,7 +188,7 @@ class JEPAPolicy(BasePolicy):
         starts = None if episode_start is None else np.atleast_1d(episode_start)
         if starts is not None and starts.shape != (count,):
             raise ValueError(f"episode_start has shape {starts.shape} for {count} observation(s)")
-        if deterministic and not self.mode_switch.watchful and self.world_model.memory is None:
+        if deterministic and not self.mode_switch.tracks_state and self.world_model.memory is None:
             # Mode-1 alone depends on nothing but what it sees, so it leaves an empty memory behind.
             memory = self.recall(None, count)
             with torch.no_grad():
@@ -178,26 +227,26 @@ class JEPAPolicy(BasePolicy):
         ``noise`` ``(B, A)`` is added to the chosen Box actions before memory takes note of them.
         """
         with torch.inference_mode(False), torch.no_grad():
-            model, watchful = self.world_model, self.mode_switch.watchful
+            model, tracks_state = self.world_model, self.mode_switch.tracks_state
             seen = model.encode(obs)
             z = seen if model.memory is None else model.recollect(seen, memory.past())
             surprise = torch.zeros_like(z[:, 0])
-            if watchful:
-                surprise = memory.surprise(z, model.predict(memory.latents[:, 0], memory.actions[:, 0]))
+            if tracks_state:
+                surprise = memory.surprise(z, model.predict(memory.latent, memory.action))
             plans, own, ahead = memory.warm_start(), model.actor(z), memory.ahead
             judge = partial(self._judge, z, own, plans[:, 0])
             situation = Situation(memory, surprise, judge, self.gain_model, model.value_scale)
             decision, wanted = self._react(own, situation), self.mode_switch.wants_plan(situation)
-            if watchful and self.planner.replan_every > 1:
+            if tracks_state and self.planner.replan_every > 1:
                 decision, wanted = self._follow(decision, plans, ahead > 0, wanted)
             rows, found = wanted.nonzero().squeeze(-1), plans
             if rows.numel():
                 generator = torch.Generator().manual_seed(0) if deterministic else self.generator
-                decision, found = self._deliberate(z, rows, plans, decision, generator)
-            if watchful and self.planner.replan_every > 1:
+                decision, found = self._deliberate(z, own, rows, plans, decision, generator)
+            if tracks_state and self.planner.replan_every > 1:
                 renewed = decision.planned & decision.searched
                 ahead = torch.where(renewed, self.planner.replan_every - 1, (ahead - 1).clamp(min=0))
-            if watchful:
+            if tracks_state:
                 memory = memory.searched(
                     decision.searched,
                     decision.milliseconds if self.mode_switch.clocked else torch.zeros_like(surprise),
@@ -209,10 +258,9 @@ class JEPAPolicy(BasePolicy):
                 decision = decision._replace(action=model.actor.explore(decision.action, spread, self.generator))
             if noise is not None:
                 decision = decision._replace(action=(decision.action + noise).clamp(-1.0, 1.0))
-            cost = model.cost(z, decision.action).cost if watchful else torch.zeros_like(surprise)
             if model.memory is not None:
                 memory = memory.note(model.note(seen, decision.action))
-            return decision, memory.remember(z, decision.action, cost, surprise, found, ahead)
+            return decision, memory.remember(z, decision.action, found, ahead)
 
     def _judge(self, z: Tensor, own: Tensor, remembered: Tensor) -> Tensor:
         """Costs-to-go ``(E, B, 2 + K)`` of the actor's actions, of those that the remembered plans have next, and of K
@@ -226,8 +274,7 @@ class JEPAPolicy(BasePolicy):
         """Mode-1 on every row."""
         surprise = situation.surprise
         none, zero = torch.zeros_like(surprise, dtype=torch.bool), torch.zeros_like(surprise)
-        mean, std = torch.zeros_like(action), -torch.ones_like(action)
-        return Decision(action, none, none, zero, zero, surprise, mean, std, zero, situation)
+        return Decision(action, none, none, zero, zero, surprise, torch.zeros_like(action), zero, zero, situation)
 
     def learn_gains(self, decision: Decision) -> None:
         """Learn from a decision what a search gains in which situation."""
@@ -241,7 +288,7 @@ class JEPAPolicy(BasePolicy):
         return decision._replace(action=action, planned=following), wanted & ~following
 
     def _deliberate(
-        self, z: Tensor, rows: Tensor, plans: Tensor, decision: Decision, generator: torch.Generator
+        self, z: Tensor, own: Tensor, rows: Tensor, plans: Tensor, decision: Decision, generator: torch.Generator
     ) -> tuple[Decision, Tensor]:
         """Mode-2 on ``rows``, in one batch; returns the decision and the plans ``(B, H, A)`` to remember."""
         everywhere = len(rows) == len(z)  # the usual case, spared all indexing
@@ -249,13 +296,13 @@ class JEPAPolicy(BasePolicy):
         def spread_out(values: Tensor, over: Tensor) -> Tensor:
             return values if everywhere else over.index_copy(0, rows, values)
 
-        searched = (z, plans) if everywhere else (z[rows], plans[rows])
+        searched = [values if everywhere else values[rows] for values in (z, plans, own)]
         began = time.perf_counter()
-        plan, gain, disagreement = self.deliberate(*searched, generator)
+        plan, gain, disagreement = self.deliberate(searched[0], searched[1], generator, searched[2])
         each = 1000.0 * (time.perf_counter() - began) / len(rows)
         accepted = spread_out(self.mode_switch.accepts(gain, disagreement), decision.planned)
-        first, mean, std = plan.actions[:, 0], plan.mean[:, 0], plan.std[:, 0]
-        found = {"action": first, "plan_mean": self.world_model.actor.lesson(first, mean), "plan_std": std}
+        first, mean = plan.actions[:, 0], plan.mean[:, 0]
+        found = {"action": first, "plan_mean": self.world_model.actor.distillation_target(first, mean)}
         acted = {
             name: torch.where(accepted.unsqueeze(-1), spread_out(values, getattr(decision, name)), getattr(decision, name))
             for name, values in found.items()
@@ -265,22 +312,26 @@ class JEPAPolicy(BasePolicy):
             searched=decision.searched.index_fill(0, rows, True),
             gain=spread_out(gain, decision.gain),
             disagreement=spread_out(disagreement, decision.disagreement),
+            plan_spread=spread_out(plan.std[:, 0].mean(-1), decision.plan_spread),
             milliseconds=decision.milliseconds.index_fill(0, rows, each),
             **acted,
         )
         return decision, spread_out(plan.actions, plans)
 
-    def deliberate(self, z: Tensor, warm_start: Tensor, generator: torch.Generator) -> tuple[Plan, Tensor, Tensor]:
-        """A plan from latents ``(B, D)`` and what is left of the last one ``(B, H, A)``, as `deliberation.deliberate`."""
+    def deliberate(
+        self, z: Tensor, warm_start: Tensor, generator: torch.Generator, action: Tensor | None = None
+    ) -> tuple[Plan, Tensor, Tensor]:
+        """A plan from latents ``(B, D)``, what is left of the last one ``(B, H, A)`` and the actor's action ``(B, A)``, as
+        `deliberation.deliberate`."""
         model = self.world_model
         objective = self.objective or model.member_costs
-        return deliberate(model, self.planner, objective, self.plan_pessimism, z, warm_start, generator)
+        return deliberate(model, self.planner, objective, self.plan_pessimism, z, warm_start, generator, action)
 
     def recall(self, state: PackedMemory | None, n_envs: int) -> WorkingMemory:
         """Working memory from a packed state; empty for ``None``. ``ValueError`` if the state is of another form."""
         latent_dim, action_dim, past_size = self.sizes.latent_dim, self.action_dim, self.world_model.past_size
         notes = (past_size, latent_dim + action_dim + 1 if past_size else 0)
-        empty = WorkingMemory.empty(n_envs, self.sizes.memory_size, latent_dim, action_dim, self.planner.horizon, notes)
+        empty = WorkingMemory.empty(n_envs, latent_dim, action_dim, self.planner.horizon, notes)
         return (empty if state is None else WorkingMemory.unpack(state, empty)).to(self.world_model.device)
 
     def observe_scales(self, obs: Any, reward: np.ndarray, unit: float = 1.0) -> None:
@@ -321,6 +372,8 @@ class JEPAPolicy(BasePolicy):
             features_extractor_kwargs=self.extractor_kwargs,
             ensemble_size=sizes.ensemble_size,
             memory_size=sizes.memory_size,
+            critic_class=self.critic_class,
+            predictor_class=self.predictor_class,
             optimizer_class=self.optimizer_class,
             optimizer_kwargs=self.optimizer_kwargs,
             gamma=self.gamma,

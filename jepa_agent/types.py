@@ -44,7 +44,7 @@ class SequenceBatch(NamedTuple):
     terminated: Tensor  # (B, T) 1 where the task ended the episode; a time limit does not count
     mask: Tensor  # (B, T)
     plan_mean: Tensor  # (B, A) what Mode-2 found at the first step
-    plan_std: Tensor  # (B, A) its spread; negative where Mode-2 did not act
+    planned: Tensor  # (B,) bool: whether a search of that step was what acted
     past: PastSteps | None = None  # what came before, if asked for
 
 
@@ -74,7 +74,6 @@ class Plan(NamedTuple):
     mean: Tensor  # (B, H, A) centre of the search distribution; probabilities for Discrete actions
     std: Tensor  # (B, H, A) its spread
     cost: Tensor  # (B,) cost of ``actions``
-    init_cost: Tensor  # (B,) cost of the first proposal (the actor's own sequence)
 
 
 class Decision(NamedTuple):
@@ -86,8 +85,8 @@ class Decision(NamedTuple):
     gain: Tensor  # (B,) predicted gain of the plan over the actor's own sequence, units of cost; 0 where not searched
     disagreement: Tensor  # (B,) spread of that gain over the ensemble
     surprise: Tensor  # (B,) distance between predicted and observed latent; 0 at episode starts
-    plan_mean: Tensor  # (B, A)
-    plan_std: Tensor  # (B, A) negative where this step's search was not what acted
+    plan_mean: Tensor  # (B, A) what the actor may imitate of the plan; 0 where this step's search was not what acted
+    plan_spread: Tensor  # (B,) standard deviation of the search's first action; 0 where not searched
     milliseconds: Tensor  # (B,) time the search took, shared evenly among the rows searched together
     situation: Any  # `mode_switch.Situation`: what the mode switch could ask
 

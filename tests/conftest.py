@@ -23,6 +23,6 @@ def small() -> Callable[..., JEPA]:
         kwargs = {**SMALL, **settings.pop("policy_kwargs", {})}
         defaults: dict[str, Any] = {"seed": 0, "device": "cpu", "learning_starts": 20, "batch_size": 32}
         policy = "MultiInputPolicy" if isinstance(getattr(env, "observation_space", None), Dict) else "MlpPolicy"
-        return JEPA(policy, env, policy_kwargs=kwargs, **{**defaults, **settings})
+        return JEPA(settings.pop("policy", policy), env, policy_kwargs=kwargs, **{**defaults, **settings})
 
     return build

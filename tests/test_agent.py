@@ -86,9 +86,9 @@ def test_executed_plans_reach_the_buffer_and_actor_steps_do_not(small):
     planned, acted = (
         small("Pendulum-v1", mode=mode, learning_starts=5).learn(60).replay_buffer for mode in ("planner", "actor")
     )
-    assert (planned.plan_std[20:60] >= 0).all()
-    assert (planned.plan_std[:20] < 0).all()  # still at random: no episode has ended
-    assert (acted.plan_std[:60] < 0).all()
+    assert planned.planned[20:60].all()
+    assert not planned.planned[:20].any()  # still at random: no episode has ended
+    assert not acted.planned[:60].any()
     assert np.abs(planned.plan_mean[20:60]).max() <= 1.0
 
 
@@ -96,9 +96,7 @@ def test_memory_records_the_executed_action_with_the_noise_added_after_planning(
     noise = NormalActionNoise(np.full(1, 5.0), np.zeros(1))  # pushes every action to the upper bound
     settings = {"exploration_std": 0.0, "gradient_steps": 0, "learning_starts": 5}
     model = small("Pendulum-v1", action_noise=noise, **settings).learn(40)
-    assert model._state is not None
-    memory = model.policy.recall(model._state, 1)
-    assert memory.actions[0, 0, 0] == 1.0
+    assert model._memory.action[0, 0] == 1.0
     assert (model.replay_buffer.actions[20:40] == 1.0).all()
 
 
@@ -107,8 +105,8 @@ def test_memory_is_threaded_through_collection_and_cleared_at_episode_starts(sma
         seen: list = []  # noqa: RUF012
 
         def _on_step(self):
-            if self.model._state is not None:
-                self.seen.append((int(self.model._state[-1][0]), bool(self.locals["dones"][0])))
+            if self.model._memory is not None:
+                self.seen.append((int(self.model._memory.steps[0]), bool(self.locals["dones"][0])))
             return True
 
     watch = Lengths()

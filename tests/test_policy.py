@@ -62,15 +62,14 @@ def test_an_episode_start_forgets_its_row_only(model):
 
 def test_surprise_is_what_the_prediction_of_the_last_step_missed(model):
     model.set_mode("planner")
-    before, after = observations(model, 2)
-    _, state = model.predict(before, deterministic=True)
-    _, state = model.predict(after, state, deterministic=True)
-    memory, world = model.policy.recall(state, 1), model.world_model
-    expected = world.predict(memory.latents[:, 1], memory.actions[:, 1])
-    missed = (world.encode(after[None]) - expected).square().mean(-1).sqrt()
-    torch.testing.assert_close(memory.surprises[:, 0], missed)
-    assert memory.surprises[0, 0] > 0
-    assert memory.surprises[0, 1] == 0  # nothing was expected of the first step
+    policy, world = model.policy, model.world_model
+    before, after = (policy.obs_to_tensor(obs)[0] for obs in observations(model, 2))
+    first, memory = policy.act(before, policy.recall(None, 1), deterministic=True)
+    expected = world.predict(memory.latent, memory.action)
+    second, _ = policy.act(after, memory, deterministic=True)
+    torch.testing.assert_close(second.surprise, (world.encode(after) - expected).square().mean(-1).sqrt())
+    assert second.surprise > 0
+    assert first.surprise == 0  # nothing was expected of the first step
 
 
 def test_mode_1_alone_leaves_an_empty_memory(model):
@@ -131,7 +130,7 @@ def test_modes_are_mixed_per_environment(model):
     assert mixed.planned.tolist() == [False, True, False]
     torch.testing.assert_close(mixed.action[[0, 2]], actor.action[[0, 2]])
     torch.testing.assert_close(mixed.action[1], planner.action[1], atol=1e-4, rtol=0)
-    assert mixed.plan_std[0].max() < 0 <= mixed.plan_std[1].min()
+    assert mixed.plan_spread[0] == 0 < mixed.plan_spread[1]
 
 
 def test_what_reset_returns_is_refused_with_the_remedy(model):
@@ -282,7 +281,7 @@ def test_a_plan_is_followed_for_replan_every_steps_and_an_episodes_start_ends_it
         torch.testing.assert_close(decision.action, memory.plan[:, 0])
     assert searched == [[True] * 3, [False] * 3, [False, True, False], [True, False, True], [False] * 3]
     torch.testing.assert_close(plans[1][:, : horizon - 1], plans[0][:, 1:])
-    assert (decision.plan_std < 0).all()  # nothing new was found that the actor could imitate
+    assert not decision.searched.any()  # nothing new was found that the actor could imitate
 
 
 def test_where_the_switch_refused_the_plan_nothing_is_followed(model):

@@ -29,15 +29,17 @@ def deliberate(
     z: Tensor,
     warm_start: Tensor,
     generator: torch.Generator,
+    action: Tensor | None = None,
 ) -> tuple[Plan, Tensor, Tensor]:
     """Plan from latents ``(B, D)``: the plan, its predicted gain over the actor's own sequence, and that gain's spread, both
-    ``(B,)``. ``warm_start`` ``(B, H, A)`` is what is left of the last plan, zero where there was none.
+    ``(B,)``. ``warm_start`` ``(B, H, A)`` is what is left of the last plan, zero where there was none; ``action`` ``(B, A)``
+    the actor's, if it is known.
 
     The planner is shown costs *relative to the actor's own sequence*, raised by the ensemble's disagreement on that
     difference: what all members misjudge alike cancels, and what they quarrel about does not look like a gain.
     """
     began = time.perf_counter()
-    own = model.actor_sequence(z, planner.horizon)
+    own = model.actor_sequence(z, planner.horizon, action)
     rounding = 1e-6 * float(model.value_scale)
 
     def relative(actions: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from jepa_agent.acting.gain_model import GainModel
-from jepa_agent.acting.working_memory import WorkingMemory
+from jepa_agent.acting.working_memory import Control, WorkingMemory
 from jepa_agent.tensor_ops import pessimistic
 
 NUM_FEATURES = 5
@@ -80,10 +80,10 @@ class Situation:
 class ModeSwitch(ABC):
     """Decides twice: before the search whether it is worth making, after it whether its plan is worth executing.
 
-    ``watchful`` is false only for a switch that never plans: it spares the time to keep track of costs and surprises.
+    ``tracks_state`` is false only for a switch that never plans: it spares the time to keep track of costs and surprises.
     """
 
-    watchful: ClassVar[bool] = True
+    tracks_state: ClassVar[bool] = True
 
     @property
     def clocked(self) -> bool:
@@ -94,8 +94,8 @@ class ModeSwitch(ABC):
     def wants_plan(self, situation: Situation) -> Tensor:
         """Where to search: bool ``(B,)``."""
 
-    def control(self, situation: Situation) -> Tensor:
-        """Settings ``(B, 2)`` to find in `WorkingMemory.control` at the next step."""
+    def control(self, situation: Situation) -> Control:
+        """Settings to find in `WorkingMemory.control` at the next step."""
         return situation.memory.control
 
     def accepts(self, gain: Tensor, disagreement: Tensor) -> Tensor:
@@ -108,7 +108,7 @@ class ModeSwitch(ABC):
 class ActorMode(ModeSwitch):
     """Always Mode-1."""
 
-    watchful: ClassVar[bool] = False
+    tracks_state: ClassVar[bool] = False
 
     def wants_plan(self, situation: Situation) -> Tensor:
         return torch.zeros_like(situation.surprise, dtype=torch.bool)
@@ -170,17 +170,17 @@ class Budgeted(ModeSwitch):
         passes = self.score(situation) >= self._threshold(situation)
         return (passes & affordable) | overdue | (memory.steps == 0)
 
-    def control(self, situation: Situation) -> Tensor:
+    def control(self, situation: Situation) -> Control:
         """The threshold, raised where the score passed it and lowered where not, so that both balance at the budget, and the
         mean score. What the leeway forbade or forced does not move it."""
         memory = situation.memory
         if self._always:
             return memory.control
-        threshold, size = self._threshold(situation), memory.control[:, 1]
+        threshold, size = self._threshold(situation), memory.mean_score
         score = self.score(situation).to(size)  # a lower precision where autocast is on
         size = torch.where(memory.steps > 0, size.lerp(score, 0.1), score)
         excess = (score >= threshold).float() - self._share(memory)
-        return torch.stack([threshold + _CORRECTION * size * excess, size], dim=1)
+        return Control(threshold + _CORRECTION * size * excess, size)
 
     def opening(self, situation: Situation) -> Tensor:
         """The threshold ``(B,)`` that an episode begins with."""
@@ -196,7 +196,7 @@ class Budgeted(ModeSwitch):
 
     def _threshold(self, situation: Situation) -> Tensor:
         memory = situation.memory
-        return torch.where(memory.steps > 0, memory.control[:, 0], self.opening(situation))
+        return torch.where(memory.steps > 0, memory.threshold, self.opening(situation))
 
     def _share(self, memory: WorkingMemory) -> Tensor:
         """Share of the steps at which to search ``(B,)``; all, until the first search has shown how long one takes."""

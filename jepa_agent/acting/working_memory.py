@@ -14,73 +14,53 @@ PackedMemory = tuple[np.ndarray, ...]
 _FORGETTING = 0.5  # share of the newest gain in the recent one
 
 
+class Control(NamedTuple):
+    """What a mode switch has set for itself; zero when an episode begins."""
+
+    threshold: Tensor  # (B,) that the score of a step must pass
+    mean_score: Tensor  # (B,) running mean of the scores
+
+
 class WorkingMemory(NamedTuple):
-    """The last K steps, newest first, and the last plan. Every method returns a new record; none is changed in place.
+    """The last step, the last plan, and what searching has cost and brought. Every method returns a new record; none is
+    changed in place. Packs to the tuple of numpy arrays (env axis first) that travels through ``predict(state=...)``."""
 
-    Packs to the tuple of numpy arrays (env axis first) that travels through ``predict(state=...)``. The steps lie in one
-    tensor, which makes remembering one operation.
-    """
-
-    trace: Tensor  # (B, K, D + A + 2) latent, action, cost and surprise of each step
+    latent: Tensor  # (B, D) observed at the last step: what is expected next is predicted from it
+    action: Tensor  # (B, A) executed there
     plan: Tensor  # (B, H, A) last plan, its first action still to be dropped
     ahead: Tensor  # (B,) how many more of the plan's actions are to be executed before the next search
-    effort: Tensor  # (B, 5) what was spent on searches in this episode, what they brought, and how the switch is set
+    searches: Tensor  # (B,) made since the episode began
+    milliseconds: Tensor  # (B,) they took, where the mode switch looks at the clock
+    recent_gain: Tensor  # (B,) what the latest searches gained, in the units of -reward: a mean that forgets
+    threshold: Tensor  # (B,) `Control` of the mode switch
+    mean_score: Tensor  # (B,)
     notes: Tensor  # (B, M, F) what the memory network is told of each step; (B, 0, 0) without one
-    steps: Tensor  # (B,) steps since the episode began
+    steps: Tensor  # (B,) since the episode began
 
     @classmethod
     def empty(
-        cls, batch: int, size: int, latent_dim: int, action_dim: int, horizon: int, notes: tuple[int, int] = (0, 0)
+        cls, batch: int, latent_dim: int, action_dim: int, horizon: int, notes: tuple[int, int] = (0, 0)
     ) -> WorkingMemory:
         """A memory of nothing, for ``batch`` environments; ``notes`` is how many of what width."""
+        none, zero = torch.zeros(batch, dtype=torch.int64), torch.zeros(batch)
         return cls(
-            torch.zeros(batch, size, latent_dim + action_dim + 2),
-            torch.zeros(batch, horizon, action_dim),
-            torch.zeros(batch, dtype=torch.int64),
-            torch.zeros(batch, 5),
-            torch.zeros(batch, *notes),
-            torch.zeros(batch, dtype=torch.int64),
+            latent=torch.zeros(batch, latent_dim),
+            action=torch.zeros(batch, action_dim),
+            plan=torch.zeros(batch, horizon, action_dim),
+            ahead=none,
+            searches=zero,
+            milliseconds=zero,
+            recent_gain=zero,
+            threshold=zero,
+            mean_score=zero,
+            notes=torch.zeros(batch, *notes),
+            steps=none,
         )
 
     @property
-    def latents(self) -> Tensor:
-        """Observed latents ``(B, K, D)``."""
-        return self.trace[..., : -self.plan.shape[-1] - 2]
-
-    @property
-    def actions(self) -> Tensor:
-        """Executed actions ``(B, K, A)``."""
-        return self.trace[..., -self.plan.shape[-1] - 2 : -2]
-
-    @property
-    def costs(self) -> Tensor:
-        """Immediate costs ``(B, K)`` as the cost module sees them; 0 where Mode-1 acted without looking."""
-        return self.trace[..., -2]
-
-    @property
-    def surprises(self) -> Tensor:
-        """Distances ``(B, K)`` of the observed from the predicted latents; 0 where Mode-1 acted without looking."""
-        return self.trace[..., -1]
-
-    @property
-    def searches(self) -> Tensor:
-        """Searches made ``(B,)`` since the episode began."""
-        return self.effort[:, 0]
-
-    @property
-    def milliseconds(self) -> Tensor:
-        """Time they took ``(B,)``."""
-        return self.effort[:, 1]
-
-    @property
-    def recent_gain(self) -> Tensor:
-        """What the latest searches gained ``(B,)``, in the units of -reward: a mean that forgets."""
-        return self.effort[:, 2]
-
-    @property
-    def control(self) -> Tensor:
-        """What the mode switch has set for itself ``(B, 2)``; all zero when an episode begins."""
-        return self.effort[:, 3:]
+    def control(self) -> Control:
+        """What the mode switch has set for itself."""
+        return Control(self.threshold, self.mean_score)
 
     @property
     def is_finite(self) -> bool:
@@ -123,12 +103,16 @@ class WorkingMemory(NamedTuple):
         """The last plan without its executed action, its last action held: ``(B, H, A)``."""
         return torch.cat([self.plan[:, 1:], self.plan[:, -1:]], dim=1)
 
-    def searched(self, rows: Tensor, milliseconds: Tensor, gain: Tensor, control: Tensor) -> WorkingMemory:
-        """Take note of searches: where (bool), how long each took, what it gained, and the switch's settings ``(B, 2)``."""
-        gain, control = gain.to(self.effort), control.to(self.effort)  # autocast halves what is computed, not what is kept
-        recent = torch.where(rows, self.recent_gain.lerp(gain, _FORGETTING), self.recent_gain)
-        spent = torch.stack([self.searches + rows, self.milliseconds + milliseconds, recent], dim=1)
-        return self._replace(effort=torch.cat([spent, control], dim=1))
+    def searched(self, rows: Tensor, milliseconds: Tensor, gain: Tensor, control: Control) -> WorkingMemory:
+        """Take note of searches: where (bool), how long each took, what it gained, and the switch's settings."""
+        gain = gain.to(self.recent_gain)
+        return self._replace(
+            searches=self.searches + rows,
+            milliseconds=self.milliseconds + milliseconds,
+            recent_gain=torch.where(rows, self.recent_gain.lerp(gain, _FORGETTING), self.recent_gain),
+            threshold=control.threshold.to(self.threshold),
+            mean_score=control.mean_score.to(self.mean_score),
+        )
 
     def past(self) -> Past:
         """The notes, and which of them were taken in this episode."""
@@ -139,11 +123,7 @@ class WorkingMemory(NamedTuple):
         """Take one more note ``(B, F)``; the oldest is forgotten."""
         return self._replace(notes=torch.cat([newest.unsqueeze(1), self.notes[:, :-1]], dim=1))
 
-    def remember(
-        self, z: Tensor, action: Tensor, cost: Tensor, surprise: Tensor, plan: Tensor, ahead: Tensor
-    ) -> WorkingMemory:
-        """Take in one step: latent, executed action, its cost, the surprise, the plan made, and how many more of its actions
-        to execute."""
-        newest = torch.cat([z, action, cost.unsqueeze(-1), surprise.unsqueeze(-1)], dim=-1).unsqueeze(1)
-        trace = torch.cat([newest, self.trace[:, :-1]], dim=1)
-        return self._replace(trace=trace, plan=plan, ahead=ahead, steps=self.steps + 1)
+    def remember(self, z: Tensor, action: Tensor, plan: Tensor, ahead: Tensor) -> WorkingMemory:
+        """Take in one step: latent, executed action, the plan made, and how many more of its actions to execute."""
+        z, action = z.to(self.latent), action.to(self.action)  # autocast halves what is computed, not what is kept
+        return self._replace(latent=z, action=action, plan=plan, ahead=ahead, steps=self.steps + 1)

@@ -29,8 +29,8 @@ def latent_health(model: WorldModel, batch: SequenceBatch) -> dict[str, float]:
     }
 
 
-def decision_measures(decision: Decision, watchful: bool) -> dict[str, float]:
-    """Who acted, and why, by log key; surprise only where the mode switch is ``watchful``, gains only where one searched.
+def decision_measures(decision: Decision, tracks_state: bool) -> dict[str, float]:
+    """Who acted, and why, by log key; surprise only where the switch ``tracks_state``, gains only where one searched.
 
     ``planner_fraction`` is the share of the steps with a search, ``executed_fraction`` with its plan executed too;
     ``gain_predicted`` what executed plans were thought to gain over the actor's own sequence.
@@ -38,10 +38,11 @@ def decision_measures(decision: Decision, watchful: bool) -> dict[str, float]:
     searched, planned = decision.searched, decision.planned
     measures = {"mode/planner_fraction": float(searched.float().mean())}
     measures["mode/executed_fraction"] = float(planned.float().mean())
-    if watchful:
+    if tracks_state:
         measures["latent/surprise"] = float(decision.surprise.mean())
     if searched.any():
         measures["plan/disagreement"] = float(decision.disagreement[searched].mean())
+        measures["plan/spread"] = float(decision.plan_spread[searched].mean())
         measures["time/plan_ms"] = float(decision.milliseconds[searched].mean())
     if (executed := planned & searched).any():
         measures["mode/gain_predicted"] = float(decision.gain[executed].mean())

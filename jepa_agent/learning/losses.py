@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 
 class NStepReturn(NamedTuple):
@@ -31,11 +30,6 @@ def n_step_return(cost: Tensor, terminated: Tensor, mask: Tensor, gamma: float, 
     total = (cost.gather(1, index) * taken * gamma**offset).sum(1)
     ended = terminated.gather(1, last.unsqueeze(1)).squeeze(1)
     return NStepReturn(total, gamma**length * (1.0 - ended), last)
-
-
-def value_loss(cost_to_go: Tensor, target: Tensor) -> Tensor:
-    """Huber loss of each member ``(E, B)`` against the shared target ``(B,)``, averaged over members: ``(B,)``."""
-    return F.smooth_l1_loss(cost_to_go, target.detach().expand_as(cost_to_go), reduction="none").mean(0)
 
 
 def value_gradient_loss(cost_to_go: Tensor, spread: Tensor) -> Tensor:

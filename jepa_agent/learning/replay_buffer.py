@@ -39,7 +39,7 @@ class SequenceReplayBuffer(ReplayBuffer):
         "dones",
         "timeouts",
         "plan_mean",
-        "plan_std",
+        "planned",
     )
 
     def __init__(self, buffer_size: int, observation_space: spaces.Space, action_space: spaces.Space, **kwargs: Any):
@@ -52,7 +52,7 @@ class SequenceReplayBuffer(ReplayBuffer):
                     array[:] = space.start
         shape = (self.buffer_size, self.n_envs, self._code.dim)
         self.plan_mean = np.zeros(shape, dtype=np.float32)
-        self.plan_std = np.zeros(shape, dtype=np.float32)
+        self.planned = np.zeros(shape[:2], dtype=bool)
         self._next_plan: tuple[np.ndarray, np.ndarray] | None = None
         self.added = 0  # rows ever stored, overwritten ones too
         self.history = uuid4().hex  # whose rows these are
@@ -65,10 +65,9 @@ class SequenceReplayBuffer(ReplayBuffer):
         """Set the counters as ``added`` rows leave them."""
         self.added, self.pos, self.full = added, added % self.buffer_size, added >= self.buffer_size
 
-    def stage_plan(self, mean: np.ndarray, std: np.ndarray) -> None:
-        """Mean and spread ``(n_envs, A)`` of the plans behind the transition that is added next; a negative spread means
-        that Mode-2 did not act."""
-        self._next_plan = (mean, std)
+    def stage_plan(self, mean: np.ndarray, planned: np.ndarray) -> None:
+        """Means ``(n_envs, A)`` of the plans behind the transition that is added next; where ``(n_envs,)`` they acted."""
+        self._next_plan = (mean, planned)
 
     def add(
         self,
@@ -79,7 +78,7 @@ class SequenceReplayBuffer(ReplayBuffer):
         done: np.ndarray,
         infos: list[dict[str, Any]],
     ) -> None:
-        self.plan_mean[self.pos], self.plan_std[self.pos] = self._next_plan or (0.0, -1.0)
+        self.plan_mean[self.pos], self.planned[self.pos] = self._next_plan or (0.0, False)
         self._next_plan = None
         row = self.pos
         super().add(obs, next_obs, action, reward, done, infos)
@@ -142,7 +141,7 @@ class SequenceReplayBuffer(ReplayBuffer):
             terminated=self._tensor(done * (1.0 - self.timeouts[steps, column])),
             mask=self._tensor(mask.astype(np.float32)),
             plan_mean=self._tensor(self.plan_mean[steps[:, 0], envs]),
-            plan_std=self._tensor(self.plan_std[steps[:, 0], envs]),
+            planned=self._tensor(self.planned[steps[:, 0], envs]),
             past=self._before(age, envs, past, env) if past else None,
         )
 
@@ -276,4 +275,4 @@ def transition_bytes(observation_space: spaces.Space, action_space: spaces.Space
     observation = sum(math.prod(part.shape or ()) * np.dtype(part.dtype).itemsize for part in parts)
     stored, numbers = stored_actions(action_space), 3  # reward, done, timeout
     action = math.prod(stored.shape or ()) * np.dtype(stored.dtype).itemsize
-    return 2 * observation + action + 4 * (2 * action_code(action_space).dim + numbers)
+    return 2 * observation + action + 4 * (action_code(action_space).dim + numbers) + 1  # whether a plan acted

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from jepa_agent.learning.losses import distillation_loss, n_step_return, value_gradient_loss, value_loss
+from jepa_agent.learning.losses import distillation_loss, n_step_return, value_gradient_loss
 from jepa_agent.model.world_model import WorldModel
 from jepa_agent.tensor_ops import masked_mean, pessimistic, spread
 from jepa_agent.types import SequenceBatch
@@ -46,15 +46,14 @@ def value_target(target: WorldModel, samples: Samples, n_steps: int, noise: floa
     known = n_step_return(batch.cost, batch.terminated, batch.mask, target.gamma, samples.step, n_steps)
     z_next = target.observe(batch, known.last + 1, 1)[:, 0]
     action = target.actor.relaxed(target.actor.net(z_next), noise)
-    ahead = target.cost_module.cost_to_go.dealt(z_next, action, judges=2) * target.value_scale
+    ahead = target.cost_module.cost_to_go.forward_subsampled(z_next, action, members_per_row=2) * target.value_scale
     return known.cost + known.discount * pessimistic(ahead, pessimism)
 
 
 def critic_loss(model: WorldModel, samples: Samples, target: Tensor) -> Tensor:
     """Mean loss of the costs-to-go of the actions taken against targets ``(B,)`` in the units of -reward."""
-    taken = samples.batch.action[samples.row, samples.step]
-    cost_to_go = model.cost_module.cost_to_go.dealt(samples.z, taken, judges=2)
-    return masked_mean(value_loss(cost_to_go, target / model.value_scale), samples.weight)
+    taken, critic = samples.batch.action[samples.row, samples.step], model.cost_module.cost_to_go
+    return masked_mean(critic.loss(samples.z, taken, target / model.value_scale), samples.weight)
 
 
 def actor_losses(model: WorldModel, samples: Samples, value_spread: Tensor) -> dict[str, Tensor]:
@@ -66,13 +65,17 @@ def actor_losses(model: WorldModel, samples: Samples, value_spread: Tensor) -> d
         samples: Where the actor is trained. Plans are stored for a window's first step only.
         value_spread: Running spread ``()`` of costs-to-go over latents, in which the first is expressed; updated here.
     """
-    actor, heads, batch = model.actor, model.cost_module, samples.batch
-    output = actor.net(samples.z)
-    cost_to_go = actor.expected(output, lambda action: heads.cost_to_go.dealt(samples.z, action, judges=1)[0])
+    actor, batch, z = model.actor, samples.batch, samples.z
+
+    def judged(action: Tensor) -> Tensor:
+        return model.cost_module.cost_to_go.forward_subsampled(z, action, members_per_row=1)[0]
+
+    output = actor.net(z)
+    cost_to_go = actor.expected(output, judged)
     with torch.no_grad():
         value_spread.lerp_(spread(cost_to_go).clamp(min=1e-3), 0.01)
-        plan_cost = heads.cost_to_go.dealt(samples.z, batch.plan_mean, judges=1)[0]
-    planned = (batch.plan_std[:, 0] >= 0) & (samples.step == 0)
+        plan_cost = judged(batch.plan_mean)
+    planned = batch.planned & (samples.step == 0)
     promise = (cost_to_go - plan_cost) / value_spread
     return {
         "actor": masked_mean(value_gradient_loss(cost_to_go, value_spread), samples.weight),

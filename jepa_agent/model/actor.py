@@ -47,7 +47,7 @@ class Actor(nn.Module):
         """The cost-to-go ``(B,)`` that the actor may expect, differentiable in it; ``judge`` knows that of actions."""
         return judge(self.relaxed(output, 0.0))
 
-    def lesson(self, action: Tensor, mean: Tensor) -> Tensor:
+    def distillation_target(self, action: Tensor, mean: Tensor) -> Tensor:
         """What to imitate ``(B, A)`` of a plan that begins with ``action``, the centre of its search being ``mean``."""
         return mean
 
@@ -162,7 +162,7 @@ class FactoredActor(Actor):
         slope = 0.5 * (cost[0] - cost[1]) * (log_prob[0] - log_prob[1])
         return 0.5 * (cost[0] + cost[1]) + slope - slope.detach()
 
-    def lesson(self, action: Tensor, mean: Tensor) -> Tensor:
+    def distillation_target(self, action: Tensor, mean: Tensor) -> Tensor:
         # Likely options of each choice need not be a likely combination.
         return action
 

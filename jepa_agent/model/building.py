@@ -1,4 +1,4 @@
-"""The world model that fits an environment's spaces."""
+"""Parts of the world model that fit an environment's spaces; `JEPAPolicy` puts them together."""
 
 from __future__ import annotations
 
@@ -11,58 +11,52 @@ from torch import nn
 
 from jepa_agent.config import ModelConfig
 from jepa_agent.model.actor import Actor, BoundedActor, CategoricalActor, FactoredActor
-from jepa_agent.model.cost import CostModule, JointCostToGo, PerActionCostToGo
+from jepa_agent.model.cost import CostToGo, JointCostToGo, PerActionCostToGo
 from jepa_agent.model.encoders import Encoder, VectorObservation
 from jepa_agent.model.features import ExtractorFeatures, FeatureEncoder, PartFeatures, is_image
-from jepa_agent.model.memory import MemoryNetwork, make_memory
 from jepa_agent.model.predictor import Predictor
-from jepa_agent.model.world_model import WorldModel
 from jepa_agent.spaces import action_code, num_choices
 
 _SMALLEST_IMAGE = 16  # of the shorter side
 
 
-def build_world_model(
-    observation_space: spaces.Space,
-    action_space: spaces.Space,
+def make_encoder(
+    space: spaces.Space,
     sizes: ModelConfig,
-    gamma: float,
-    energy_weight: float = 0.0,
-    activation_fn: type[nn.Module] = nn.ReLU,
-    features: PartFeatures | ExtractorFeatures | None = None,
-    memory: str | MemoryNetwork = "none",
-) -> WorldModel:
-    """A world model with fresh networks; without ``features``, observations are vectors."""
-    body: dict[str, Any] = {"net_arch": sizes.net_arch, "activation_fn": activation_fn}
-    head: dict[str, Any] = {"net_arch": sizes.head_arch, "activation_fn": activation_fn}
-    latent_dim, action_dim = sizes.latent_dim, action_code(action_space).dim
-    choices = num_choices(action_space)
-    # One choice has an answer for each option; of several, one's worth depends on the others.
-    cost_to_go_class = PerActionCostToGo if len(choices) == 1 else JointCostToGo
-    observation: nn.Module
-    encoder: Encoder | FeatureEncoder
+    activation_fn: type[nn.Module],
+    features: PartFeatures | ExtractorFeatures | None,
+) -> tuple[nn.Module, Encoder | FeatureEncoder]:
+    """What raw observations go through first, and the encoder; without ``features``, observations are vectors."""
     if features is None:
-        observation = VectorObservation(observation_space)
-        encoder = Encoder(observation.dim, latent_dim, **body)
-    else:
-        observation, encoder = nn.Identity(), FeatureEncoder(features, latent_dim, **body)
-    return WorldModel(
-        observation,
-        encoder,
-        Predictor(latent_dim, action_dim, **body),
-        CostModule(
-            latent_dim,
-            action_dim,
-            cost_to_go=cost_to_go_class(latent_dim, action_dim, ensemble_size=sizes.ensemble_size, **body),
-            gamma=gamma,
-            energy=energy_weight > 0,
-            **head,
-        ),
-        _actor(latent_dim, choices or action_dim, **head),
-        gamma=gamma,
-        energy_weight=energy_weight,
-        memory=make_memory(memory, latent_dim, action_dim, sizes.memory_size),
-    )
+        observation = VectorObservation(space)
+        return observation, Encoder(observation.dim, sizes.latent_dim, sizes.net_arch, activation_fn)
+    return nn.Identity(), FeatureEncoder(features, sizes.latent_dim, sizes.net_arch, activation_fn)
+
+
+def make_predictor(
+    space: spaces.Space, sizes: ModelConfig, activation_fn: type[nn.Module], cls: type[Predictor] | None = None
+) -> Predictor:
+    """A predictor for actions of a space."""
+    return (cls or Predictor)(sizes.latent_dim, action_code(space).dim, sizes.net_arch, activation_fn)
+
+
+def make_critic(
+    space: spaces.Space, sizes: ModelConfig, activation_fn: type[nn.Module], cls: type[CostToGo] | None = None
+) -> CostToGo:
+    """Costs-to-go for actions of a space. One choice has an answer for each option; of several, one's worth depends on the
+    others."""
+    fitting = PerActionCostToGo if len(num_choices(space)) == 1 else JointCostToGo
+    return (cls or fitting)(sizes.latent_dim, action_code(space).dim, sizes.net_arch, sizes.ensemble_size, activation_fn)
+
+
+def make_actor(space: spaces.Space, sizes: ModelConfig, activation_fn: type[nn.Module]) -> Actor:
+    """An actor for actions of a space."""
+    choices, latent_dim, head = num_choices(space), sizes.latent_dim, sizes.head_arch
+    if not choices:
+        return BoundedActor(latent_dim, action_code(space).dim, head, activation_fn)
+    if len(choices) == 1:
+        return CategoricalActor(latent_dim, choices[0], head, activation_fn)
+    return FactoredActor(latent_dim, choices, head, activation_fn)
 
 
 def build_features(
@@ -107,12 +101,3 @@ def _tell_of_flat_images(space: spaces.Space, normalize_images: bool) -> None:
         f"bytes from 0 to 255: {way_out}",
         stacklevel=3,
     )
-
-
-def _actor(latent_dim: int, actions: int | tuple[int, ...], **head: Any) -> Actor:
-    """An actor for so many numbers, or for choices of so many options."""
-    if isinstance(actions, int):
-        return BoundedActor(latent_dim, actions, **head)
-    if len(actions) == 1:
-        return CategoricalActor(latent_dim, actions[0], **head)
-    return FactoredActor(latent_dim, actions, **head)

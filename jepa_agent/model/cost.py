@@ -14,9 +14,17 @@ from jepa_agent.tensor_ops import HUGE
 
 
 class CostToGo(nn.Module, ABC):
-    """An ensemble of costs-to-go: latents ``(B, D)`` and actions ``(B, A)`` to ``(E, B)``, in units of its own.
+    """The critic: an ensemble of costs-to-go, in units of its own, which `CostModule` carries to those of -reward.
 
-    Latents ``(E, B, D)`` and actions ``(E, B, A)`` give every member rows of its own.
+    A subclass says how latents and actions are put together; one that answers with more than a number, as a categorical
+    critic does, overrides `loss`, too. Whoever owns the world model chooses the class (`JEPAPolicy`'s ``critic_class``).
+
+    Args:
+        latent_dim: Size D of the latent.
+        action_dim: Size A of the action.
+        net_arch: Hidden widths of each member.
+        ensemble_size: Number E of members.
+        activation_fn: Between the layers.
     """
 
     def __init__(
@@ -37,23 +45,37 @@ class CostToGo(nn.Module, ABC):
         """Inputs and outputs of each member."""
 
     @abstractmethod
+    def members(self, z: Tensor, action: Tensor) -> Tensor:
+        """What each member expects ``(E, B)`` of taking actions ``(B, A)`` in latents ``(B, D)`` and following the actor
+        after. Latents ``(E, B, D)`` and actions ``(E, B, A)`` give every member rows of its own."""
+
     def forward(self, z: Tensor, action: Tensor) -> Tensor:
-        """Cost of taking ``action`` in ``z`` and following the actor after."""
+        """As `members`."""
+        return self.members(z, action)
 
-    def dealt(self, z: Tensor, action: Tensor, judges: int) -> Tensor:
-        """As the call, but each row is judged by only ``judges`` of the members: ``(judges, B)``. Averaged over rows it says
-        what all of them would say, for a fraction of the work; and members taught on other rows differ more."""
+    def expected(self, z: Tensor, action: Tensor) -> Tensor:
+        """What the ensemble expects in the mean ``(B,)``."""
+        return self.members(z, action).mean(0)
+
+    def loss(self, z: Tensor, action: Tensor, target: Tensor, members_per_row: int = 2) -> Tensor:
+        """Huber loss ``(B,)`` against targets ``(B,)`` without gradient, averaged over the members that see a row."""
+        found = self.forward_subsampled(z, action, members_per_row)
+        return F.smooth_l1_loss(found, target.detach().expand_as(found), reduction="none").mean(0)
+
+    def forward_subsampled(self, z: Tensor, action: Tensor, members_per_row: int) -> Tensor:
+        """As `members`, but each row is seen by only some of them: ``(members_per_row, B)``. Averaged over rows that says
+        what all of them would, for a fraction of the work; and members trained on other rows differ more."""
         size, members = z.shape[0], self.net.ensemble_size
-        judges, share = min(judges, members), -(-size // members)
+        count, share = min(members_per_row, members), -(-size // members)
 
-        def deal(x: Tensor) -> Tensor:
+        def in_blocks(x: Tensor) -> Tensor:
             """Rows in ``members`` blocks, laid end to end in a ring: member e gets blocks e, e+1, ..."""
             ring = F.pad(x, (0, 0, 0, members * share - size)) if members * share > size else x
-            ring = torch.cat([ring, ring[: (judges - 1) * share]]) if judges > 1 else ring
-            return ring.unfold(0, judges * share, share).transpose(1, 2)
+            ring = torch.cat([ring, ring[: (count - 1) * share]]) if count > 1 else ring
+            return ring.unfold(0, count * share, share).transpose(1, 2)
 
-        judged = self(deal(z), deal(action)).unflatten(1, (judges, share))  # [e, i]: member e on block e + i
-        return torch.stack([judged[:, i].roll(i, 0).flatten()[:size] for i in range(judges)])
+        found = self.members(in_blocks(z), in_blocks(action)).unflatten(1, (count, share))  # [e, i]: e on block e + i
+        return torch.stack([found[:, i].roll(i, 0).flatten()[:size] for i in range(count)])
 
 
 class JointCostToGo(CostToGo):
@@ -63,7 +85,7 @@ class JointCostToGo(CostToGo):
     def sizes(latent_dim: int, action_dim: int) -> tuple[int, int]:
         return latent_dim + action_dim, 1
 
-    def forward(self, z: Tensor, action: Tensor) -> Tensor:
+    def members(self, z: Tensor, action: Tensor) -> Tensor:
         return self.net(torch.cat([z, action], dim=-1)).squeeze(-1)
 
 
@@ -75,7 +97,7 @@ class PerActionCostToGo(CostToGo):
     def sizes(latent_dim: int, action_dim: int) -> tuple[int, int]:
         return latent_dim, action_dim
 
-    def forward(self, z: Tensor, action: Tensor) -> Tensor:
+    def members(self, z: Tensor, action: Tensor) -> Tensor:
         return (self.net(z) * action).sum(-1)
 
 

@@ -151,9 +151,10 @@ class WorldModel(nn.Module):
             total = total + self.energy_weight * self.cost_module.cost_scale * self.cost_module.energy(latents).mean(-1)
         return total
 
-    def actor_sequence(self, z: Tensor, horizon: int) -> Tensor:
-        """The actions the actor would take from ``z`` ``(B, D)`` in imagination: ``(B, H, A)``."""
-        actions = [self.actor(z)]
+    def actor_sequence(self, z: Tensor, horizon: int, action: Tensor | None = None) -> Tensor:
+        """The actions the actor would take from ``z`` ``(B, D)`` in imagination: ``(B, H, A)``; the first of them is
+        ``action`` ``(B, A)``, if that is known."""
+        actions = [self.actor(z) if action is None else action]
         while len(actions) < horizon:
             z = self.predictor(z, actions[-1])
             actions.append(self.actor(z))

@@ -28,7 +28,6 @@ from torch import Tensor
 
 from jepa_agent._version import __version__
 from jepa_agent.acting.mode_switch import ModeSwitch
-from jepa_agent.acting.working_memory import PackedMemory
 from jepa_agent.config import PlannerConfig
 from jepa_agent.learning.replay_buffer import SequenceReplayBuffer, buffer_for, transition_bytes
 from jepa_agent.persistence import archive
@@ -66,7 +65,6 @@ class Agent(Protocol):
     _vec_normalize_env: VecNormalize | None
     _stats_window_size: int
     _last_obs: Any
-    _state: PackedMemory | None
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]: ...
     def _setup_model(self) -> None: ...

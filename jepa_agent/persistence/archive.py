@@ -29,7 +29,7 @@ from torch import Tensor
 
 from jepa_agent._version import __version__
 
-FORMATS = {"agent": 4, "replay": 3, "index": 3}
+FORMATS = {"agent": 5, "replay": 4, "index": 3}
 """The format that each kind of file is written in; those before it are migrated, step by step, where `_MIGRATIONS` can."""
 _MANIFEST = "manifest.json"
 _LARGEST_MANIFEST = 2**26
@@ -234,7 +234,24 @@ def _agent_3(content: Checkpoint) -> Checkpoint:
     return Checkpoint(content.manifest, {**content.members, "tensors": tensors})
 
 
-_MIGRATIONS: dict[tuple[str, int], Callable[[Checkpoint], Checkpoint]] = {("agent", 3): _agent_3}
+def _agent_4(content: Checkpoint) -> Checkpoint:
+    """Runs held working memory, which is empty where episodes begin."""
+    run = {name: tensor for name, tensor in content.members.get("run", {}).items() if not name.startswith("memory/")}
+    return Checkpoint(content.manifest, {**content.members, **({"run": run} if "run" in content.members else {})})
+
+
+def _replay_3(content: Checkpoint) -> Checkpoint:
+    """A plan's spread was held to say whether it acted: negative where not."""
+    rows = dict(content.members["rows"])
+    rows["planned"] = rows.pop("plan_std")[..., 0] >= 0
+    return Checkpoint(content.manifest, {**content.members, "rows": rows})
+
+
+_MIGRATIONS: dict[tuple[str, int], Callable[[Checkpoint], Checkpoint]] = {
+    ("agent", 3): _agent_3,
+    ("agent", 4): _agent_4,
+    ("replay", 3): _replay_3,
+}
 """By kind and format, what makes the next format of a file's content."""
 
 

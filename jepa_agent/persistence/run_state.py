@@ -1,4 +1,5 @@
-"""What a run is beside its agent: random numbers, normalisation, working memory, the record of episodes."""
+"""What a run is beside its agent: random numbers, normalisation, the record of episodes. Working memory is not part of it:
+episodes end at a checkpoint."""
 
 from __future__ import annotations
 
@@ -26,8 +27,6 @@ def gather(model: Agent) -> tuple[dict[str, Any], dict[str, Tensor]]:
         tensors["cuda"] = torch.cuda.get_rng_state(model.device)
     tensors.update({f"generator/{name}": generator.get_state() for name, generator in _generators(model).items()})
     tensors.update({f"{owner}/{name}": value for owner, name, value in _kept(model)})
-    memory = model._state
-    tensors.update({f"memory/{k}": torch.from_numpy(field) for k, field in enumerate(memory or ())})
     for name, moments in _running_moments(model).items():
         tensors.update(
             {f"{name}/{k}": torch.as_tensor(v, dtype=torch.float64) for k, v in vars(moments).items() if k != "epsilon"}
@@ -36,7 +35,6 @@ def gather(model: Agent) -> tuple[dict[str, Any], dict[str, Tensor]]:
         "python": [version, list(integers), gauss],
         "numpy": rest,
         "action_space": [space.np_random.bit_generator.state for space in _parts(model.action_space)],
-        "memory": None if memory is None else len(memory),
         "normalized": sorted(_running_moments(model)),
         "episodes": _plain_episodes(model.ep_info_buffer),
         "successes": None if model.ep_success_buffer is None else [float(value) for value in model.ep_success_buffer],
@@ -53,7 +51,7 @@ def restore(model: Agent, data: Mapping[str, Any], tensors: Mapping[str, Tensor]
             "wrap the environment in VecNormalize as it was when saved"
         )
     fresh = gather(model)[1]
-    check_tensors({name: value for name, value in fresh.items() if not name.startswith(("memory/", "cuda"))}, tensors)
+    check_tensors({name: value for name, value in fresh.items() if not name.startswith("cuda")}, tensors)
     check_numbers(tensors)
     for name, running in moments.items():
         for key in ("mean", "var"):
@@ -62,8 +60,6 @@ def restore(model: Agent, data: Mapping[str, Any], tensors: Mapping[str, Tensor]
     size = model._stats_window_size
     for attribute, values in (("ep_info_buffer", data["episodes"]), ("ep_success_buffer", data["successes"])):
         setattr(model, attribute, None if values is None else deque(values, maxlen=size))
-    if data["memory"] is not None:
-        model._state = tuple(tensors[f"memory/{k}"].numpy().copy() for k in range(data["memory"]))
     for owner in model.saved_parts:
         mine = {k.removeprefix(f"{owner}/"): v.clone() for k, v in tensors.items() if k.startswith(f"{owner}/")}
         getattr(model, owner).load_state_dict(mine)

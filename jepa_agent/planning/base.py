@@ -71,4 +71,4 @@ def keep_best(init: PlanInit, init_cost: Tensor, finalists: Tensor, cost: Tensor
     better = best_cost < init_cost
     found = take(finalists, best.unsqueeze(-1)).squeeze(1)
     actions = torch.where(better[:, None, None], found, init.sequences[:, 0])
-    return Plan(actions, mean, std, torch.where(better, best_cost, init_cost), init_cost)
+    return Plan(actions, mean, std, torch.where(better, best_cost, init_cost))

@@ -22,7 +22,7 @@ def lived(model, steps=STEPS):
         latents = []
         for step in range(steps):
             action, state = model.predict(obs[None], state, starts, deterministic=True)
-            latents.append(model.policy.recall(state, 1).latents[0, 0])
+            latents.append(model.policy.recall(state, 1).latent[0])
             after, reward, *_ = env.step(action[0])
             starts = np.array([step == steps - 1])
             stored = action if model.policy.action_dim > 1 else model.policy.scale_action(action)
@@ -55,7 +55,7 @@ def test_the_past_changes_what_is_seen_and_an_episode_start_forgets_it(small, ki
     latent = {}
     for name, starts in (("none", [False, False]), ("first", [True, False])):
         _, after = model.predict(obs, state, np.array(starts), deterministic=True)
-        latent[name] = model.policy.recall(after, 2).latents[:, 0]
+        latent[name] = model.policy.recall(after, 2).latent
     fresh = model.world_model.encode(obs)[0]
     torch.testing.assert_close(latent["first"][0], fresh, atol=1e-4, rtol=1e-4)
     assert not torch.allclose(latent["none"][0], fresh, atol=1e-3)

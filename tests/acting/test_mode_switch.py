@@ -21,7 +21,7 @@ BUDGETED = (RandomMode, SurpriseMode, DisagreementMode, AutoMode)
 
 
 def memory(*steps):
-    empty = WorkingMemory.empty(len(steps), 2, 2, 1, 2)
+    empty = WorkingMemory.empty(len(steps), 2, 1, 2)
     return empty._replace(steps=torch.tensor(steps))
 
 
@@ -157,7 +157,7 @@ def test_costs_to_go_are_judged_once_and_only_if_asked_for():
 
 
 def test_features_tell_what_a_gain_may_depend_on():
-    remembered = memory(3, 3)._replace(effort=torch.tensor([[2.0, 0.0, 1.4, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0, 0.0]]))
+    remembered = memory(3, 3)._replace(searches=torch.tensor([2.0, 0.0]), recent_gain=torch.tensor([1.4, 0.0]))
     # (E, B, 3): the actor's action, the remembered plan's, and one more; no plan is remembered before the first search.
     judged = torch.tensor([[[5.0, 2.0, 4.0], [5.0, 2.0, 4.0]], [[7.0, 3.0, 6.0], [7.0, 3.0, 6.0]]])
     now = situation(remembered, torch.tensor([0.2, 0.3]), judged)

@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 import torch
 
-from jepa_agent.acting.working_memory import WorkingMemory
+from jepa_agent.acting.working_memory import Control, WorkingMemory
 
 
 def empty(batch=2):
-    return WorkingMemory.empty(batch, size=3, latent_dim=4, action_dim=2, horizon=3)
+    return WorkingMemory.empty(batch, latent_dim=4, action_dim=2, horizon=3)
 
 
 def step(memory, value):
@@ -14,22 +14,19 @@ def step(memory, value):
     return memory.remember(
         torch.full((batch, 4), value),
         torch.full((batch, 2), value),
-        torch.full((batch,), value),
-        torch.full((batch,), -value),
         torch.arange(3.0).view(1, 3, 1).expand(batch, 3, 2) + value,
         torch.zeros(batch, dtype=torch.int64),
     )
 
 
-def test_remembers_the_newest_first_and_forgets_the_oldest():
+def test_remembers_the_last_step_and_counts_them():
     memory = empty()
-    for value in (1.0, 2.0, 3.0, 4.0):
+    for value in (1.0, 2.0, 3.0):
         memory = step(memory, value)
-    assert memory.costs[0].tolist() == [4.0, 3.0, 2.0]
-    assert memory.latents[1].tolist() == [[4.0] * 4, [3.0] * 4, [2.0] * 4]
-    assert memory.actions[1].tolist() == [[4.0] * 2, [3.0] * 2, [2.0] * 2]
-    assert memory.surprises[0].tolist() == [-4.0, -3.0, -2.0]
-    assert memory.steps.tolist() == [4, 4]
+    assert memory.latent[1].tolist() == [3.0] * 4
+    assert memory.action[1].tolist() == [3.0] * 2
+    assert memory.plan[0, :, 0].tolist() == [3.0, 4.0, 5.0]
+    assert memory.steps.tolist() == [3, 3]
 
 
 def test_survives_packing():
@@ -50,14 +47,14 @@ def test_unpacking_does_not_write_into_the_callers_arrays():
 def test_clearing_one_row_leaves_the_other():
     memory = step(empty(), 2.0).clear(torch.tensor([True, False]))
     assert memory.steps.tolist() == [0, 1]
-    assert memory.costs[0].abs().sum() == 0
-    assert memory.costs[1, 0] == 2.0
+    assert not any(field[0].any() for field in memory)
+    assert memory.action[1].tolist() == [2.0, 2.0]
 
 
 def test_clearing_forgets_what_is_not_a_number_too():
     memory = step(empty(), float("nan")).clear(torch.tensor([True, False]))
-    assert memory.latents[0].eq(0).all()
-    assert memory.latents[1, 0].isnan().all()
+    assert memory.latent[0].eq(0).all()
+    assert memory.latent[1].isnan().all()
 
 
 def test_surprise_is_the_distance_to_what_was_expected_and_nothing_at_a_start():
@@ -78,25 +75,25 @@ def test_a_state_of_another_form_is_refused():
 
 def test_searches_are_counted_where_they_were_made_and_their_gains_fade():
     memory, rows = empty(), torch.tensor([True, False])
-    control = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    control = Control(torch.tensor([1.0, 3.0]), torch.tensor([2.0, 4.0]))
     for gain in (4.0, 0.0):
         memory = memory.searched(rows, 2.5 * rows, torch.full((2,), gain), control)
     assert memory.searches.tolist() == [2.0, 0.0]
     assert memory.milliseconds.tolist() == [5.0, 0.0]
     assert memory.recent_gain.tolist() == [1.0, 0.0]  # half of 4, halved by a search that gained nothing
-    assert torch.equal(memory.control, control)
-    assert not memory.clear(torch.tensor([True, True])).effort.any()
+    assert all(torch.equal(kept, given) for kept, given in zip(memory.control, control, strict=True))
+    assert not any(field.any() for field in memory.clear(torch.tensor([True, True])))
 
 
 def test_rows_can_be_taken():
     memory = step(empty(3), 1.0)._replace(steps=torch.tensor([5, 6, 7]))
     taken = memory.take(torch.tensor([2, 0]))
     assert taken.steps.tolist() == [7, 5]
-    assert taken.trace.shape[0] == taken.effort.shape[0] == 2
+    assert all(len(field) == 2 for field in taken)
 
 
 def test_notes_are_kept_newest_first_and_count_only_for_this_episode():
-    memory = WorkingMemory.empty(2, size=3, latent_dim=4, action_dim=2, horizon=3, notes=(3, 1))
+    memory = WorkingMemory.empty(2, latent_dim=4, action_dim=2, horizon=3, notes=(3, 1))
     for value in (1.0, 2.0, 3.0, 4.0):
         memory = step(memory.note(torch.full((2, 1), value)), value)
     assert memory.past().notes[0, :, 0].tolist() == [4.0, 3.0, 2.0]

@@ -14,16 +14,17 @@ def decision(cost_to_go=(0.0, 0.0, 0.0), gain=(2.0, -1.0, 0.0)):
     situation = SimpleNamespace(cost_to_go=torch.tensor(cost_to_go))
     milliseconds = torch.tensor([4.0, 4.0, 0.0])
     gain = torch.tensor(gain)
-    return Decision(action, planned, searched, gain, zero, zero + 0.3, action, action, milliseconds, situation)
+    return Decision(action, planned, searched, gain, zero, zero + 0.3, action, zero + 0.2, milliseconds, situation)
 
 
 def test_shares_are_of_all_steps_and_gains_of_executed_plans():
-    measures = decision_measures(decision(), watchful=True)
+    measures = decision_measures(decision(), tracks_state=True)
     assert measures["mode/planner_fraction"] == pytest.approx(2 / 3)
     assert measures["mode/executed_fraction"] == pytest.approx(1 / 3)
     assert measures["mode/gain_predicted"] == 2.0
     assert measures["time/plan_ms"] == 4.0
     assert measures["latent/surprise"] == pytest.approx(0.3)
+    assert measures["plan/spread"] == pytest.approx(0.2)
 
 
 def test_a_search_is_worth_its_gain_whether_its_plan_is_executed_or_not():

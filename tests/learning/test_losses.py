@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from jepa_agent.learning.losses import distillation_loss, n_step_return, value_loss
+from jepa_agent.learning.losses import distillation_loss, n_step_return
 from jepa_agent.learning.representation import energy_loss, prediction_loss, termination_loss
 
 COST = torch.tensor([[1.0, 2.0, 4.0, 8.0]])
@@ -43,11 +43,6 @@ def test_every_row_has_a_start_of_its_own():
     found = n_step_return(COST.expand(2, 4), ALIVE.expand(2, 4), ALL.expand(2, 4), 0.5, torch.tensor([0, 3]), 1)
     assert found.cost.tolist() == [1.0, 8.0]
     assert found.last.tolist() == [0, 3]
-
-
-def test_value_loss_averages_members_against_one_target():
-    loss = value_loss(torch.tensor([[0.0], [0.2]]), torch.tensor([0.1]))
-    assert loss.item() == pytest.approx(0.5 * 0.1**2)
 
 
 def test_prediction_target_carries_no_gradient():

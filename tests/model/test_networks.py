@@ -105,13 +105,13 @@ def test_costs_to_go_of_choices_are_exact_for_probabilities():
 
 @pytest.mark.parametrize("kind", [JointCostToGo, PerActionCostToGo])
 @pytest.mark.parametrize("batch", [8, 7, 2])
-@pytest.mark.parametrize("judges", [1, 3])
-def test_dealt_rows_are_judged_by_as_many_members_as_asked(kind, batch, judges):
+@pytest.mark.parametrize("members_per_row", [1, 3])
+def test_dealt_rows_are_judged_by_as_many_members_as_asked(kind, batch, members_per_row):
     heads = kind(4, 3, [8], ensemble_size=4)
     z, action = torch.randn(batch, 4), torch.randn(batch, 3)
-    everyone, dealt = heads(z, action), heads.dealt(z, action, judges)
+    everyone, dealt = heads(z, action), heads.forward_subsampled(z, action, members_per_row)
     first = torch.arange(batch) // -(-batch // 4)  # rows are dealt out block by block
-    for i in range(judges):
+    for i in range(members_per_row):
         torch.testing.assert_close(dealt[i], everyone[(first - i) % 4, torch.arange(batch)])
 
 
@@ -201,7 +201,7 @@ def test_the_expected_cost_of_several_choices_and_its_slope_are_right_on_average
 def test_several_choices_imitate_the_combination_a_plan_begins_with():
     actor = FactoredActor(4, (2, 3), [8])
     action, mean = torch.tensor([[0.0, 1, 0, 0, 1]]), torch.tensor([[0.6, 0.4, 0.2, 0.3, 0.5]])
-    plan = actor.lesson(action, mean)
+    plan = actor.distillation_target(action, mean)
     assert plan.tolist() == action.tolist()
     agreeing, differing = torch.tensor([[0, 9.0, 0, 0, 9]]), torch.tensor([[9.0, 0, 0, 0, 9]])
     assert actor.imitation(agreeing, plan) < 0.01 < actor.imitation(differing, plan)

@@ -77,7 +77,7 @@ def test_checkpoints_with_buffer_and_statistics_can_be_gone_on_from(small, tmp_p
     np.testing.assert_array_equal(again_env.obs_rms.mean, env.obs_rms.mean)
     stored = again.replay_buffer.size()
     assert stored == 39  # a callback runs before its step is stored
-    for name in ("observations", "actions", "rewards", "plan_mean", "plan_std"):
+    for name in ("observations", "actions", "rewards", "plan_mean", "planned"):
         np.testing.assert_array_equal(
             getattr(again.replay_buffer, name)[:stored], getattr(model.replay_buffer, name)[:stored]
         )

@@ -1,0 +1,118 @@
+"""Parts of one's own, each added from outside and by touching nothing else."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from jepa_agent import JEPA, JEPAPolicy
+from jepa_agent.learning.representation import Cost, Prediction, RepresentationTerm, Termination
+from jepa_agent.model.cost import JointCostToGo
+from jepa_agent.model.predictor import Predictor
+
+
+@dataclass(frozen=True)
+class Smoothness(RepresentationTerm):
+    """Latents that follow one another are alike."""
+
+    name = "smoothness"
+
+    def loss(self, seen):
+        return (seen.z_hat[:, 1:] - seen.z_hat[:, :-1]).square().mean(-1)
+
+
+class Wrong(Smoothness):
+    name = "wrong"
+
+    def loss(self, seen):
+        return super().loss(seen).mean()
+
+
+def test_a_term_of_ones_own_is_learned_and_logged_under_its_name(small, tmp_path):
+    terms = [Prediction(), Cost(), Termination(), Smoothness(1000.0)]
+    model = small("Pendulum-v1", representation=terms).learn(40)
+    plain = small("Pendulum-v1").learn(40)
+    assert model.logger.name_to_value["train/smoothness_loss"] > 0
+    assert {f"train/{term.name}_loss" for term in terms} <= model.logger.name_to_value.keys()
+    z, action = torch.eye(16), torch.ones(16, 1)
+    smooth, free = ((each.world_model.predict(z, action) - z).square().mean() for each in (model, plain))
+    assert smooth < 0.5 * free
+    model.save(tmp_path / "agent")
+    with pytest.raises(ValueError, match=r"representation.*hand it over"):
+        JEPA.load(tmp_path / "agent")
+    assert JEPA.load(tmp_path / "agent", representation=terms).terms == terms
+
+
+def test_terms_that_cannot_be_learned_from_are_refused(small):
+    with pytest.raises(ValueError, match="RepresentationTerm, got 3"):
+        small("Pendulum-v1", representation=[Prediction(), 3])
+    with pytest.raises(ValueError, match="two terms of one name"):
+        small("Pendulum-v1", representation=[Prediction(), Prediction(0.5)])
+    with pytest.raises(ValueError, match="weights must be at least 0"):
+        small("Pendulum-v1", representation=[Prediction(-1.0)])
+    with pytest.raises(ValueError, match=r"Wrong\.loss gave"):
+        small("Pendulum-v1", representation=[Prediction(), Wrong()]).learn(40)
+
+
+class SquaredCritic(JointCostToGo):
+    """A critic with a loss of its own."""
+
+    seen = 0
+
+    def loss(self, z, action, target, members_per_row=2):
+        type(self).seen += 1
+        found = self.members(z, action)
+        return F.mse_loss(found, target.expand_as(found), reduction="none").mean(0)
+
+
+class Forgetful(Predictor):
+    """Nothing ever changes."""
+
+    def forward(self, z, action):
+        return z + 0.0 * action.sum(-1, keepdim=True)
+
+
+def test_a_critic_and_a_predictor_of_ones_own_are_learned_and_planned_with(small):
+    own = {"critic_class": SquaredCritic, "predictor_class": Forgetful}
+    model = small("Pendulum-v1", policy_kwargs={"latent_dim": 8, "net_arch": [16], "head_arch": [16], **own}).learn(40)
+    assert SquaredCritic.seen
+    assert isinstance(model.world_model_target.cost_module.cost_to_go, SquaredCritic)
+    z = torch.randn(3, 8)
+    assert torch.equal(model.world_model.imagine(z, torch.ones(3, 2, 1))[:, -1], z)
+    model.set_mode("planner")
+    assert np.isfinite(model.predict(np.zeros(3, np.float32))[0]).all()
+
+
+def test_a_policy_may_make_any_part_itself(small):
+    class Policy(JEPAPolicy):
+        def make_actor(self):
+            actor = super().make_actor()
+            with torch.no_grad():
+                for weight in actor.parameters():
+                    weight.zero_()
+            return actor
+
+    model = small("Pendulum-v1", policy=Policy, mode="actor")
+    assert model.predict(np.ones(3, np.float32), deterministic=True)[0].tolist() == [0.0]
+
+
+def test_learning_from_stored_experience_alone_is_learning(small, tmp_path):
+    source = small("CartPole-v1").learn(200)
+    source.save_replay_buffer(tmp_path / "rows.zip")
+    model = small("CartPole-v1", learning_starts=10_000)
+    with pytest.raises(ValueError, match="replay buffer is empty"):
+        model.learn_offline(1)
+    model.load_replay_buffer(tmp_path / "rows.zip")
+    assert model.world_model.value_scale == source.world_model.value_scale
+    model.learn_offline(5)
+    first = model.logger.name_to_value["train/prediction_loss"]
+    model.logger.name_to_value.clear()
+    model.logger.name_to_count.clear()
+    model.learn_offline(100)
+    assert model._n_updates == 105
+    assert model.num_timesteps == 0
+    assert model.logger.name_to_value["train/prediction_loss"] < first
+    with pytest.raises(ValueError, match="n_updates must be at least 1"):
+        model.learn_offline(0)
