@@ -204,7 +204,11 @@ def test_a_worker_steps_raises_dies_or_hangs_and_is_gone_after_that(obedient, tm
     env.close()
     assert (tmp_path / "a.closed").exists()
     assert not is_alive(tmp_path / "a.pid")
-    for action, how in ((DIE, "was killed by signal 9"), (LEAVE, "ended with exit code 3"), (HANG, "gave no answer within 1 s")):
+    for action, how in (
+        (DIE, "was killed by signal 9"),
+        (LEAVE, "ended with exit code 3"),
+        (HANG, "gave no answer within 1 s"),
+    ):
         env = Worker(obedient("b"), 1.0 if action == HANG else 20.0)
         env.reset(seed=0)
         with pytest.raises(WorkerLost, match=how):
@@ -219,7 +223,9 @@ def test_workers_step_at_the_same_time_and_one_that_is_lost_takes_nothing_from_t
     env.seed(0)
     env.reset()
     assert env.step(np.array([MEET, MEET]))[0].tolist() == [[1.0], [1.0]]
-    with pytest.warns(UserWarning, match=r"b: its worker, process \d+, was killed by signal 9; it is begun anew .restart 1."):
+    with pytest.warns(
+        UserWarning, match=r"b: its worker, process \d+, was killed by signal 9; it is begun anew .restart 1."
+    ):
         obs, rewards, dones, infos = env.step(np.array([NOTHING, DIE]))
     assert obs.tolist() == [[2.0], [0.0]]
     assert (rewards.tolist(), dones.tolist()) == ([1.0, 0.0], [False, True])
