@@ -1,6 +1,7 @@
 """Environments that fail: what is made anew, what of it is learned from, and what goes through."""
 
 import os
+import signal
 
 import gymnasium as gym
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from gymnasium import spaces
 
 from jepa_agent.environments import WorkerVecEnv
+from jepa_agent.interruption import Interrupted, noting_signals
 from jepa_agent.observations import RESTARTED
 from jepa_agent.workers import RestartingEnv, Worker, WorkerError, WorkerLost
 
@@ -117,6 +119,16 @@ def test_lost_workers_do_not_count_but_for_four_in_a_row(frail):
     with pytest.raises(WorkerLost, match="gone"):
         env.reset(seed=0)
     assert env.restarts == 3
+
+
+def test_a_signal_that_ends_this_process_is_heeded_before_anything_is_made_anew(frail):
+    env = frail(9, {("step", 1): GONE})
+    env.reset(seed=0)
+    with noting_signals():
+        signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(Interrupted):
+            env.step(0)
+    assert (Frail.calls["make"], Frail.closed) == (1, [])
 
 
 def test_the_step_that_failed_is_not_learned_from_and_is_counted(frail, small, tmp_path):
