@@ -1,5 +1,7 @@
 """Environments that raise, hang or are killed while `jepa-agent train` runs, and environments that no verb leaves open."""
 
+from dataclasses import replace
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -8,6 +10,8 @@ from gymnasium import spaces
 
 from jepa_agent import JEPA, checkpoint_folder
 from jepa_agent.cli import main
+from jepa_agent.experiments.records import RunSpec
+from jepa_agent.experiments.runner import run
 
 TINY = ["--model.net_arch", "[16]", "--model.latent_dim", "8", "--model.ensemble_size", "2"]
 BRIEF = ["--agent.learning_starts", "20", "--agent.batch_size", "8", "--agent.buffer_size", "1000", "--mode", "actor", *TINY]
@@ -173,3 +177,15 @@ def test_every_verb_closes_every_environment_on_every_way_out(door, tmp_path, mo
         assert found == expected, what
         left[what] = door()
     assert left == dict.fromkeys(calls, 0)
+
+
+@pytest.mark.parametrize("algorithm", ["JEPA", "DQN"])
+def test_a_run_of_a_study_that_fails_leaves_no_environment_open(door, algorithm, tmp_path):
+    small = {"learning_starts": 20, "batch_size": 8, "buffer_size": 1000}
+    spec = RunSpec(algorithm, "Door-v0", 0, 30, 20, 2, env_kwargs={"how": "step"}, overrides=small)
+    with pytest.raises(RuntimeError, match="no step today"):
+        run(spec, tmp_path / "run")
+    assert door() == 0
+    with pytest.raises(TypeError):
+        run(replace(spec, env_kwargs={}, overrides={"tau": "soft", "no_such": 1}), tmp_path / "other")
+    assert door() == 0
