@@ -8,10 +8,11 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from jepa_agent import JEPA, checkpoint_folder
+from jepa_agent import JEPA
 from jepa_agent.cli import main
 from jepa_agent.experiments.records import RunSpec
 from jepa_agent.experiments.runner import run
+from jepa_agent.persistence import checkpoint_folder
 
 TINY = ["--model.net_arch", "[16]", "--model.latent_dim", "8", "--model.ensemble_size", "2"]
 BRIEF = ["--agent.learning_starts", "20", "--agent.batch_size", "8", "--agent.buffer_size", "1000", "--mode", "actor", *TINY]

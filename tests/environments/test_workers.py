@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from jepa_agent.environments import WorkerVecEnv
+from jepa_agent.environments.guards import WorkerVecEnv
+from jepa_agent.environments.observations import RESTARTED
+from jepa_agent.environments.workers import RestartingEnv, Worker, WorkerError, WorkerLost
 from jepa_agent.interruption import Interrupted, noting_signals
-from jepa_agent.observations import RESTARTED
-from jepa_agent.workers import RestartingEnv, Worker, WorkerError, WorkerLost
 
 
 class Frail(gym.Env):
