@@ -132,7 +132,8 @@ class ExactPlayer(Player):
         if self.planner is not None:
             proposals = torch.stack([left, self.model.actor_sequence(z, left.shape[1])], dim=1)
             init = PlanInit(proposals, torch.Generator().manual_seed(0))
-            plans, _, _, cost, _ = self.planner.plan(lambda actions: self.model.trajectory_cost(z, actions), init)
+            plan = self.planner.plan(lambda actions: self.model.trajectory_cost(z, actions), init)
+            plans, cost = plan.actions, plan.cost
         return self.model.to_env(plans[:, 0]), cost, (plans.numpy(),)
 
     def beyond(self, obs: Obs, state: State) -> Tensor:

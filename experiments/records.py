@@ -88,7 +88,7 @@ def read_spec(path: Path) -> RunSpec:
     try:
         content = json.loads(path.read_text())
         return RunSpec(**content.get("spec", content))
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} holds no spec of a run ({error}): remove its folder, and the run is done again") from error
 
 
@@ -107,7 +107,7 @@ def read_run(folder: Path) -> list[Curve]:
         curves = [Curve(spec, mode, *(np.array([row[name] for row in own[mode]]) for name in _COLUMNS)) for mode in own]
         if any(not len(curve.steps) or curve.returns.ndim != 2 for curve in curves):
             raise ValueError("evaluations are missing")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{lines} cannot be read ({error}): remove its folder, and the run is done again") from error
     return curves
 

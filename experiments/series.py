@@ -140,7 +140,7 @@ def _evaluated(label: str, file: Path) -> list[Series]:
         if not known.any():
             raise ValueError("no evaluation is finite")
         return [Series(label, steps[known], returns[known])]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{file} is not what EvalCallback writes: {error}") from error
 
 
@@ -180,7 +180,7 @@ def _episodes(file: Path) -> list[tuple[float, float, float]]:
             rows.pop()  # being written, or cut off when the run was killed
         found = [(began + float(row["t"]), float(row["r"]), float(row["l"])) for row in rows]
         return [row for row in found if np.isfinite(row).all()]
-    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, csv.Error) as error:
         raise ValueError(f"{file} is not what SB3's Monitor writes: {error}") from error
 
 

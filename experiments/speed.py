@@ -105,14 +105,13 @@ def update_gflop(agent: JEPA, batch_size: int) -> float:
 
 
 def update_parts(agent: JEPA, batch_size: int, updates: int = 40) -> dict[str, float]:
-    """Milliseconds of each part of an update; what is left over is losses' bookkeeping and logging."""
+    """Milliseconds of each part of an update; what is left over is the targets' step, bookkeeping and logging."""
     parts = {
         "sample": (agent.replay_buffer, "sample_sequences"),
-        "representation": (agent, "_learn_representation"),
-        "value": (agent, "_learn_value"),
-        "actor": (agent, "_learn_actor"),
+        "representation": (agent, "_fit_representation"),
+        "value": (agent, "_fit_value"),
+        "actor": (agent, "_fit_actor"),
         "optimiser": (agent.policy.optimizer, "step"),
-        "targets": (agent, "_update_targets"),
     }
     spent: dict[str, float] = {}
     originals = {name: getattr(owner, method) for name, (owner, method) in parts.items()}

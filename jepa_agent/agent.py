@@ -67,7 +67,7 @@ from jepa_agent.learning.representation import (
     imagine_along,
     representation_losses,
 )
-from jepa_agent.learning.steps import actor_losses, critic_loss, sample_training_steps, value_target
+from jepa_agent.learning.steps import Samples, actor_losses, critic_loss, sample_training_steps, value_target
 from jepa_agent.model.memory import MemoryNetwork
 from jepa_agent.objectives.costs import Cost
 from jepa_agent.objectives.experience import gather_experience
@@ -80,7 +80,7 @@ from jepa_agent.planning import Planner
 from jepa_agent.policy import CnnPolicy, JEPAPolicy, MlpPolicy, MultiInputPolicy
 from jepa_agent.spaces import check_spaces
 from jepa_agent.tensor_ops import polyak_update
-from jepa_agent.types import Decision
+from jepa_agent.types import Decision, SequenceBatch
 
 _DEFAULT = AgentConfig()
 _MOST_SKIPPED = 10  # updates in a row
@@ -344,31 +344,22 @@ class JEPA(OffPolicyAlgorithm):
     def train(self, gradient_steps: int, batch_size: int = 64) -> None:
         """Fit representation, value and actor ``gradient_steps`` times."""
         self.policy.set_training_mode(True)
-        model, target, optimizer = self.world_model, self.world_model_target, self.policy.optimizer
+        optimizer, past = self.policy.optimizer, self.world_model.past_size
         self._update_learning_rate(optimizer)
         if not math.isfinite(rate := optimizer.param_groups[0]["lr"]):
             raise ValueError(f"learning_rate is {rate} at step {self.num_timesteps}: its schedule must give finite numbers")
         length = self.train_horizon + self.n_steps  # enough for n real steps from any imagined one on
         for _ in range(gradient_steps):
             poll()
-            batch = self.replay_buffer.sample_sequences(batch_size, length, self._vec_normalize_env, past=model.past_size)
-            optimizer.zero_grad()
+            batch = self.replay_buffer.sample_sequences(batch_size, length, self._vec_normalize_env, past)
             statistics = [statistic.clone() for statistic in self._statistics]
+            optimizer.zero_grad()
 
             # Three gradients, none reaching into another's networks, and one step along all of them.
-            seen = imagine_along(model, target, batch, self.train_horizon)
-            total, losses = representation_losses(self.terms, seen)
-            total.backward()
-
-            samples = sample_training_steps(batch, seen.z_hat)
-            cost_to_go = value_target(target, samples, self.n_steps, self.target_noise, self.pessimism)
-            losses["value"] = critic_loss(model, samples, cost_to_go)
-            losses["value"].backward()
-
-            of_actor = actor_losses(model, samples, self.value_spread)
-            weighted = [self.actor_coefs.get(name, 1.0) * loss for name, loss in of_actor.items()]
-            torch.stack(weighted).sum().backward(inputs=self._actor_parameters)  # critic frozen, as in TD3
-            losses.update(of_actor)
+            z_hat, losses = self._fit_representation(batch)
+            samples = sample_training_steps(batch, z_hat)
+            losses["value"], cost_to_go = self._fit_value(samples)
+            losses.update(self._fit_actor(samples))
 
             if self._is_finite(losses):
                 optimizer.step()
@@ -386,10 +377,27 @@ class JEPA(OffPolicyAlgorithm):
         if self._skipped_updates:
             self.logger.record("train/skipped_updates", self._skipped_updates)
 
-    @property
-    def actor_coefs(self) -> dict[str, float]:
-        """Weights of the actor's losses; the cost-to-go's is 1."""
-        return {"distillation": self.distillation_coef, "regularisation": self.regularisation_coef}
+    def _fit_representation(self, batch: SequenceBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Imagine along the actions taken, meet what was observed: latents ``(B, T+1, D)`` and losses, unweighted."""
+        seen = imagine_along(self.world_model, self.world_model_target, batch, self.train_horizon)
+        total, losses = representation_losses(self.terms, seen)
+        total.backward()
+        return seen.z_hat.detach(), losses
+
+    def _fit_value(self, samples: Samples) -> tuple[Tensor, Tensor]:
+        """Costs-to-go of the actions taken towards n observed steps and the target network's answer: loss and targets."""
+        target = value_target(self.world_model_target, samples, self.n_steps, self.target_noise, self.pessimism)
+        loss = critic_loss(self.world_model, samples, target)
+        loss.backward()
+        return loss, target
+
+    def _fit_actor(self, samples: Samples) -> dict[str, Tensor]:
+        """The actor down the cost-to-go, with the critic frozen, as in TD3, and towards stored plans: losses, unweighted."""
+        losses = actor_losses(self.world_model, samples, self.value_spread)
+        weights = {"actor": 1.0, "distillation": self.distillation_coef, "regularisation": self.regularisation_coef}
+        total = torch.stack([weights[name] * loss for name, loss in losses.items()]).sum()
+        total.backward(inputs=self._actor_parameters)
+        return losses
 
     def _is_finite(self, losses: Mapping[str, Tensor]) -> bool:
         """Whether losses and gradients are finite; an update along others is skipped and counted. `FloatingPointError` after

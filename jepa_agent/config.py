@@ -121,7 +121,7 @@ class AgentConfig:
     """How the agent learns.
 
     Args:
-        learning_rate: Adam's step for all networks.
+        learning_rate: AdamW's step for all networks (with torch's weight decay of 0.01).
         buffer_size: Transitions kept.
         learning_starts: Random steps before learning.
         batch_size: Windows per update.

@@ -108,7 +108,7 @@ class JEPAPolicy(BasePolicy):
         self.set_planner(planner)
         self.mode_switch = make_mode_switch(mode)
         self.objective: SequenceCosts | None = None  # in place of the learned `WorldModel.member_costs`
-        # Draws of acting and planning come from here, so that an evaluation in mid-training disturbs nothing.
+        # Draws of acting and planning come from here, so that a deterministic evaluation in mid-training changes no draw.
         self.generator = torch.Generator().manual_seed(int(torch.randint(2**31, (1,))))
         self.extractor_class, self.extractor_kwargs = features_extractor_class, features_extractor_kwargs
         self.critic_class, self.predictor_class = critic_class, predictor_class

@@ -68,7 +68,7 @@ class Situation:
 
     @cached_property
     def expected_gain(self) -> Tensor:
-        """Gain ``(B,)`` to expect of a search, in the units of -reward, learned from the gains of earlier ones."""
+        """Gain ``(B,)`` to expect of a search, in the units of -reward, learned from what earlier ones promised."""
         return self._gain_model(self.features) * self.unit
 
     @property

@@ -18,6 +18,7 @@ import gymnasium as gym
 import torch
 from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import restricted_number_type
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from rich.console import Console
 from rich.progress import Progress
 
@@ -226,6 +227,14 @@ def check_device(device: str) -> None:
 
 
 # ---------------------------------------------------------------------- folders and models
+
+
+def picture_path(output: str) -> Path:
+    """Where to draw; `UsageError` for a suffix that names no format that can be drawn."""
+    path, known = Path(output), FigureCanvasAgg.get_supported_filetypes()
+    if path.suffix.lower().lstrip(".") not in known:
+        raise UsageError(f"--output {output}: its suffix names no picture, choose one of {', '.join(sorted(known))}")
+    return path
 
 
 def fresh_folder(path: Path) -> Path:

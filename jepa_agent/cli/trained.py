@@ -115,12 +115,14 @@ def refuse_normalised(path: Path) -> None:
 
 
 def _env_of(model_path: Path, env_id: str | None, env_kwargs: dict[str, Any] | None) -> tuple[str, dict[str, Any]]:
-    """The environment a model was trained on, read from its run folder unless given."""
-    if env_id:
-        return env_id, env_kwargs or {}
+    """The environment a model was trained on, read from its run folder unless given; its arguments too, where it is that
+    one that is given."""
     config = model_path.parent / CONFIG
     try:
         recorded = read_yaml(config) if config.is_file() else {}
+        if env_id:
+            same = isinstance(recorded, dict) and recorded.get("env") == env_id
+            return env_id, env_kwargs or (recorded.get("env_kwargs") if same else None) or {}
         if isinstance(recorded, dict) and isinstance(recorded.get("env"), str):
             check_import(recorded["env"], str(config), "--env")
     except ValueError as error:

@@ -162,11 +162,17 @@ def shifted(image: Tensor, most: int) -> Tensor:
 
 
 def _flat(obs: Observations, space: spaces.Space) -> tuple[Observations, tuple[int, ...]]:
-    """Observations with one leading axis in place of all they had, and those."""
+    """Observations with one leading axis in place of all they had, and those. Images may have their channels last where the
+    space has them first, as SB3's wrapper makes it. ``ValueError`` for any other shape."""
     if isinstance(obs, dict):
         assert isinstance(space, spaces.Dict)
         parts = {key: _flat(obs[key], part) for key, part in space.spaces.items()}
         return {key: flat for key, (flat, _) in parts.items()}, next(iter(parts.values()))[1]  # type: ignore[misc]
     shape = space.shape or ()
+    found = tuple(obs.shape[obs.dim() - len(shape) :])
+    if found != shape and len(shape) == 3 and found == (shape[1], shape[2], shape[0]):
+        obs = obs.movedim(-1, -3)
+    elif found != shape:
+        raise ValueError(f"observations of shape (..., {', '.join(map(str, shape))}) were expected, got {tuple(obs.shape)}")
     lead = tuple(obs.shape[: obs.dim() - len(shape)])
     return obs.reshape(-1, *shape), lead

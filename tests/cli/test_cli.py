@@ -63,6 +63,18 @@ def test_evaluate_prints_both_modes(run_folder, capsys):
     out = capsys.readouterr().out
     assert "Mode-1" in out
     assert "Mode-2" in out
+    assert "the environment's own included" in out
+
+
+def test_an_environment_named_anew_keeps_the_arguments_it_was_trained_with(tmp_path, capsys):
+    train = ["train", "--env", "CartPole-v1", "--env-kwargs", "max_episode_steps:7", "-n", "30", "--eval-freq", "0"]
+    assert main([*train, "--mode", "actor", "--output", str(tmp_path / "run"), *TINY]) == 0
+    for words, length in (([], 7), (["--env-kwargs", "max_episode_steps:5"], 5)):
+        capsys.readouterr()
+        call = ["evaluate", str(tmp_path / "run"), "--env", "CartPole-v1", *words, "--modes", "actor", "--episodes", "1"]
+        assert main(call) == 0
+        row = next(line for line in capsys.readouterr().out.splitlines() if "Mode-1" in line)
+        assert int(re.findall(r"[\d.]+", row.split("(Mode-1)")[1])[2]) == length
 
 
 def test_enjoy_records_a_film(run_folder, tmp_path, monkeypatch):
@@ -189,8 +201,14 @@ def test_compare_reports_on_what_has_finished_without_running_the_rest(tmp_path,
     assert "| PPO |" in report.split("ConstantReward-v0", 1)[1]
     assert not (folder / "JEPA-ActionMatters-v0" / "PPO-seed0").exists()
     assert "--report-only" not in report  # the command that does it all
-    (tmp_path / "study.yaml").write_text(STUDY.replace("n_timesteps: 20", "n_timesteps: 30"))
+    (folder / "report.md").unlink()
+    (folder / "report.md").symlink_to(tmp_path / "elsewhere")
     capsys.readouterr()
+    assert main([*call, "--report-only"]) == 2
+    assert "report.md is a symbolic link" in capsys.readouterr().err
+    assert not (tmp_path / "elsewhere").exists()
+    (folder / "report.md").unlink()
+    (tmp_path / "study.yaml").write_text(STUDY.replace("n_timesteps: 20", "n_timesteps: 30"))
     assert main([*call, "--report-only"]) == 2
     assert "holds the result of another spec" in capsys.readouterr().err
     (tmp_path / "study.yaml").write_text(STUDY.replace("learning_starts", "learning_start"))
@@ -225,6 +243,14 @@ def test_plot_draws_a_mix_of_runs(run_folder, tmp_path, capsys):
     assert main(["plot", str(run_folder), str(run_folder / "0.monitor.csv"), "--output", str(picture)]) == 0
     assert "2 runs" in capsys.readouterr().out
     assert picture.read_bytes()[:4] == b"\x89PNG"
+
+
+@pytest.mark.parametrize("verb", ["plot", "explain"])
+def test_a_picture_of_no_known_format_is_refused_before_any_work(run_folder, tmp_path, capsys, verb):
+    assert main([verb, str(run_folder), "--output", str(tmp_path / "curve.nosuch")]) == 2
+    told = capsys.readouterr().err
+    assert "curve.nosuch: its suffix names no picture, choose one of" in told
+    assert told.count("\n") == 1
 
 
 def test_doctor_finds_this_machine_well_and_a_locked_folder_not(capsys, tmp_path):

@@ -16,7 +16,7 @@ from gymnasium import spaces
 from jepa_agent import JEPA
 from jepa_agent.callbacks import PeriodicCheckpoint, ResumableEvalCallback
 from jepa_agent.cli import main
-from jepa_agent.persistence import archive, checkpoint_folder
+from jepa_agent.persistence import agent_file, archive, checkpoint_folder
 
 TINY = ["--model.net_arch", "[16]", "--model.latent_dim", "8", "--model.ensemble_size", "2"]
 TRAIN = ["train", "--eval-freq", "0", "--agent.learning_starts", "20", "--agent.batch_size", "8", "--mode", "actor", *TINY]
@@ -222,7 +222,7 @@ def test_a_run_killed_in_its_very_first_save_begins_anew(run):
 
 @pytest.mark.parametrize("number", [2, 99, "x"])
 def test_other_formats_are_told_with_the_version_that_wrote_them(small, tmp_path, number):
-    manifest, tensors = small("CartPole-v1")._content(set())
+    manifest, tensors = agent_file.contents(small("CartPole-v1"))
     manifest["versions"]["jepa_agent"] = "7.8.9"
     for kind in ("agent", "replay", "index"):
         told = {**manifest, "format": number, "written_by": "7.8.9"}

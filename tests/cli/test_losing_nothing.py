@@ -18,7 +18,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 
 from jepa_agent import JEPA
 from jepa_agent.cli import main
-from jepa_agent.persistence import archive
+from jepa_agent.persistence import archive, checkpoint_folder
 
 TINY = ["--model.net_arch", "[16]", "--model.latent_dim", "8", "--model.ensemble_size", "2"]
 TRAIN = ["train", "--eval-freq", "0", "--agent.learning_starts", "20", "--agent.batch_size", "8", "--mode", "actor", *TINY]
@@ -124,7 +124,7 @@ def test_a_folder_that_is_gone_altogether_is_made_again_and_gone_on_with(hooked,
     assert main(call) == 1
     hooked(lambda: None)
     assert main(told(capsys.readouterr().out)) == 0
-    assert folder.entries(folder / "checkpoints")[-1].num_timesteps == steps_of(folder) == 40
+    assert checkpoint_folder.entries(folder / "checkpoints")[-1].num_timesteps == steps_of(folder) == 40
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ def test_an_impatient_user_loses_nothing(hooked, tmp_path, capsys, monkeypatch):
     hooked(pressed)
     folder = tmp_path / "run"
     assert main([*TRAIN, "--env", "Hook-v0", "-n", "40", "--output", str(folder)]) == 130
-    assert folder.entries(folder / "checkpoints")[-1].num_timesteps == steps_of(folder) == 30
+    assert checkpoint_folder.entries(folder / "checkpoints")[-1].num_timesteps == steps_of(folder) == 30
 
 
 def test_an_agent_older_than_the_last_checkpoint_is_not_taken_for_the_last(tmp_path, capsys):

@@ -124,14 +124,15 @@ def test_an_odd_file_costs_its_own_curve_and_one_line(tmp_path: Path) -> None:
     (tmp_path / "runs" / "folder" / "evaluations.npz").mkdir(parents=True)
     (tmp_path / "runs" / "good_2").mkdir()
     (tmp_path / "runs" / "good_2" / "0.monitor.csv").write_text(good.read_text() + "garbage")
-    (tmp_path / "runs" / "lost").mkdir()
-    (tmp_path / "runs" / "lost" / "result.json").write_text("{")
+    for name, content in {"lost": "{", "nested": "[" * 100_000}.items():
+        (tmp_path / "runs" / name).mkdir()
+        (tmp_path / "runs" / name / "result.json").write_text(content)
     told: list[str] = []
     series = read_all([tmp_path / "runs"], 1, told.append)
     assert [one.label for one in series] == ["runs/good", "runs/good"]
     assert all(one.returns.tolist() == [1.0, 2.0] for one in series)
-    assert len(told) == 10
-    for name in (*contents, "objects", "ragged", "nan", "words", "keys", "lost"):
+    assert len(told) == 11
+    for name in (*contents, "objects", "ragged", "nan", "words", "keys", "lost", "nested"):
         assert any(name in line for line in told)
     with pytest.raises(ValueError, match="does not exist"):
         read_all([tmp_path / "runs", tmp_path / "mistyped"])

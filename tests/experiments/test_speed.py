@@ -25,9 +25,9 @@ def test_operations_are_counted_forwards_and_backwards(agent):
 
 def test_parts_are_those_of_an_update_and_leave_the_agent_as_it_was(agent):
     parts = speed.update_parts(agent, 32, updates=3)
-    assert set(parts) == {"sample", "representation", "value", "actor", "optimiser", "targets", "rest"}
+    assert set(parts) == {"sample", "representation", "value", "actor", "optimiser", "rest"}
     assert all(ms > 0 for name, ms in parts.items() if name != "rest")
-    assert "_learn_actor" not in vars(agent)
+    assert "_fit_actor" not in vars(agent)
     assert "step" not in vars(agent.policy.optimizer)
 
 
