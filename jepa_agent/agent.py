@@ -378,7 +378,7 @@ class JEPA(OffPolicyAlgorithm):
             self.logger.record("train/skipped_updates", self._skipped_updates)
 
     def _fit_representation(self, batch: SequenceBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Imagine along the actions taken, meet what was observed: latents ``(B, T+1, D)`` and losses, unweighted."""
+        """Imagine along the actions taken, meet what was observed: latents ``(B, T+1, D)``, losses unweighted."""
         seen = imagine_along(self.world_model, self.world_model_target, batch, self.train_horizon)
         total, losses = representation_losses(self.terms, seen)
         total.backward()
