@@ -24,11 +24,9 @@ from jepa_agent.experiments.evaluation import side_by_side
 from jepa_agent.experiments.machine import cpu_model, versions
 from jepa_agent.experiments.players import Obs, Player, gap, play, stacked
 from jepa_agent.experiments.records import write_json
-from jepa_agent.planning import ExhaustivePlanner, Planner, make_planner
+from jepa_agent.planning import FOR_BOX, FOR_CHOICES, ExhaustivePlanner, Planner, make_planner
 from jepa_agent.types import CostFn, Plan, PlanInit
 
-BOX = ("random", "cem", "icem", "mppi", "gradient", "hybrid")
-DISCRETE = ("exhaustive", "cem", "random")
 _MOST_CANDIDATES = 4096  # at equal compute
 _REFINEMENTS = 4
 _MOST_SEQUENCES = 1024  # that exhaustive search is asked for where its horizon is varied
@@ -300,9 +298,9 @@ class Laboratory:
 def planners_for(space: spaces.Space) -> tuple[str, ...]:
     """The kinds that fit an action space: of many choices, not every combination can be looked at."""
     if isinstance(space, spaces.Box):
-        return BOX
+        return tuple(FOR_BOX)
     few = isinstance(make_planner(PlannerConfig(), space), ExhaustivePlanner)
-    return DISCRETE if few else tuple(kind for kind in DISCRETE if kind != "exhaustive")
+    return tuple(kind for kind in FOR_CHOICES if few or kind != "exhaustive")
 
 
 def design_for(

@@ -5,9 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
-MemoryKind = Literal["none", "gru", "attention"]
-PlannerKind = Literal["auto", "mppi", "cem", "icem", "gradient", "hybrid", "random", "exhaustive"]
-
 
 def as_kwargs(config: Any) -> dict[str, Any]:
     """A config's settings as keyword arguments for the owner's constructor."""
@@ -81,7 +78,7 @@ class PlannerConfig:
         budget_ms: Milliseconds after which no further iteration begins and the best so far is returned; 0 is no budget.
     """
 
-    kind: PlannerKind = "auto"
+    kind: str = "auto"
     horizon: int = 3
     num_samples: int = 40
     num_elites: int = 16
@@ -155,7 +152,7 @@ class AgentConfig:
     gradient_steps: int = 1
     n_steps: int = 3
     train_horizon: int = 3
-    memory: MemoryKind = "none"
+    memory: str = "none"
     exploration_std: float = 0.2
     target_noise: float = 0.2
     pessimism: float = 0.5

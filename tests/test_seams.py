@@ -7,10 +7,16 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from jepa_agent import JEPA, JEPAPolicy
+from jepa_agent import JEPA, JEPAPolicy, MemoryNetwork, ModeSwitch, Planner, PlannerConfig, make_planner
+from jepa_agent.acting.mode_switch import PLAIN, register_mode
+from jepa_agent.cli import main
+from jepa_agent.experiments.laboratory import planners_for
 from jepa_agent.learning.representation import Cost, Prediction, RepresentationTerm, Termination
 from jepa_agent.model.cost import JointCostToGo
+from jepa_agent.model.memory import MEMORIES, register_memory
 from jepa_agent.model.predictor import Predictor
+from jepa_agent.planning import FOR_BOX, register_planner
+from jepa_agent.types import Plan
 
 
 @dataclass(frozen=True)
@@ -114,3 +120,77 @@ def test_learning_from_stored_experience_alone_is_learning(small, tmp_path):
     assert model.logger.name_to_value["train/prediction_loss"] < first
     with pytest.raises(ValueError, match="n_updates must be at least 1"):
         model.learn_offline(0)
+
+
+@dataclass(frozen=True)
+class Coward(Planner):
+    """Does what the actor would."""
+
+    horizon: int = 3
+    num_samples: int = 1
+
+    def plan(self, cost_fn, init):
+        own = init.sequences[:, :1]
+        return Plan(own[:, 0], own[:, 0], torch.zeros_like(own[:, 0]), cost_fn(own)[:, 0])
+
+
+@dataclass(frozen=True)
+class NeverAgain(ModeSwitch):
+    """Searches at the first step of an episode only."""
+
+    def wants_plan(self, situation):
+        return situation.memory.steps == 0
+
+
+class Nothing(MemoryNetwork):
+    """Remembers nothing."""
+
+    def __init__(self, latent_dim, action_dim, size):
+        super().__init__(size)
+
+    def forward(self, seen, past):
+        return torch.zeros_like(seen)
+
+
+@pytest.fixture
+def registered():
+    """Parts of one's own, known by name for the length of a test."""
+    register_planner("coward", Coward)
+    register_mode("never_again", NeverAgain)
+    register_memory("nothing", Nothing)
+    yield
+    del FOR_BOX["coward"], PLAIN["never_again"], MEMORIES["nothing"]
+
+
+@pytest.mark.usefixtures("registered")
+def test_planners_modes_and_memories_of_ones_own_are_asked_for_by_name_everywhere(tmp_path, capsys):
+    words = ["--planner.kind", "coward", "--mode", "never_again", "--agent.memory", "nothing"]
+    sizes = ["--model.latent_dim", "8", "--model.net_arch", "[16]", "--model.head_arch", "[16]", "--eval-freq", "0"]
+    few = ["--agent.learning_starts", "20", "--agent.batch_size", "8", "--agent.buffer_size", "200"]
+    train = ["train", "--env", "Pendulum-v1", "-n", "40", *words, *sizes, *few, "--output", str(tmp_path / "run")]
+    assert main(train) == 0
+    model = JEPA.load(tmp_path / "run" / "last_model.zip")
+    assert isinstance(model.policy.planner, Coward)
+    assert isinstance(model.policy.mode_switch, NeverAgain)
+    assert isinstance(model.world_model.memory, Nothing)
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    told = capsys.readouterr().out
+    assert all(word in told for word in words[1::2])
+    assert "coward" in planners_for(model.action_space)
+    with pytest.raises(ValueError, match=r"choose .*coward"):
+        make_planner(PlannerConfig(kind="cowrd"), model.action_space)
+    with pytest.raises(ValueError, match="never_again"):
+        model.set_mode("never_agian")
+
+
+@pytest.mark.usefixtures("registered")
+def test_a_name_that_is_taken_is_not_given_twice():
+    for register, name, part in (
+        (register_planner, "cem", Coward),
+        (register_mode, "auto", NeverAgain),
+        (register_memory, "gru", Nothing),
+    ):
+        with pytest.raises(ValueError, match=f"'{name}' is taken"):
+            register(name, part)
+    register_planner("coward", Coward)

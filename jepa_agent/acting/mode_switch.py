@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, cached_property
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -265,13 +265,27 @@ class AutoMode(Budgeted):
         return gain > self.confidence * disagreement  # NaN compares as false: the actor acts
 
 
-_PLAIN: dict[str, type[ModeSwitch]] = {"actor": ActorMode, "planner": PlannerMode, "every_k": EveryK}
-_BUDGETED: dict[str, type[Budgeted]] = {
+PLAIN: dict[str, type[ModeSwitch]] = {"actor": ActorMode, "planner": PlannerMode, "every_k": EveryK}
+BUDGETED: dict[str, type[Budgeted]] = {
     "auto": AutoMode,
     "surprise": SurpriseMode,
     "disagreement": DisagreementMode,
     "random": RandomMode,
 }
+
+
+def register_mode(name: str, switch: type[ModeSwitch]) -> None:
+    """Let a mode switch of one's own be asked for by name, in Python and on the command line; one that derives from
+    `Budgeted` by name and budget, too. ``ValueError`` if the name is taken by another."""
+    known: dict[str, Any] = BUDGETED if issubclass(switch, Budgeted) else PLAIN
+    if {**PLAIN, **BUDGETED}.get(name, switch) is not switch or not re.fullmatch(r"[a-z_]+", name):
+        raise ValueError(f"mode {name!r} is taken or no word of small letters: choose one other than {', '.join(modes())}")
+    known[name] = switch
+
+
+def modes() -> list[str]:
+    """The names of all modes."""
+    return [*PLAIN, *BUDGETED]
 
 
 def make_mode_switch(mode: str | ModeSwitch) -> ModeSwitch:
@@ -282,18 +296,18 @@ def make_mode_switch(mode: str | ModeSwitch) -> ModeSwitch:
     """
     if isinstance(mode, ModeSwitch):
         return mode
-    if mode in _PLAIN:
-        return _PLAIN[mode]()
+    if mode in PLAIN:
+        return PLAIN[mode]()
     numbered = re.fullmatch(r"every_([1-9]\d*)", str(mode))
     if numbered:
         return EveryK(int(numbered[1]))
-    named = re.fullmatch(rf"({'|'.join(_BUDGETED)})(?:_(\d+(?:\.\d+)?)(ms)?)?", str(mode))
+    named = re.fullmatch(rf"({'|'.join(BUDGETED)})(?:_(\d+(?:\.\d+)?)(ms)?)?", str(mode))
     if named is None:
         raise ValueError(
-            f"unknown mode {mode!r}: choose actor, planner, every_k with a number for k (every_4), or "
-            f"{', '.join(_BUDGETED)}, with a share of the steps (auto_0.1) or milliseconds per step (auto_2ms) if need be"
+            f"unknown mode {mode!r}: choose {', '.join(PLAIN)} with a number for k (every_4), or "
+            f"{', '.join(BUDGETED)}, with a share of the steps (auto_0.1) or milliseconds per step (auto_2ms) if need be"
         )
-    kind, number, unit = _BUDGETED[named[1]], named[2], named[3]
+    kind, number, unit = BUDGETED[named[1]], named[2], named[3]
     if number is None:
         return kind()
     if float(number) == 0.0:

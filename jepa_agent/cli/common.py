@@ -22,18 +22,21 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from rich.console import Console
 from rich.progress import Progress
 
-from jepa_agent.acting.mode_switch import make_mode_switch
+from jepa_agent.acting.mode_switch import BUDGETED, make_mode_switch, modes
 from jepa_agent.cli import UsageError
 from jepa_agent.environments.workers import MOST_SECONDS
 from jepa_agent.experiments.folders import refuse_if_held
+from jepa_agent.model.memory import MEMORIES
 from jepa_agent.persistence.plain_data import check_import, read_yaml
+from jepa_agent.planning import kinds
 from jepa_agent.spaces import check_spaces
 
 CONFIG = "config.yml"
 MODES = (
-    "auto, planner, actor, every_4, surprise, disagreement or random; the last three and auto may have a budget, "
-    "a share of the steps (auto_0.25) or milliseconds per step (auto_2ms)"
+    f"{', '.join(modes()).replace('every_k', 'every_4')}; {', '.join(BUDGETED)} may have a budget, a share of the steps "
+    "(auto_0.25) or milliseconds per step (auto_2ms)"
 )
+_LISTED = {"planner.kind": kinds, "agent.memory": lambda: ["none", *MEMORIES]}  # by flag, the parts it may name
 
 
 # Packages whose environments Gymnasium knows once they are imported, by the first word of their ids.
@@ -60,6 +63,15 @@ class Parser(ArgumentParser):
             exit_on_error=False,
             default_env=False,
         )
+
+    def add_argument(self, *names: str, **settings: Any) -> Any:
+        """As jsonargparse's; where a setting names a part, its help lists those that are registered."""
+        added = super().add_argument(*names, **settings)
+        for action in self._actions:
+            listed = _LISTED.get(action.dest)
+            if listed and action.help and " One of " not in action.help:
+                action.help = f"{action.help} One of {', '.join(listed())}."
+        return added
 
     def parse(self, argv: Sequence[str]) -> Namespace:
         """Parsed and instantiated settings; `UsageError` for anything that does not fit."""

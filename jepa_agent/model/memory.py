@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from copy import deepcopy
 
 import torch
@@ -65,14 +66,23 @@ class AttentionMemory(MemoryNetwork):
         return self.output((weight.unsqueeze(-1) * value).sum(-3).flatten(-2))
 
 
+MEMORIES: dict[str, Callable[[int, int, int], MemoryNetwork]] = {"gru": GRUMemory, "attention": AttentionMemory}
+"""Memory networks by name, made from the sizes of latent, action and past; ``none`` is none of them."""
+
+
+def register_memory(name: str, make: Callable[[int, int, int], MemoryNetwork]) -> None:
+    """Let a memory network of one's own be asked for by name; ``ValueError`` if that is taken by another."""
+    if name == "none" or MEMORIES.get(name, make) is not make:
+        raise ValueError(f"memory {name!r} is taken: choose a name other than {', '.join(['none', *MEMORIES])}")
+    MEMORIES[name] = make
+
+
 def make_memory(memory: str | MemoryNetwork, latent_dim: int, action_dim: int, size: int) -> MemoryNetwork | None:
-    """A memory network by name (``none, gru, attention``) or a copy of the one given; ``ValueError`` for others."""
+    """A memory network by name or a copy of the one given; ``ValueError`` for others."""
     if isinstance(memory, MemoryNetwork):
         return deepcopy(memory)
-    if memory == "gru":
-        return GRUMemory(latent_dim, action_dim, size)
-    if memory == "attention":
-        return AttentionMemory(latent_dim, action_dim, size)
     if memory == "none":
         return None
-    raise ValueError(f"unknown memory {memory!r}: choose none, gru or attention, or pass a MemoryNetwork")
+    if memory not in MEMORIES:
+        raise ValueError(f"unknown memory {memory!r}: choose none, {', '.join(MEMORIES)}, or pass a MemoryNetwork")
+    return MEMORIES[memory](latent_dim, action_dim, size)

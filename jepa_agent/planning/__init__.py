@@ -15,7 +15,7 @@ from jepa_agent.planning.gradient import GradientPlanner, HybridPlanner
 from jepa_agent.planning.sampling import CEM, ICEM, MPPI, RandomShooting
 from jepa_agent.spaces import num_choices
 
-_FOR_BOX: dict[str, type[Planner]] = {
+FOR_BOX: dict[str, type[Planner]] = {
     "mppi": MPPI,
     "cem": CEM,
     "icem": ICEM,
@@ -23,18 +23,42 @@ _FOR_BOX: dict[str, type[Planner]] = {
     "hybrid": HybridPlanner,
     "random": RandomShooting,
 }
-_FOR_CHOICES: dict[str, type[Planner]] = {
+FOR_CHOICES: dict[str, type[Planner]] = {
     "exhaustive": ExhaustivePlanner,
     "cem": CategoricalCEM,
     "random": RandomChoices,
 }
-PLANNERS = (*_FOR_BOX.values(), *_FOR_CHOICES.values())
+"""Planners by the name that a `PlannerConfig` asks for; the first is what ``auto`` means. The command line's help, the
+laboratory and error messages list what is here."""
+
+
+def register_planner(kind: str, planner: type[Planner], choices: bool = False) -> None:
+    """Let ``PlannerConfig(kind=...)`` and ``--planner.kind`` ask for a planner of one's own.
+
+    Args:
+        kind: Its name.
+        planner: A dataclass that derives from `Planner`; its fields are filled from those of `PlannerConfig` of the same
+            names. One for choices also has ``num_choices``, a tuple.
+        choices: Whether it plans for choices, or else for Box actions.
+
+    Raises:
+        ValueError: The name is taken by another planner.
+    """
+    known = FOR_CHOICES if choices else FOR_BOX
+    if kind == "auto" or known.get(kind, planner) is not planner:
+        raise ValueError(f"planner {kind!r} is taken: choose a name other than {', '.join(['auto', *known])}")
+    known[kind] = planner
+
+
+def kinds() -> list[str]:
+    """The names of all planners."""
+    return ["auto", *dict.fromkeys([*FOR_BOX, *FOR_CHOICES])]
 
 
 def check_planner(planner: Planner, action_space: spaces.Space) -> Planner:
     """The planner, if it can act in ``action_space``; ``ValueError`` if not. Planners of a user's own are trusted to."""
     choices, searched = num_choices(action_space), tuple(getattr(planner, "num_choices", ()))
-    if type(planner) in PLANNERS and searched != choices:
+    if type(planner) in (*FOR_BOX.values(), *FOR_CHOICES.values()) and searched != choices:
         found, wanted = (f"choices among {all_of}" if all_of else "numbers" for all_of in (searched, choices))
         raise ValueError(
             f"{type(planner).__name__} searches {found}, but actions of {action_space} are {wanted}: "
@@ -48,7 +72,7 @@ def check_planner(planner: Planner, action_space: spaces.Space) -> Planner:
 def make_planner(config: PlannerConfig, action_space: spaces.Space) -> Planner:
     """The planner a configuration asks for; ``ValueError`` where it cannot handle the action space."""
     choices = num_choices(action_space)
-    fitting = _FOR_CHOICES if choices else _FOR_BOX
+    fitting = FOR_CHOICES if choices else FOR_BOX
     kind = next(iter(fitting)) if config.kind == "auto" else config.kind
     if kind == "exhaustive" and choices and math.prod(choices) > config.max_sequences:
         if config.kind != "auto":
@@ -84,9 +108,10 @@ def make_planner(config: PlannerConfig, action_space: spaces.Space) -> Planner:
 
 __all__ = [
     "CEM",
+    "FOR_BOX",
+    "FOR_CHOICES",
     "ICEM",
     "MPPI",
-    "PLANNERS",
     "CategoricalCEM",
     "ExhaustivePlanner",
     "GradientPlanner",
@@ -95,5 +120,7 @@ __all__ = [
     "RandomChoices",
     "RandomShooting",
     "check_planner",
+    "kinds",
     "make_planner",
+    "register_planner",
 ]

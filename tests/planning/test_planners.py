@@ -10,9 +10,10 @@ from gymnasium import spaces
 from jepa_agent.config import PlannerConfig, as_kwargs
 from jepa_agent.planning import (
     CEM,
+    FOR_BOX,
+    FOR_CHOICES,
     ICEM,
     MPPI,
-    PLANNERS,
     CategoricalCEM,
     ExhaustivePlanner,
     GradientPlanner,
@@ -275,7 +276,7 @@ def test_a_budget_too_small_for_anything_still_buys_one_round():
     assert list(within(0.0, 3)) == [0, 1, 2]
 
 
-@pytest.mark.parametrize("planner", PLANNERS)
+@pytest.mark.parametrize("planner", [*FOR_BOX.values(), *FOR_CHOICES.values()])
 def test_a_setting_means_the_same_whether_it_is_given_or_left(planner):
     """Only the number of iterations has a default of its own for each planner."""
     shared = {field.name: field.default for field in fields(planner) if field.name in as_kwargs(PlannerConfig())}
