@@ -30,6 +30,7 @@ test: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	@# Types and imports are checked on the installed layout, where envs/ and experiments/ stand inside the package.
+	rm -rf build  # setuptools keeps modules there that have moved since
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target build/layout .
 	cd build/layout && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p jepa_agent
 	cd build/layout && ../../$(BIN)/lint-imports --config ../../pyproject.toml --no-cache

@@ -11,11 +11,18 @@ import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from stable_baselines3.common.vec_env import VecEnv
 
-from jepa_agent.agent import JEPA
 from jepa_agent.environments.guards import guard_environments, seed_env
 from jepa_agent.learning.diagnostics import latent_health
 from jepa_agent.persistence.archive import replacing
 from jepa_agent.persistence.plain_data import read_npz
+from jepa_agent.policy import JEPAPolicy
+
+
+def _agent(callback: BaseCallback) -> Any:
+    """The agent that a callback serves; ``ValueError`` for one of another kind."""
+    if not isinstance(callback.model.policy, JEPAPolicy):
+        raise ValueError(f"{type(callback).__name__} is for JEPA, got {type(callback.model).__name__}")
+    return callback.model
 
 
 class LatentCallback(BaseCallback):
@@ -34,8 +41,7 @@ class LatentCallback(BaseCallback):
         self._next = self.num_timesteps + self.freq
 
     def _on_step(self) -> bool:
-        model = self.model
-        assert isinstance(model, JEPA)
+        model = _agent(self)
         if self.num_timesteps >= self._next and model.replay_buffer.size() > 1:
             self._next = self.num_timesteps + self.freq
             ages = self._rng.integers(0, model.replay_buffer.size(), self.batch_size)
@@ -61,8 +67,7 @@ class PeriodicCheckpoint(BaseCallback):
         self._saved = self.num_timesteps
 
     def _on_rollout_start(self) -> None:
-        model = self.model
-        assert isinstance(model, JEPA)
+        model = _agent(self)
         if model.num_timesteps // self.save_freq > self._saved // self.save_freq:
             self._saved = model.num_timesteps
             try:

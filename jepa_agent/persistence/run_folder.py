@@ -19,7 +19,6 @@ from stable_baselines3.common.type_aliases import GymEnv
 from jepa_agent.environments.guards import seed_env
 from jepa_agent.interruption import undisturbed
 from jepa_agent.persistence import agent_file, archive, run_state
-from jepa_agent.persistence.agent_file import Agent
 from jepa_agent.persistence.archive import CheckpointError, FormatError, told_of
 from jepa_agent.persistence.checkpoint_folder import (
     Entry,
@@ -31,6 +30,7 @@ from jepa_agent.persistence.checkpoint_folder import (
     new_name,
     restore_rows,
 )
+from jepa_agent.persistence.checks import Agent
 
 
 class SavedAt(NamedTuple):

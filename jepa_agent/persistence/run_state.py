@@ -15,7 +15,7 @@ from gymnasium import spaces
 from stable_baselines3.common.running_mean_std import RunningMeanStd
 from torch import Tensor
 
-from jepa_agent.persistence.agent_file import Agent, check_numbers, check_tensors
+from jepa_agent.persistence.checks import Agent, check_numbers, check_tensors
 
 
 def gather(model: Agent) -> tuple[dict[str, Any], dict[str, Tensor]]:
