@@ -306,12 +306,12 @@ class JEPA(OffPolicyAlgorithm):
         if self.action_noise is not None and not isinstance(self.action_space, spaces.Box):
             raise ValueError(f"action_noise needs Box actions, got {self.action_space}: explore by exploration_std instead")
         self.replay_buffer_class = buffer_for(self.observation_space, self.replay_buffer_class)
-        # n_steps is ours, not SB3's n-step buffer's; without this it would warn that it ignores it.
-        n_steps, self.n_steps = self.n_steps, 1
         try:
-            super()._setup_model()
+            with warnings.catch_warnings():  # n_steps is ours, not that of SB3's n-step buffer
+                warnings.filterwarnings("ignore", message=r"`n_steps=\d+` is ignored")
+                super()._setup_model()
         finally:
-            self.policy_kwargs, self.n_steps = chosen, n_steps
+            self.policy_kwargs = chosen
         self._random_actions = RandomActions(self.action_space, self.n_envs)
         self.objectives = Objectives(self.policy)
         self.terms = self.representation or default_terms(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -70,7 +72,7 @@ def from_blocks(blocks: Tensor, num_choices: tuple[int, ...]) -> Tensor:
     return torch.cat([blocks[..., i, :n] for i, n in enumerate(num_choices)], dim=-1)
 
 
-def span(values: Tensor, first: int | Tensor, count: int) -> Tensor:
+def span(values: Any, first: int | Tensor, count: int) -> Any:
     """``count`` consecutive steps of ``(B, T, ...)``, from step ``first`` on: the same, or every row's own ``(B,)``."""
     if isinstance(first, int):
         return values[:, first : first + count]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -16,6 +16,12 @@ Observations = Tensor | dict[str, Tensor]
 
 CostFn = Callable[[Tensor], Tensor]
 """What a planner sees: action sequences ``(B, N, H, A)`` in, costs ``(B, N)`` out; lower is better."""
+
+
+class Windows(Protocol):
+    """Observations ``(B, T+1, *obs_shape)`` that are read where they are indexed, as a tensor is."""
+
+    def __getitem__(self, index: Any) -> Observations: ...
 
 
 class PastSteps(NamedTuple):
@@ -36,9 +42,8 @@ class Past(NamedTuple):
 class SequenceBatch(NamedTuple):
     """Windows of experience; ``mask`` is 0 for every step after an episode's end or past the newest transition."""
 
-    # (B, T+1, *obs_shape); obs[:, t+1] is the true successor of obs[:, t], also at an episode's end. A tensor, or what is
-    # read from the buffer where it is indexed, by name for a Dict space.
-    obs: Any
+    # (B, T+1, *obs_shape); obs[:, t+1] is the true successor of obs[:, t], also at an episode's end
+    obs: Windows
     action: Tensor  # (B, T, A) in [-1, 1] (Box) or one-hot (Discrete)
     cost: Tensor  # (B, T) = -reward
     terminated: Tensor  # (B, T) 1 where the task ended the episode; a time limit does not count

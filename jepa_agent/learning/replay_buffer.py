@@ -22,7 +22,6 @@ from jepa_agent.types import Observations, PastSteps, SequenceBatch
 
 _BLOCK = 256  # transitions at a time, which also of pictures take little memory
 _VOID = 2.0  # in the column of ends: one by a step that is none, for what it led to is not known
-_FEW = 1000  # numbers of an observation up to which it is no use to look twice
 
 
 class SequenceReplayBuffer(ReplayBuffer):
@@ -135,7 +134,7 @@ class SequenceReplayBuffer(ReplayBuffer):
         mask = (offsets < self.size()) & (ended_before == 0) & (done < _VOID)
         cost = -self._normalize_reward(self.rewards[steps, column], env).clip(-HUGE, HUGE)  # as the running scale takes them
         return SequenceBatch(
-            obs=self._observations(steps, envs, env),
+            obs=StoredWindows(self, steps, envs, env),
             action=self._action_vectors(self.actions[steps, column]),
             cost=self._tensor(cost),
             terminated=self._tensor(done * (1.0 - self.timeouts[steps, column])),
@@ -156,16 +155,6 @@ class SequenceReplayBuffer(ReplayBuffer):
             action=self._action_vectors(self.actions[steps, column]),
             mask=self._tensor(((offsets >= 0) & (ended_since == 0)).astype(np.float32)),
         )
-
-    def _observations(self, steps: np.ndarray, envs: np.ndarray, env: VecNormalize | None) -> Any:
-        """Observations of windows that are at ``steps`` ``(B, T)`` of the ring."""
-        shape = self.observation_space.shape or ()
-        if math.prod(shape) > _FEW:
-            return StoredWindows(self, steps, envs, env)
-        first = self._normalize_obs(self.observations[steps[:, 0], envs], env)
-        rest = self._normalize_obs(self.next_observations[steps, envs[:, None]], env)
-        obs = np.concatenate([np.asarray(first)[:, None], np.asarray(rest)], axis=1)
-        return self._tensor(obs.reshape(*obs.shape[:2], *shape))
 
     def _parts(self) -> list[tuple[spaces.Space, tuple[np.ndarray, np.ndarray]]]:
         """Every space that observations consist of, and what holds them."""
@@ -193,9 +182,6 @@ class DictSequenceReplayBuffer(SequenceReplayBuffer, DictReplayBuffer):  # type:
         now, after = self.observations, self.next_observations
         return [(part, (now[key], after[key])) for key, part in self.observation_space.spaces.items()]  # type: ignore[call-overload]
 
-    def _observations(self, steps: np.ndarray, envs: np.ndarray, env: VecNormalize | None) -> Any:
-        return StoredWindows(self, steps, envs, env)
-
     def read(self, stored: Any, steps: np.ndarray, envs: np.ndarray, env: VecNormalize | None) -> Observations:
         named = self._normalize_obs({key: array[steps, envs] for key, array in stored.items()}, env)
         assert isinstance(named, dict)
@@ -205,8 +191,8 @@ class DictSequenceReplayBuffer(SequenceReplayBuffer, DictReplayBuffer):  # type:
 
 
 class StoredWindows:
-    """Observations ``(B, T+1, ...)`` of windows, copied out of the buffer where they are indexed: of many images an update
-    looks at few. Indexing gives what it would of a tensor, and a dictionary of tensors for a Dict space."""
+    """Observations ``(B, T+1, ...)`` of windows, copied out of the buffer where they are indexed: an update needs few of
+    them. Indexing gives what it would of a tensor, and a dictionary of tensors for a Dict space."""
 
     def __init__(self, buffer: SequenceReplayBuffer, steps: np.ndarray, envs: np.ndarray, env: VecNormalize | None):
         self._buffer, self._env = buffer, env

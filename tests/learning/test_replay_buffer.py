@@ -30,7 +30,7 @@ def window(buffer, age, length=4, env=0):
 
 def test_a_window_holds_consecutive_steps():
     batch = window(filled(20), age=7)
-    assert batch.obs[0, :, 0].tolist() == [7, 8, 9, 10, 11]
+    assert batch.obs[0, :][..., 0].tolist() == [7, 8, 9, 10, 11]
     assert batch.cost[0].tolist() == [7, 8, 9, 10]
     np.testing.assert_allclose(batch.action[0, :, 0], [0.07, 0.08, 0.09, 0.10], atol=1e-6)
     assert batch.mask[0].tolist() == [1, 1, 1, 1]
@@ -40,7 +40,7 @@ def test_what_follows_a_termination_is_masked_and_its_successor_is_the_real_one(
     batch = window(filled(20, ends=[8]), age=7)
     assert batch.mask[0].tolist() == [1, 1, 0, 0]
     assert batch.terminated[0, :2].tolist() == [0, 1]
-    assert batch.obs[0, 2, 0] == 8.5
+    assert batch.obs[0, 2][..., 0] == 8.5
 
 
 def test_a_time_limit_ends_the_window_but_is_no_termination():
@@ -66,26 +66,26 @@ def test_windows_stop_at_the_newest_transition():
 
 def test_a_full_ring_counts_from_its_oldest_and_never_crosses_the_seam():
     buffer = filled(25, size=10)  # holds steps 15..24, the seam in the middle of the array
-    assert window(buffer, age=0).obs[0, :, 0].tolist() == [15, 16, 17, 18, 19]
+    assert window(buffer, age=0).obs[0, :][..., 0].tolist() == [15, 16, 17, 18, 19]
     batch = window(buffer, age=8)
-    assert batch.obs[0, :3, 0].tolist() == [23, 24, 25]
+    assert batch.obs[0, :3][..., 0].tolist() == [23, 24, 25]
     assert batch.mask[0].tolist() == [1, 1, 0, 0]
 
 
 def test_environments_are_kept_apart():
     batch = window(filled(20, n_envs=3), age=2, env=2)
-    assert batch.obs[0, :, 0].tolist() == [2002, 2003, 2004, 2005, 2006]
+    assert batch.obs[0, :][..., 0].tolist() == [2002, 2003, 2004, 2005, 2006]
 
 
 def test_windows_start_more_often_the_newer_the_step():
-    starts = filled(145, size=100).sample_sequences(20_000, 3).obs[:, 0, 0] - 45
+    starts = filled(145, size=100).sample_sequences(20_000, 3).obs[:, 0][..., 0] - 45
     share = np.histogram(starts, bins=[0, 50, 100])[0] / 20_000
     np.testing.assert_allclose(share, [0.25, 0.75], atol=0.02)
 
 
 def test_every_stored_transition_can_start_a_window():
     np.random.seed(0)
-    starts = filled(25, size=10).sample_sequences(500, 3).obs[:, 0, 0]
+    starts = filled(25, size=10).sample_sequences(500, 3).obs[:, 0][..., 0]
     assert sorted(set(starts.tolist())) == list(range(15, 25))
 
 
@@ -111,7 +111,7 @@ def before(buffer, age, count=3, env=0):
 
 def test_the_past_is_what_came_just_before_the_window():
     past = before(filled(20), age=7)
-    assert past.obs[0, :, 0].tolist() == [4, 5, 6]
+    assert past.obs[0, :][..., 0].tolist() == [4, 5, 6]
     np.testing.assert_allclose(past.action[0, :, 0], [0.04, 0.05, 0.06], atol=1e-6)
     assert past.mask[0].tolist() == [1, 1, 1]
 
@@ -122,7 +122,7 @@ def test_the_past_never_reaches_into_an_earlier_episode(end):
     assert before(buffer, age=6).mask[0].tolist() == [0, 0, 0]
     past = before(buffer, age=8)
     assert past.mask[0].tolist() == [0, 1, 1]
-    assert past.obs[0, 1:, 0].tolist() == [6, 7]
+    assert past.obs[0, 1:][..., 0].tolist() == [6, 7]
     assert before(buffer, age=5).mask[0].tolist() == [1, 1, 1]
 
 
@@ -132,19 +132,19 @@ def test_the_past_ends_at_the_oldest_transition_also_in_a_full_ring():
     assert before(ring, age=0).mask[0].tolist() == [0, 0, 0]
     past = before(ring, age=2)
     assert past.mask[0].tolist() == [0, 1, 1]
-    assert past.obs[0, 1:, 0].tolist() == [15, 16]
-    assert before(ring, age=7).obs[0, :, 0].tolist() == [19, 20, 21]  # across the seam
+    assert past.obs[0, 1:][..., 0].tolist() == [15, 16]
+    assert before(ring, age=7).obs[0, :][..., 0].tolist() == [19, 20, 21]  # across the seam
 
 
 def test_the_past_of_one_environment_is_not_anothers():
-    assert before(filled(20, n_envs=3), age=4, env=2).obs[0, :, 0].tolist() == [2001, 2002, 2003]
+    assert before(filled(20, n_envs=3), age=4, env=2).obs[0, :][..., 0].tolist() == [2001, 2002, 2003]
 
 
 def test_asking_for_a_past_draws_the_same_windows():
     buffer, found = filled(50), []
     for past in (0, 4):
         np.random.seed(0)
-        found.append(buffer.sample_sequences(30, 3, past=past).obs)
+        found.append(buffer.sample_sequences(30, 3, past=past).obs[:, :])
     assert found[0].equal(found[1])
 
 
