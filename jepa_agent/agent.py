@@ -317,6 +317,13 @@ class JEPA(OffPolicyAlgorithm):
         self.terms = self.representation or default_terms(
             self.prediction_coef, self.cost_coef, self.termination_coef, self.energy_coef
         )
+        self._weights = {
+            **{term.name: term.weight for term in self.terms},
+            "value": 1.0,
+            "actor": 1.0,
+            "distillation": self.distillation_coef,
+            "regularisation": self.regularisation_coef,
+        }
         self.world_model = self.policy.world_model
         self.world_model_target = self.policy.world_model_target
         self.value_spread = torch.ones((), device=self.device)
@@ -373,6 +380,8 @@ class JEPA(OffPolicyAlgorithm):
             self.logger.record_mean("train/cost_to_go", cost_to_go.mean().item())
 
         self.policy.set_training_mode(False)
+        for name, weight in self._weights.items():
+            self.logger.record(f"train/{name}_weight", weight, exclude=("stdout", "log"))
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         if self._skipped_updates:
             self.logger.record("train/skipped_updates", self._skipped_updates)
@@ -394,8 +403,7 @@ class JEPA(OffPolicyAlgorithm):
     def _fit_actor(self, samples: Samples) -> dict[str, Tensor]:
         """The actor down the cost-to-go, with the critic frozen, as in TD3, and towards stored plans: losses, unweighted."""
         losses = actor_losses(self.world_model, samples, self.value_spread)
-        weights = {"actor": 1.0, "distillation": self.distillation_coef, "regularisation": self.regularisation_coef}
-        total = torch.stack([weights[name] * loss for name, loss in losses.items()]).sum()
+        total = torch.stack([self._weights[name] * loss for name, loss in losses.items()]).sum()
         total.backward(inputs=self._actor_parameters)
         return losses
 

@@ -4,7 +4,7 @@ import torch
 from gymnasium import spaces
 
 from jepa_agent.model.actor import BoundedActor, CategoricalActor, FactoredActor
-from jepa_agent.model.blocks import EnsembleMLP, RunningNorm
+from jepa_agent.model.blocks import EnsembleMLP, RunningNorm, mlp
 from jepa_agent.model.cost import CostModule, JointCostToGo, PerActionCostToGo
 from jepa_agent.model.encoders import Encoder, VectorObservation, random_latents
 from jepa_agent.model.predictor import Predictor
@@ -113,6 +113,17 @@ def test_dealt_rows_are_judged_by_as_many_members_as_asked(kind, batch, members_
     first = torch.arange(batch) // -(-batch // 4)  # rows are dealt out block by block
     for i in range(members_per_row):
         torch.testing.assert_close(dealt[i], everyone[(first - i) % 4, torch.arange(batch)])
+
+
+def test_hooks_on_layers_are_heard_and_change_nothing():
+    net, x, heard = mlp(3, [8], 2), torch.randn(4, 3), []
+    plain = net(x)
+    handle = net[0].register_forward_hook(lambda layer, given, found: heard.append(found.shape))
+    torch.testing.assert_close(net(x), plain)
+    assert heard == [(4, 8)]
+    handle.remove()
+    net(x)
+    assert len(heard) == 1
 
 
 def test_categorical_exploration_swaps_at_the_given_rate():

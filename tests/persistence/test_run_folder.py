@@ -340,3 +340,32 @@ def test_a_second_signal_is_heeded_at_once():
 if __name__ == "__main__":
     root = Path(sys.argv[1])
     print(json.dumps({case: outcome(go_on(root / case, env, **s), root / case) for case, (env, s) in CASES.items()}))
+
+
+def test_a_run_saved_before_plans_were_told_by_a_bit_goes_on_as_if_it_had_been_saved_now(small, tmp_path):
+    env = make_vec_env("Pendulum-v1", seed=0)
+    model = small(env, mode="planner", learning_starts=5).learn(230)
+    model.save_checkpoint(tmp_path / "new")
+    shutil.copytree(tmp_path / "new", tmp_path / "old")
+    for file in (tmp_path / "old").glob("*.zip"):
+        kind = {"agent": "agent", "rows": "replay"}.get(file.name.split("_")[0])
+        if kind is None:
+            continue
+        content = archive.read(file, kind)
+        manifest, members = dict(content.manifest), dict(content.members)
+        if kind == "agent":
+            members["run"] = {**members["run"], "memory/0": torch.ones(1, 8, 19)}
+        else:
+            rows = dict(members["rows"])
+            rows["plan_std"] = torch.where(rows.pop("planned"), 0.1, -1.0).unsqueeze(-1).float()
+            members["rows"] = rows
+        del manifest["members"]
+        archive.write(file, kind, {**manifest, "format": {"agent": 4, "replay": 3}[kind]}, members)
+    gone_on = []
+    for name in ("new", "old"):
+        model = JEPA.resume(tmp_path / name, make_vec_env("Pendulum-v1", seed=0))
+        gone_on.append(model.learn(20, reset_num_timesteps=False))
+    new, old = gone_on
+    assert old.replay_buffer.planned.any()
+    np.testing.assert_array_equal(old.replay_buffer.planned, new.replay_buffer.planned)
+    assert all(torch.equal(a, b) for a, b in zip(new.policy.parameters(), old.policy.parameters(), strict=True))
