@@ -328,7 +328,7 @@ def check_sizes(
         asked[f"space {type(space).__name__}"] = max(_options(space), default=0)
     asked_layers = sum(len(chosen.get(name, ())) for name in ("net_arch", "head_arch"))
     if asked_layers > len(tensors):
-        raise ValueError(f"net_arch and head_arch: {asked_layers:,} layers asked for, but the file holds {len(tensors):,} tensors")
+        raise ValueError(f"net_arch, head_arch: expected at most {len(tensors):,} layers, found {asked_layers:,}")
     for name, size in asked.items():
         if size > largest:
             raise ValueError(f"field {name}: expected at most {largest:,}, the size of the largest tensor, found {size:,}")
