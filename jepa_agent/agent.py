@@ -83,6 +83,7 @@ from jepa_agent.tensor_ops import polyak_update
 from jepa_agent.types import Decision, SequenceBatch
 
 _DEFAULT = AgentConfig()
+_HANDED_TO_POLICY = ("settings", "memory", "planner", "mode")
 _MOST_SKIPPED = 10  # updates in a row
 _PATIENCE = 4  # times learning_starts
 
@@ -267,17 +268,24 @@ class JEPA(OffPolicyAlgorithm):
 
     def _check_settings(self) -> None:
         """`ValueError` that names a setting out of range, or a part of the wrong kind."""
-        numbers = {name: getattr(self, name) for name in as_kwargs(_DEFAULT)}
-        for name in ("learning_rate", "train_freq"):
-            if not isinstance(numbers[name], (int, float)):  # a schedule; (n, "episode")
-                del numbers[name]
-        AgentConfig(**numbers)
+        _ = self.settings
+        if own := sorted({*as_kwargs(_DEFAULT), *_HANDED_TO_POLICY} & self.policy_kwargs.keys()):
+            raise ValueError(f"{', '.join(own)}: give to JEPA itself, not in policy_kwargs")
         if not (self.planner is None or isinstance(self.planner, (PlannerConfig, Planner))):
             raise ValueError(f"planner must be a PlannerConfig or a Planner, got {self.planner!r}")
         if self.representation is not None:
             check_terms(self.representation)
         if self.optimize_memory_usage:
             raise ValueError("optimize_memory_usage is not supported: windows need the real last observation of an episode")
+
+    @property
+    def settings(self) -> AgentConfig:
+        """The settings of ours as they stand now. ``ValueError`` that names one out of range."""
+        numbers = {name: getattr(self, name) for name in as_kwargs(_DEFAULT)}
+        for name in ("learning_rate", "train_freq"):
+            if not isinstance(numbers[name], (int, float)):  # a schedule; (n, "episode")
+                del numbers[name]
+        return AgentConfig(**numbers)
 
     def _check_buffer_size(self) -> None:
         """``ValueError`` if the buffer holds no whole window of each environment."""
@@ -289,29 +297,17 @@ class JEPA(OffPolicyAlgorithm):
             )
 
     def _setup_model(self) -> None:
-        chosen = self.policy_kwargs
-        own = {"gamma", "exploration_std", "plan_pessimism", "energy_weight", "memory", "planner", "mode"}
-        if own & chosen.keys():
-            raise ValueError(f"{', '.join(sorted(own & chosen.keys()))}: give to JEPA itself, not in policy_kwargs")
-        self.policy_kwargs = {
-            **chosen,
-            "gamma": self.gamma,
-            "exploration_std": self.exploration_std,
-            "plan_pessimism": self.plan_pessimism,
-            "energy_weight": self.energy_coef,
-            "memory": self.memory,
-            "planner": self.planner,
-            "mode": self.mode,
-        }
         if self.action_noise is not None and not isinstance(self.action_space, spaces.Box):
             raise ValueError(f"action_noise needs Box actions, got {self.action_space}: explore by exploration_std instead")
         self.replay_buffer_class = buffer_for(self.observation_space, self.replay_buffer_class)
+        given, handed = self.policy_kwargs, {name: getattr(self, name) for name in _HANDED_TO_POLICY}
+        self.policy_kwargs = {**given, **handed}  # of these SB3 makes the policy; what stays is what the user gave
         try:
             with warnings.catch_warnings():  # n_steps is ours, not that of SB3's n-step buffer
                 warnings.filterwarnings("ignore", message=r"`n_steps=\d+` is ignored")
                 super()._setup_model()
         finally:
-            self.policy_kwargs = chosen
+            self.policy_kwargs = given
         self._random_actions = RandomActions(self.action_space, self.n_envs)
         self.objectives = Objectives(self.policy)
         self.terms = self.representation or default_terms(

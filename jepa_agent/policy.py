@@ -39,7 +39,7 @@ _SIZES, _AGENT = ModelConfig(), AgentConfig()
 class JEPAPolicy(BasePolicy):
     """Owns every network, the planner and the mode switch; everything that lasts from step to step travels in ``state``.
 
-    ``policy_kwargs`` of the algorithm end here; the arguments from ``gamma`` on are handed over by the algorithm. The
+    ``policy_kwargs`` of the algorithm end here; ``settings`` and what follows it are handed over by the algorithm. The
     encoder follows from the space: vectors, images and Dict need one class. A subclass may make any part of the world model
     itself.
 
@@ -80,10 +80,7 @@ class JEPAPolicy(BasePolicy):
         normalize_images: bool = True,
         optimizer_class: type[torch.optim.Optimizer] = torch.optim.AdamW,
         optimizer_kwargs: dict[str, Any] | None = None,
-        gamma: float = _AGENT.gamma,
-        exploration_std: float = _AGENT.exploration_std,
-        plan_pessimism: float = _AGENT.plan_pessimism,
-        energy_weight: float = 0.0,
+        settings: AgentConfig = _AGENT,
         memory: str | MemoryNetwork = _AGENT.memory,
         planner: Planner | PlannerConfig | None = None,
         mode: str | ModeSwitch = "auto",
@@ -103,8 +100,7 @@ class JEPAPolicy(BasePolicy):
         self.action_dim = self.action_code.dim
         self.sizes = ModelConfig(latent_dim, net_arch, head_arch, ensemble_size, memory_size)  # type: ignore[arg-type]
         self.activation_fn = activation_fn
-        self.gamma, self.exploration_std, self.plan_pessimism = gamma, exploration_std, plan_pessimism
-        self.energy_weight, self.memory = energy_weight, memory
+        self.settings, self.memory = settings, memory
         self.set_planner(planner)
         self.mode_switch = make_mode_switch(mode)
         self.objective: SequenceCosts | None = None  # in place of the learned `WorldModel.member_costs`
@@ -129,16 +125,18 @@ class JEPAPolicy(BasePolicy):
         features = build_features(self.observation_space, self.extractor_class, self.extractor_kwargs, self.normalize_images)
         observation, encoder = make_encoder(self.observation_space, sizes, activation, features)
         predictor, critic = self.make_predictor(), self.make_critic()
-        energy = self.energy_weight > 0
-        cost_module = CostModule(sizes.latent_dim, self.action_dim, sizes.head_arch, critic, self.gamma, activation, energy)
+        gamma, energy_weight = self.settings.gamma, self.settings.energy_coef
+        cost_module = CostModule(
+            sizes.latent_dim, self.action_dim, sizes.head_arch, critic, gamma, activation, energy_weight > 0
+        )
         return WorldModel(
             observation,
             encoder,
             predictor,
             cost_module,
             self.make_actor(),
-            gamma=self.gamma,
-            energy_weight=self.energy_weight,
+            gamma=gamma,
+            energy_weight=energy_weight,
             memory=make_memory(self.memory, sizes.latent_dim, self.action_dim, sizes.memory_size),
         )
 
@@ -253,8 +251,8 @@ class JEPAPolicy(BasePolicy):
                     decision.worth,
                     self.mode_switch.control(situation),
                 )
-            if not deterministic and self.exploration_std:
-                spread = torch.full_like(surprise, self.exploration_std).unsqueeze(-1)
+            if not deterministic and self.settings.exploration_std:
+                spread = torch.full_like(surprise, self.settings.exploration_std).unsqueeze(-1)
                 decision = decision._replace(action=model.actor.explore(decision.action, spread, self.generator))
             if noise is not None:
                 decision = decision._replace(action=(decision.action + noise).clamp(-1.0, 1.0))
@@ -325,7 +323,7 @@ class JEPAPolicy(BasePolicy):
         `deliberation.deliberate`."""
         model = self.world_model
         objective = self.objective or model.member_costs
-        return deliberate(model, self.planner, objective, self.plan_pessimism, z, warm_start, generator, action)
+        return deliberate(model, self.planner, objective, self.settings.plan_pessimism, z, warm_start, generator, action)
 
     def recall(self, state: PackedMemory | None, n_envs: int) -> WorkingMemory:
         """Working memory from a packed state; empty for ``None``. ``ValueError`` if the state is of another form."""
@@ -376,10 +374,7 @@ class JEPAPolicy(BasePolicy):
             predictor_class=self.predictor_class,
             optimizer_class=self.optimizer_class,
             optimizer_kwargs=self.optimizer_kwargs,
-            gamma=self.gamma,
-            exploration_std=self.exploration_std,
-            plan_pessimism=self.plan_pessimism,
-            energy_weight=self.energy_weight,
+            settings=self.settings,
             memory=self.memory,
             planner=self.planner,
             mode=self.mode_switch,
