@@ -44,7 +44,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 from typing_extensions import Self
 
-from jepa_agent.acting.exploration import RandomActions
+from jepa_agent.acting.exploration import make_exploration
 from jepa_agent.acting.mode_switch import ModeSwitch
 from jepa_agent.acting.working_memory import WorkingMemory
 from jepa_agent.config import AgentConfig, PlannerConfig, as_kwargs
@@ -118,6 +118,7 @@ class JEPA(OffPolicyAlgorithm):
         planner: How Mode-2 searches: a `PlannerConfig` or a `Planner`; None is the default for the action space.
         representation: What the world model is fitted to, a list of `RepresentationTerm`; None is prediction, cost and
             termination, and the energy where ``energy_coef`` is not 0, by the weights below.
+        exploration: What acts before learning starts, one of `acting.exploration.EXPLORATIONS`.
         exploration_std: Spread of the noise on collected actions in [-1, 1]; for choices, the chance that each is random.
         target_noise: Spread of the noise that smooths the cost-to-go of Box actions (TD3, 1802.09477).
         pessimism: Standard deviations of the ensemble added to the targets of the cost-to-go.
@@ -191,6 +192,7 @@ class JEPA(OffPolicyAlgorithm):
         mode: str | ModeSwitch = "auto",
         planner: PlannerConfig | Planner | None = None,
         representation: Sequence[RepresentationTerm] | None = None,
+        exploration: str = _DEFAULT.exploration,
         exploration_std: float = _DEFAULT.exploration_std,
         target_noise: float = _DEFAULT.target_noise,
         pessimism: float = _DEFAULT.pessimism,
@@ -239,6 +241,7 @@ class JEPA(OffPolicyAlgorithm):
         self.mode = mode
         self.planner = planner
         self.representation = representation
+        self.exploration = exploration
         self.exploration_std = exploration_std
         self.target_noise = target_noise
         self.pessimism = pessimism
@@ -308,7 +311,7 @@ class JEPA(OffPolicyAlgorithm):
                 super()._setup_model()
         finally:
             self.policy_kwargs = given
-        self._random_actions = RandomActions(self.action_space, self.n_envs)
+        self._random_actions = make_exploration(self.exploration, self.action_space, self.n_envs)
         self.objectives = Objectives(self.policy)
         self.terms = self.representation or default_terms(
             self.prediction_coef, self.cost_coef, self.termination_coef, self.energy_coef
@@ -340,7 +343,7 @@ class JEPA(OffPolicyAlgorithm):
             seed_env(self.env, seed)
         if hasattr(self, "policy"):  # not when a model is set up: its policy comes later
             self.policy.generator.manual_seed(seed)
-            self._random_actions = RandomActions(self.action_space, self.n_envs)
+            self._random_actions = make_exploration(self.exploration, self.action_space, self.n_envs)
 
     # ------------------------------------------------------------------ learning, one page
 

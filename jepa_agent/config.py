@@ -31,6 +31,7 @@ class ModelConfig:
         head_arch: Hidden widths of the actor and of immediate cost and termination; a latent makes their work easy.
         ensemble_size: Number of cost-to-go networks.
         memory_size: Steps that the memory network looks back, where there is one.
+        encoder: Network from vector observations to latents.
     """
 
     latent_dim: int = 64
@@ -38,6 +39,7 @@ class ModelConfig:
     head_arch: tuple[int, ...] = (128,)
     ensemble_size: int = 4
     memory_size: int = 8
+    encoder: str = "mlp"
 
     def __post_init__(self) -> None:
         for name in ("net_arch", "head_arch"):
@@ -130,6 +132,7 @@ class AgentConfig:
         train_horizon: Imagined steps the world model is trained on.
         memory: Network that folds the last memory_size steps into what is seen, for environments that show a part of their
             state only.
+        exploration: What acts before learning starts: random actions that drift through a Box, or uniform ones.
         exploration_std: Spread of the noise on collected actions in [-1, 1]; for choices, the chance that each is random.
         target_noise: Spread of the noise that smooths the cost-to-go of Box actions.
         pessimism: Ensemble standard deviations added to the targets of the cost-to-go.
@@ -153,6 +156,7 @@ class AgentConfig:
     n_steps: int = 3
     train_horizon: int = 3
     memory: str = "none"
+    exploration: str = "drift"
     exploration_std: float = 0.2
     target_noise: float = 0.2
     pessimism: float = 0.5

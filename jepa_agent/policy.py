@@ -47,6 +47,7 @@ class JEPAPolicy(BasePolicy):
         observation_space: Of the environment.
         action_space: Of the environment.
         lr_schedule: Learning rate by remaining progress.
+        encoder: One of `model.encoders.ENCODERS`, for vector observations.
         latent_dim: Size D of the latent.
         net_arch: Hidden widths of the encoder, the predictor and the costs-to-go.
         head_arch: Hidden widths of the actor and of immediate cost and termination.
@@ -73,6 +74,7 @@ class JEPAPolicy(BasePolicy):
         activation_fn: type[nn.Module] = nn.ReLU,
         ensemble_size: int = _SIZES.ensemble_size,
         memory_size: int = _SIZES.memory_size,
+        encoder: str = _SIZES.encoder,
         critic_class: type[CostToGo] | None = None,
         predictor_class: type[Predictor] | None = None,
         features_extractor_class: type[BaseFeaturesExtractor] | None = None,
@@ -98,7 +100,7 @@ class JEPAPolicy(BasePolicy):
         )
         self.action_code = action_code(action_space)
         self.action_dim = self.action_code.dim
-        self.sizes = ModelConfig(latent_dim, net_arch, head_arch, ensemble_size, memory_size)  # type: ignore[arg-type]
+        self.sizes = ModelConfig(latent_dim, net_arch, head_arch, ensemble_size, memory_size, encoder)  # type: ignore[arg-type]
         self.activation_fn = activation_fn
         self.settings, self.memory = settings, memory
         self.set_planner(planner)
@@ -362,6 +364,7 @@ class JEPAPolicy(BasePolicy):
         sizes = self.sizes
         data.update(
             lr_schedule=self._dummy_schedule,
+            encoder=sizes.encoder,
             latent_dim=sizes.latent_dim,
             net_arch=sizes.net_arch,
             head_arch=sizes.head_arch,

@@ -8,11 +8,13 @@ import torch
 from torch.nn import functional as F
 
 from jepa_agent import JEPA, JEPAPolicy, MemoryNetwork, ModeSwitch, Planner, PlannerConfig, make_planner
+from jepa_agent.acting.exploration import EXPLORATIONS, RandomActions, register_exploration
 from jepa_agent.acting.mode_switch import PLAIN, register_mode
 from jepa_agent.cli import main
 from jepa_agent.experiments.laboratory import planners_for
 from jepa_agent.learning.representation import Cost, Prediction, RepresentationTerm, Termination
 from jepa_agent.model.cost import JointCostToGo
+from jepa_agent.model.encoders import ENCODERS, Encoder, register_encoder
 from jepa_agent.model.memory import MEMORIES, register_memory
 from jepa_agent.model.predictor import Predictor
 from jepa_agent.planning import FOR_BOX, register_planner
@@ -152,19 +154,36 @@ class Nothing(MemoryNetwork):
         return torch.zeros_like(seen)
 
 
+class Still(RandomActions):
+    """Acts by the smallest action."""
+
+    def __call__(self):
+        return np.stack([self.action_space.low] * self.n_envs)
+
+
+class Twice(Encoder):
+    """Sees everything doubled."""
+
+    def forward(self, x):
+        return super().forward(2.0 * x)
+
+
 @pytest.fixture
 def registered():
     """Parts of one's own, known by name for the length of a test."""
     register_planner("coward", Coward)
     register_mode("never_again", NeverAgain)
     register_memory("nothing", Nothing)
+    register_exploration("still", Still)
+    register_encoder("twice", Twice)
     yield
-    del FOR_BOX["coward"], PLAIN["never_again"], MEMORIES["nothing"]
+    del FOR_BOX["coward"], PLAIN["never_again"], MEMORIES["nothing"], EXPLORATIONS["still"], ENCODERS["twice"]
 
 
 @pytest.mark.usefixtures("registered")
-def test_planners_modes_and_memories_of_ones_own_are_asked_for_by_name_everywhere(tmp_path, capsys):
+def test_parts_of_ones_own_are_asked_for_by_name_everywhere(tmp_path, capsys):
     words = ["--planner.kind", "coward", "--mode", "never_again", "--agent.memory", "nothing"]
+    words += ["--agent.exploration", "still", "--model.encoder", "twice"]
     sizes = ["--model.latent_dim", "8", "--model.net_arch", "[16]", "--model.head_arch", "[16]", "--eval-freq", "0"]
     few = ["--agent.learning_starts", "20", "--agent.batch_size", "8", "--agent.buffer_size", "200"]
     train = ["train", "--env", "Pendulum-v1", "-n", "40", *words, *sizes, *few, "--output", str(tmp_path / "run")]
@@ -173,9 +192,12 @@ def test_planners_modes_and_memories_of_ones_own_are_asked_for_by_name_everywher
     assert isinstance(model.policy.planner, Coward)
     assert isinstance(model.policy.mode_switch, NeverAgain)
     assert isinstance(model.world_model.memory, Nothing)
+    assert isinstance(model.world_model.encoder, Twice)
+    stored = JEPA.resume(tmp_path / "run" / "checkpoints", env="Pendulum-v1").replay_buffer
+    assert (stored.actions[:20] == -1.0).all()
     with pytest.raises(SystemExit):
         main(["train", "--help"])
-    told = capsys.readouterr().out
+    told = "".join(capsys.readouterr().out.split())
     assert all(word in told for word in words[1::2])
     assert "coward" in planners_for(model.action_space)
     with pytest.raises(ValueError, match=r"choose .*coward"):
@@ -190,6 +212,8 @@ def test_a_name_that_is_taken_is_not_given_twice():
         (register_planner, "cem", Coward),
         (register_mode, "auto", NeverAgain),
         (register_memory, "gru", Nothing),
+        (register_exploration, "drift", Still),
+        (register_encoder, "mlp", Twice),
     ):
         with pytest.raises(ValueError, match=f"'{name}' is taken"):
             register(name, part)

@@ -231,15 +231,14 @@ def test_windows_of_a_dict_are_those_of_its_parts(small):
         np.testing.assert_array_equal(batch.obs[rows, steps][key], expected[rows, steps])
 
 
-def test_large_observations_are_read_as_small_ones_are(small, monkeypatch):
+def test_windows_are_indexed_as_a_tensor_of_them_would_be(small):
     buffer = small(Anything(VECTOR, spaces.Discrete(2))).learn(40).replay_buffer
-    where = np.array([3, 11]), np.array([0, 0])
-    at_once = buffer.window(*where, 4).obs
-    monkeypatch.setattr("jepa_agent.learning.replay_buffer._FEW", 0)
-    later = buffer.window(*where, 4).obs
-    assert not isinstance(later, torch.Tensor)
+    obs = buffer.window(np.array([3, 11]), np.array([0, 0]), 4).obs
+    before, after = (torch.as_tensor(stored[[3, 11], 0]) for stored in (buffer.observations, buffer.next_observations))
+    whole = obs[:, :]
+    torch.testing.assert_close(whole[:, :2], torch.stack([before, after], dim=1).reshape(whole[:, :2].shape))
     for index in (slice(None), (slice(None), 0), (slice(None), slice(1, 3)), (torch.tensor([1, 0]), torch.tensor([0, 4]))):
-        torch.testing.assert_close(later[index], at_once[index])
+        torch.testing.assert_close(obs[index], whole[index])
 
 
 REFUSED_OBSERVATIONS = {

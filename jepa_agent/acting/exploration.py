@@ -49,3 +49,29 @@ class RandomActions:
         if self._drift is not None:
             for noise, value in zip(self._drift.noises, state["drift"].numpy(), strict=True):
                 noise.noise_prev = value  # type: ignore[attr-defined]
+
+
+class UniformActions(RandomActions):
+    """Random actions drawn anew at every step, as SB3's off-policy algorithms begin."""
+
+    def __init__(self, action_space: spaces.Space, n_envs: int):
+        super().__init__(action_space, n_envs)
+        self._drift = None
+
+
+EXPLORATIONS: dict[str, type[RandomActions]] = {"drift": RandomActions, "uniform": UniformActions}
+"""What acts before learning starts, by the name that ``exploration`` asks for."""
+
+
+def register_exploration(name: str, actions: type[RandomActions]) -> None:
+    """Let ``JEPA(exploration=name)`` ask for random actions of one's own; ``ValueError`` if the name is taken by others."""
+    if EXPLORATIONS.get(name, actions) is not actions:
+        raise ValueError(f"exploration {name!r} is taken: choose a name other than {', '.join(EXPLORATIONS)}")
+    EXPLORATIONS[name] = actions
+
+
+def make_exploration(name: str, action_space: spaces.Space, n_envs: int) -> RandomActions:
+    """Random actions by name; ``ValueError`` for a name that is not known."""
+    if name not in EXPLORATIONS:
+        raise ValueError(f"unknown exploration {name!r}: choose one of {', '.join(EXPLORATIONS)}")
+    return EXPLORATIONS[name](action_space, n_envs)

@@ -8,7 +8,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
@@ -22,10 +22,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from rich.console import Console
 from rich.progress import Progress
 
+from jepa_agent.acting.exploration import EXPLORATIONS
 from jepa_agent.acting.mode_switch import BUDGETED, make_mode_switch, modes
 from jepa_agent.cli import UsageError
 from jepa_agent.environments.workers import MOST_SECONDS
 from jepa_agent.experiments.folders import refuse_if_held
+from jepa_agent.model.encoders import ENCODERS
 from jepa_agent.model.memory import MEMORIES
 from jepa_agent.persistence.plain_data import check_import, read_yaml
 from jepa_agent.planning import kinds
@@ -36,7 +38,12 @@ MODES = (
     f"{', '.join(modes()).replace('every_k', 'every_4')}; {', '.join(BUDGETED)} may have a budget, a share of the steps "
     "(auto_0.25) or milliseconds per step (auto_2ms)"
 )
-_LISTED = {"planner.kind": kinds, "agent.memory": lambda: ["none", *MEMORIES]}  # by flag, the parts it may name
+_LISTED: dict[str, Callable[[], Iterable[str]]] = {  # by flag, the parts it may name
+    "planner.kind": kinds,
+    "agent.memory": lambda: ["none", *MEMORIES],
+    "agent.exploration": lambda: EXPLORATIONS,
+    "model.encoder": lambda: ENCODERS,
+}
 
 
 # Packages whose environments Gymnasium knows once they are imported, by the first word of their ids.
@@ -242,8 +249,9 @@ def check_device(device: str) -> None:
 
 
 def picture_path(output: str) -> Path:
-    """Where to draw; `UsageError` for a suffix that names no format that can be drawn."""
+    """Where to draw, as PNG where no suffix says otherwise; `UsageError` for a suffix of no format that can be drawn."""
     path, known = Path(output), FigureCanvasAgg.get_supported_filetypes()
+    path = path if path.suffix else path.with_suffix(".png")
     if path.suffix.lower().lstrip(".") not in known:
         raise UsageError(f"--output {output}: its suffix names no picture, choose one of {', '.join(sorted(known))}")
     return path

@@ -12,7 +12,7 @@ from torch import nn
 from jepa_agent.config import ModelConfig
 from jepa_agent.model.actor import Actor, BoundedActor, CategoricalActor, FactoredActor
 from jepa_agent.model.cost import CostToGo, JointCostToGo, PerActionCostToGo
-from jepa_agent.model.encoders import Encoder, VectorObservation
+from jepa_agent.model.encoders import ENCODERS, Encoder, VectorObservation
 from jepa_agent.model.features import ExtractorFeatures, FeatureEncoder, PartFeatures, is_image
 from jepa_agent.model.predictor import Predictor
 from jepa_agent.spaces import action_code, num_choices
@@ -29,7 +29,14 @@ def make_encoder(
     """What raw observations go through first, and the encoder; without ``features``, observations are vectors."""
     if features is None:
         observation = VectorObservation(space)
-        return observation, Encoder(observation.dim, sizes.latent_dim, sizes.net_arch, activation_fn)
+        make = ENCODERS.get(sizes.encoder)
+        if make is None:
+            raise ValueError(f"unknown encoder {sizes.encoder!r}: choose one of {', '.join(ENCODERS)}")
+        return observation, make(observation.dim, sizes.latent_dim, sizes.net_arch, activation_fn)
+    if sizes.encoder != ModelConfig.encoder:
+        raise ValueError(
+            f"encoder {sizes.encoder!r} takes vectors, but {space} holds images or parts: give features_extractor_class"
+        )
     return nn.Identity(), FeatureEncoder(features, sizes.latent_dim, sizes.net_arch, activation_fn)
 
 

@@ -54,6 +54,17 @@ class Encoder(nn.Module):
         self.norm.update(x)
 
 
+ENCODERS: dict[str, type[Encoder]] = {"mlp": Encoder}
+"""Encoders of vectors by the name that ``policy_kwargs=dict(encoder=...)`` asks for."""
+
+
+def register_encoder(name: str, encoder: type[Encoder]) -> None:
+    """Let a subclass of `Encoder` be asked for by name; ``ValueError`` if that is taken by another."""
+    if ENCODERS.get(name, encoder) is not encoder:
+        raise ValueError(f"encoder {name!r} is taken: choose a name other than {', '.join(ENCODERS)}")
+    ENCODERS[name] = encoder
+
+
 def on_sphere(z: Tensor) -> Tensor:
     """Project onto the manifold of latents: zero mean and unit variance over the last axis."""
     return F.layer_norm(z, z.shape[-1:])
