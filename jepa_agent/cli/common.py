@@ -34,10 +34,6 @@ from jepa_agent.planning import kinds
 from jepa_agent.spaces import check_spaces
 
 CONFIG = "config.yml"
-MODES = (
-    f"{', '.join(modes()).replace('every_k', 'every_4')}; {', '.join(BUDGETED)} may have a budget, a share of the steps "
-    "(auto_0.25) or milliseconds per step (auto_2ms)"
-)
 _LISTED: dict[str, Callable[[], Iterable[str]]] = {  # by flag, the parts it may name
     "planner.kind": kinds,
     "agent.memory": lambda: ["none", *MEMORIES],
@@ -225,6 +221,14 @@ def check_env(env_id: str, env_kwargs: dict[str, Any]) -> None:
         raise UsageError(f"environment {env_id!r}: {error}") from error
     finally:
         env.close()
+
+
+def modes_help() -> str:
+    """The modes there are, for a flag's help."""
+    return (
+        f"{', '.join(modes()).replace('every_k', 'every_4')}; {', '.join(BUDGETED)} may have a budget, a share of the steps "
+        "(auto_0.25) or milliseconds per step (auto_2ms)"
+    )
 
 
 def check_mode(*modes: str) -> None:

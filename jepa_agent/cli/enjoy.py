@@ -17,13 +17,13 @@ from stable_baselines3.common.monitor import Monitor
 
 from jepa_agent.cli import trained
 from jepa_agent.cli.common import (
-    MODES,
     SEED,
     Parser,
     UsageError,
     check_mode,
     fresh_folder,
     headless,
+    modes_help,
     numbered_folder,
     progress,
     say,
@@ -35,7 +35,7 @@ def build_parser() -> Parser:
     """The verb's flags."""
     parser = Parser("enjoy", "Record an mp4 of a trained agent.", "jepa-agent enjoy runs/jepa/CartPole-v1_1 --mode planner")
     trained.add_arguments(parser)
-    parser.add_argument("--mode", type=str, default="auto", help=f"who acts: {MODES}")
+    parser.add_argument("--mode", type=str, default="auto", help=f"who acts: {modes_help()}")
     parser.add_argument("--episodes", type=PositiveInt, default=1, help="episodes to record")
     parser.add_argument("--seed", type=SEED, default=1_000, help="seed of the first episode")
     parser.add_argument("--output", type=str, help="folder of the videos; 'videos_<n>' beside the model by default")

@@ -14,7 +14,7 @@ from stable_baselines3.common.monitor import Monitor
 
 from jepa_agent.agent import JEPA
 from jepa_agent.cli import trained
-from jepa_agent.cli.common import MODES, SEED, Parser, check_mode, console, progress
+from jepa_agent.cli.common import SEED, Parser, check_mode, console, modes_help, progress
 from jepa_agent.experiments.evaluation import SeededEpisodes, bounded
 
 
@@ -25,7 +25,11 @@ def build_parser() -> Parser:
     )
     trained.add_arguments(parser)
     parser.add_argument(
-        "--modes", type=str, nargs="+", default=["actor", "planner"], help=f"who acts, one mode after the other: {MODES}"
+        "--modes",
+        type=str,
+        nargs="+",
+        default=["actor", "planner"],
+        help=f"who acts, one mode after the other: {modes_help()}",
     )
     parser.add_argument("--episodes", type=PositiveInt, default=10, help="episodes per mode")
     parser.add_argument("--seed", type=SEED, default=1_000, help="seed of the first episode, equal for all modes")

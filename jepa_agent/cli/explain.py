@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from jepa_agent.cli import trained
-from jepa_agent.cli.common import MODES, SEED, Parser, check_mode, picture_path, say
+from jepa_agent.cli.common import SEED, Parser, check_mode, modes_help, picture_path, say
 from jepa_agent.experiments.evaluation import bounded
 from jepa_agent.experiments.explain import explain
 from jepa_agent.experiments.planner_figures import plot_explanation
@@ -19,7 +19,7 @@ def build_parser() -> Parser:
         "jepa-agent explain runs/jepa/Pendulum-v1_1 --mode auto --output explained.png",
     )
     trained.add_arguments(parser)
-    parser.add_argument("--mode", type=str, default="auto", help=f"who acts: {MODES}")
+    parser.add_argument("--mode", type=str, default="auto", help=f"who acts: {modes_help()}")
     parser.add_argument("--seed", type=SEED, default=1_000, help="seed of the episode")
     parser.add_argument("--output", type=str, default="explained.png", help="the picture; its suffix decides the format")
     return parser

@@ -22,7 +22,6 @@ from jepa_agent.callbacks import LatentCallback, PeriodicCheckpoint, ResumableEv
 from jepa_agent.cli import continuing, exit_code
 from jepa_agent.cli.common import (
     CONFIG,
-    MODES,
     SECONDS,
     SEED,
     Parser,
@@ -33,6 +32,7 @@ from jepa_agent.cli.common import (
     first_line,
     fresh_folder,
     make_env,
+    modes_help,
     numbered_folder,
     say,
     say_anyway,
@@ -78,7 +78,7 @@ def build_parser() -> Parser:
         default=0,
         help="how often each environment is rebuilt after it raised; the next time, the run ends, saved",
     )
-    parser.add_argument("--mode", type=str, default="auto", help=f"who acts: {MODES}")
+    parser.add_argument("--mode", type=str, default="auto", help=f"who acts: {modes_help()}")
     parser.add_argument("--eval-freq", type=NonNegativeInt, default=1_000, help="steps between evaluations; 0 for none")
     parser.add_argument("--eval-episodes", type=PositiveInt, default=10, help="episodes per evaluation")
     parser.add_argument(
