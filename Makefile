@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 FLOOR := 3.10
 
-.PHONY: install demo speed test clean
+.PHONY: install demo speed test fast coverage clean
 
 install: .venv/installed
 
@@ -35,6 +35,12 @@ test: install
 	cd build/layout && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p jepa_agent
 	cd build/layout && ../../$(BIN)/lint-imports --config ../../pyproject.toml --no-cache
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
+
+fast: install
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m fast
+
+coverage: install
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --cov --cov-report=term
 
 clean:
 	rm -rf .venv build *.egg-info

@@ -11,6 +11,12 @@ from torch.nn import functional as F
 HUGE = 1e15  # sums of squares of numbers up to here are numbers still in float32
 
 
+def check_same_shape(one: Tensor, other: Tensor) -> None:
+    """``ValueError`` unless both have the same shape: broadcasting would make a loss of something else."""
+    if one.shape != other.shape:
+        raise ValueError(f"shapes differ: {tuple(one.shape)} against {tuple(other.shape)}")
+
+
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     """Mean of ``values`` over the entries where ``mask`` is 1; 0 if there are none. Both ``(B, T)``."""
     return (values * mask).sum() / mask.sum().clamp(min=1.0)

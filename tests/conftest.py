@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,18 @@ from gymnasium.spaces import Dict
 from jepa_agent import JEPA
 
 torch.set_num_threads(1)
+FAST = (
+    *("acting/", "envs/", "learning/", "model/", "planning/", "objectives/test_readout.py", "persistence/test_archive.py"),
+    *("persistence/test_codec.py", "test_config.py", "test_house.py", "test_tensor_ops.py"),
+)
 SMALL = {"latent_dim": 16, "net_arch": [32], "ensemble_size": 2, "memory_size": 3}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what is tested as a part on its own as ``fast``, all else as ``slow``."""
+    for item in items:
+        place = item.path.relative_to(Path(__file__).parent).as_posix()
+        item.add_marker(pytest.mark.fast if place.startswith(FAST) else pytest.mark.slow)
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from jepa_agent.model.encoders import random_latents
 from jepa_agent.model.world_model import WorldModel
-from jepa_agent.tensor_ops import masked_mean
+from jepa_agent.tensor_ops import check_same_shape, masked_mean
 from jepa_agent.types import SequenceBatch
 
 
@@ -144,23 +144,23 @@ def representation_losses(terms: Sequence[RepresentationTerm], seen: Imagined) -
 
 def prediction_loss(z_hat: Tensor, z_target: Tensor) -> Tensor:
     """Mean squared distance of predicted from target latents, both ``(B, T, D)``; the target carries no gradient."""
-    assert z_hat.shape == z_target.shape, f"{tuple(z_hat.shape)} against {tuple(z_target.shape)}"
+    check_same_shape(z_hat, z_target)
     return F.mse_loss(z_hat, z_target.detach(), reduction="none").mean(-1)
 
 
 def cost_loss(predicted: Tensor, cost: Tensor) -> Tensor:
     """Huber distance of predicted from observed immediate costs, ``(B, T)``, in units of the running cost scale."""
-    assert predicted.shape == cost.shape, f"{tuple(predicted.shape)} against {tuple(cost.shape)}"
+    check_same_shape(predicted, cost)
     return F.smooth_l1_loss(predicted, cost, reduction="none")
 
 
 def termination_loss(logit: Tensor, terminated: Tensor) -> Tensor:
     """Cross-entropy of the termination logit, ``(B, T)``: a calibrated probability, unlike a squared error's."""
-    assert logit.shape == terminated.shape, f"{tuple(logit.shape)} against {tuple(terminated.shape)}"
+    check_same_shape(logit, terminated)
     return F.binary_cross_entropy_with_logits(logit, terminated, reduction="none")
 
 
 def energy_loss(good: Tensor, random: Tensor, margin: float = 1.0) -> Tensor:
     """Hinge ``max(0, E(good) - E(random) + margin)`` per pair, ``(...)``; zero once good latents lie ``margin`` lower."""
-    assert good.shape == random.shape, f"{tuple(good.shape)} against {tuple(random.shape)}"
+    check_same_shape(good, random)
     return F.relu(good - random + margin)

@@ -77,5 +77,5 @@ def test_energy_is_satisfied_once_the_margin_is_kept():
 
 
 def test_shapes_that_differ_are_refused():
-    with pytest.raises(AssertionError, match="against"):
+    with pytest.raises(ValueError, match="against"):
         prediction_loss(torch.zeros(2, 3, 4), torch.zeros(2, 1, 4))
