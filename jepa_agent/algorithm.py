@@ -213,33 +213,33 @@ class JEPA(CollectingAlgorithm):
 
     def train(self, gradient_steps: int, batch_size: int = 64) -> None:
         """Fit representation, value and actor ``gradient_steps`` times."""
-        self.policy.set_training_mode(True)
         optimizer = self.policy.optimizer
         self._update_learning_rate(optimizer)
         if not math.isfinite(rate := optimizer.param_groups[0]["lr"]):
             raise ValueError(f"learning_rate is {rate} at step {self.num_timesteps}: its schedule must give finite numbers")
         terms: dict[str, Tensor] = {}
-        for _ in range(gradient_steps):
-            poll()
-            length = self.train_horizon + self.n_steps  # enough for n real steps from any imagined one on
-            past = self.world_model.past_size
-            batch = self.replay_buffer.sample_sequences(batch_size, length, env=self._vec_normalize_env, past=past)
-            optimizer.zero_grad()
-            before = [statistic.clone() for statistic in self._statistics]
+        with self.policy.in_training_mode():
+            for _ in range(gradient_steps):
+                poll()
+                length = self.train_horizon + self.n_steps  # enough for n real steps from any imagined one on
+                past = self.world_model.past_size
+                batch = self.replay_buffer.sample_sequences(batch_size, length, env=self._vec_normalize_env, past=past)
+                optimizer.zero_grad()
+                before = [statistic.clone() for statistic in self._statistics]
 
-            # Three gradients, none reaching into another's networks, and one step along all of them.
-            z_hat, terms = self._learn_representation(batch)
-            at = self._looked_at(batch_size)
-            z, weight = z_hat[at], batch.mask[at]
-            terms["value"], target = self._learn_value(batch, z, weight, at)
-            terms.update(self._learn_actor(batch, z, weight, at))
+                # Three gradients, none reaching into another's networks, and one step along all of them.
+                z_hat, terms = self._learn_representation(batch)
+                at = self._looked_at(batch_size)
+                z, weight = z_hat[at], batch.mask[at]
+                terms["value"], target = self._learn_value(batch, z, weight, at)
+                terms.update(self._learn_actor(batch, z, weight, at))
 
-            if self._is_finite(terms):
-                optimizer.step()
-                self._update_targets()
-                self._n_updates += 1
-            else:
-                torch._foreach_copy_(self._statistics, before)
+                if self._is_finite(terms):
+                    optimizer.step()
+                    self._update_targets()
+                    self._n_updates += 1
+                else:
+                    torch._foreach_copy_(self._statistics, before)
 
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         if self._skipped_updates:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from functools import partial
 from typing import Any
@@ -103,6 +105,7 @@ class JEPAPolicy(BasePolicy):
             lr=lr_schedule(1),  # type: ignore[call-arg]
             **self.optimizer_kwargs,
         )
+        self.set_training_mode(False)
 
     def set_planner(self, planner: Planner | PlannerConfig | None) -> None:
         """Who searches in Mode-2; ``None`` is the default for the action space. ``ValueError`` if it does not fit that."""
@@ -166,6 +169,16 @@ class JEPAPolicy(BasePolicy):
         if self.training != mode:  # walking all modules at every step costs more than the forward pass
             super().set_training_mode(mode)
             self.world_model_target.eval()  # targets are of what was seen, whatever is done to inputs while training
+
+    @contextmanager
+    def in_training_mode(self) -> Iterator[None]:
+        """While an update is made: images are shifted at random. At all other times they are as they are, so that the verbs of
+        the world model give what acting and planning see."""
+        self.set_training_mode(True)
+        try:
+            yield
+        finally:
+            self.set_training_mode(False)
 
     # ------------------------------------------------------------------ one decision
 

@@ -44,8 +44,8 @@ def test_an_objective_discounts_over_the_horizon_and_charges_for_the_steps_after
     latents = world.imagine(z[:, None].expand(2, 5, -1), actions)
     alive, expected = torch.ones(2, 5), torch.zeros(2, 5)
     for t in range(3):
-        alive = alive * (1.0 - world.cost(latents[:, :, t], actions[:, :, t]).terminated)
         expected += world.gamma**t * (alive + 10.0 * (1.0 - alive))
+        alive = alive * (1.0 - world.cost(latents[:, :, t], actions[:, :, t]).terminated)
     torch.testing.assert_close(cost, expected)
     assert (cost > 1.0 + world.gamma + world.gamma**2).all()
 

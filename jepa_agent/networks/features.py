@@ -168,5 +168,9 @@ def _flat(obs: Observations, space: spaces.Space) -> tuple[Observations, tuple[i
         parts = {key: _flat(obs[key], part) for key, part in space.spaces.items()}
         return {key: flat for key, (flat, _) in parts.items()}, next(iter(parts.values()))[1]  # type: ignore[misc]
     shape = space.shape or ()
+    if is_image_space(space) and obs.shape[-3:] != shape:
+        obs = obs.movedim(-1, -3)  # channels last, as the environment may have them, where SB3 has brought them to the front
     lead = tuple(obs.shape[: obs.dim() - len(shape)])
+    if (*lead, *shape) != tuple(obs.shape):
+        raise ValueError(f"observations must have the shape (..., {', '.join(map(str, shape))}), got {tuple(obs.shape)}")
     return obs.reshape(-1, *shape), lead
