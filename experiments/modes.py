@@ -20,7 +20,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from jepa_agent.algorithm import JEPA
 from jepa_agent.experiments.evaluation import EVALUATION_SEED
 from jepa_agent.experiments.machine import cpu_model, versions
-from jepa_agent.experiments.modes_report import write_report
+from jepa_agent.experiments.modes_report import renamed, write_report
 from jepa_agent.experiments.records import write_json
 from jepa_agent.experiments.study import read_as
 from jepa_agent.mode_switch import make_mode_switch
@@ -134,7 +134,7 @@ def play(policy: JEPAPolicy, env_id: str, episodes: int) -> Played:
     return Played(returns.tolist(), steps, searched / steps, planned / steps)
 
 
-def milliseconds_per_step(policy: JEPAPolicy, env_id: str) -> float:
+def decision_milliseconds(policy: JEPAPolicy, env_id: str) -> float:
     """CPU time of deciding on one environment alone, averaged over its first steps."""
     env, memory = gym.make(env_id), policy.recall(None, 1)
     obs, _ = env.reset(seed=EVALUATION_SEED)
@@ -175,7 +175,7 @@ def evaluate(study: ModeStudy, run: Run, agents: Path, lines: Path) -> Iterator[
             policy = JEPA.load(path, device="cpu").policy
             policy.set_training_mode(False)
             policy.mode_switch = make_mode_switch(mode)
-            row = {**run._asdict(), "step": step, "mode": mode, "ms_per_step": milliseconds_per_step(policy, run.env)}
+            row = {**run._asdict(), "step": step, "mode": mode, "decision_ms": decision_milliseconds(policy, run.env)}
             row.update(play(policy, run.env, study.n_eval_episodes)._asdict())
             with lines.open("a") as file:
                 file.write(json.dumps(row) + "\n")
@@ -184,7 +184,7 @@ def evaluate(study: ModeStudy, run: Run, agents: Path, lines: Path) -> Iterator[
 
 def read_rows(lines: Path) -> list[dict[str, Any]]:
     """The rows of a file of JSON lines; none if it does not exist."""
-    return [json.loads(line) for line in lines.read_text().splitlines()] if lines.exists() else []
+    return [renamed(json.loads(line)) for line in lines.read_text().splitlines()] if lines.exists() else []
 
 
 def main(argv: Sequence[str]) -> None:
@@ -206,7 +206,7 @@ def main(argv: Sequence[str]) -> None:
     for run, lines in files.items():
         if run.seed in (options.seeds or [run.seed]) and run.env in (options.tasks or [run.env]) and not options.report_only:
             for row in evaluate(study, run, options.agents, lines):
-                shown = f"{np.mean(row['returns']):9.1f} searched {row['searched']:.2f} {row['ms_per_step']:.2f} ms"
+                shown = f"{np.mean(row['returns']):9.1f} searched {row['searched']:.2f} {row['decision_ms']:.2f} ms"
                 print(f"{run.env} {run.variant} seed {run.seed} step {row['step']} {row['mode']:18} {shown}", flush=True)
     found = [row for lines in files.values() for row in read_rows(lines)]
     rows = [row for mode in study.modes for row in found if row["mode"] == mode]  # in the study's order

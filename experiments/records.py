@@ -75,7 +75,7 @@ class Curve(NamedTuple):
     steps: np.ndarray  # (E,) environment steps
     returns: np.ndarray  # (E, n_eval_episodes) undiscounted returns
     cpu_seconds: np.ndarray  # (E,) CPU seconds of training, evaluations excluded
-    ms_per_step: np.ndarray  # (E,) CPU milliseconds per step while evaluating
+    ms_per_step: np.ndarray  # (E,) CPU milliseconds per step while evaluating: deciding, and the environment's own
 
     @property
     def means(self) -> np.ndarray:

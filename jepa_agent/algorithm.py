@@ -40,9 +40,10 @@ class JEPA(CollectingAlgorithm):
     """A joint embedding predictive agent with Stable-Baselines3's face.
 
     ``JEPA("MlpPolicy", "CartPole-v1").learn(5_000)``. The settings are documented in `AgentConfig`; sizes of the networks
-    go into ``policy_kwargs`` (`ModelConfig`). ``planner`` is a `PlannerConfig` or a planner of your own; ``mode`` one of
-    `make_mode_switch`'s names or a `ModeSwitch`, and can be changed at any time by `set_mode`; ``memory`` one of
-    ``none, gru, attention`` or a `MemoryNetwork`, which is copied.
+    go into ``policy_kwargs`` (`ModelConfig`), and so does the optimizer, AdamW with a weight decay of 0.01 unless
+    ``optimizer_class`` and ``optimizer_kwargs`` say otherwise. ``planner`` is a `PlannerConfig` or a planner of your own;
+    ``mode`` one of `make_mode_switch`'s names or a `ModeSwitch`, and can be changed at any time by `set_mode`; ``memory``
+    one of ``none, gru, attention`` or a `MemoryNetwork`, which is copied.
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {

@@ -121,7 +121,8 @@ class AgentConfig:
     """How the agent learns.
 
     Args:
-        learning_rate: Adam's step for all networks.
+        learning_rate: AdamW's step for all networks, by which it also shrinks all weights, with a weight_decay of 0.01.
+            Other optimizers and settings of theirs go into policy_kwargs (optimizer_class, optimizer_kwargs).
         buffer_size: Transitions kept.
         learning_starts: Random steps before learning.
         batch_size: Windows per update.

@@ -38,7 +38,9 @@ class JEPAPolicy(BasePolicy):
 
     ``policy_kwargs`` of the algorithm end here: ``latent_dim, net_arch, head_arch, activation_fn, ensemble_size,
     memory_size, features_extractor_class, features_extractor_kwargs, normalize_images, optimizer_class, optimizer_kwargs``.
-    The rest is handed over by the algorithm. The encoder follows from the space: vectors, images and Dict need one class.
+    The optimizer is PyTorch's AdamW unless another is given; its weight decay is 0.01 unless ``optimizer_kwargs`` say
+    otherwise. The rest is handed over by the algorithm. The encoder follows from the space: vectors, images and Dict need
+    one class.
     """
 
     def __init__(
@@ -85,7 +87,8 @@ class JEPAPolicy(BasePolicy):
         self.set_planner(planner)
         self.mode_switch = make_mode_switch(mode)
         self.objective: SequenceCosts | None = None  # in place of the learned `WorldModel.member_costs`
-        # Draws of acting and planning come from here, so that an evaluation in mid-training disturbs nothing.
+        # Draws of acting and planning come from here, not from the process's generators. Deterministic evaluations in
+        # mid-training draw from another one, and so change nothing; others advance this one.
         self.generator = torch.Generator().manual_seed(int(torch.randint(2**31, (1,))))
         self.extractor_class, self.extractor_kwargs = features_extractor_class, features_extractor_kwargs
         self.world_model = build_world_model(
@@ -125,8 +128,9 @@ class JEPAPolicy(BasePolicy):
         """Actions for observations ``(*obs_shape)`` or ``(n_envs, *obs_shape)``, and the state to hand to the next call.
 
         ``state=None`` starts afresh; ``episode_start[i]`` forgets row i; without a memory network, Mode-1 alone neither
-        reads a state nor leaves more than an empty one. Deterministic calls draw from a generator seeded
-        anew, so that equal input gives equal output and nothing else changes.
+        reads a state nor leaves more than an empty one. Deterministic calls draw from a generator seeded anew, so that equal
+        input gives equal output, unless a budget of milliseconds lets the clock decide, and training goes on as without
+        them; others advance the policy's own generator.
         """
         if isinstance(observation, tuple):
             raise ValueError(
@@ -172,8 +176,8 @@ class JEPAPolicy(BasePolicy):
 
     @contextmanager
     def in_training_mode(self) -> Iterator[None]:
-        """While an update is made: images are shifted at random. At all other times they are as they are, so that the verbs of
-        the world model give what acting and planning see."""
+        """While an update is made: images are shifted at random. At all other times they are left as they are, so that the
+        verbs of the world model give what acting and planning see."""
         self.set_training_mode(True)
         try:
             yield
@@ -242,7 +246,7 @@ class JEPAPolicy(BasePolicy):
         return Decision(action, none, none, zero, zero, surprise, mean, std, zero, situation)
 
     def learn_gains(self, decision: Decision) -> None:
-        """Learn from a decision what a search gains in which situation."""
+        """Learn from a decision what the plan of a search promises in which situation."""
         if decision.searched.any():
             situation, rows = decision.situation, decision.searched
             self.gain_model.learn(situation.features[rows], decision.worth[rows] / situation.unit)

@@ -1,4 +1,4 @@
-"""Going on exactly: checkpoints of a whole run, and an agent that continues one as if nothing had happened."""
+"""Going on exactly: checkpoints of a whole run, and an agent that continues one as the run that saved it did."""
 
 from __future__ import annotations
 

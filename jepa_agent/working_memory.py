@@ -74,7 +74,7 @@ class WorkingMemory(NamedTuple):
 
     @property
     def recent_gain(self) -> Tensor:
-        """What the latest searches gained ``(B,)``, in the units of -reward: a mean that forgets."""
+        """What the plans of the latest searches promised ``(B,)``, in the units of -reward: a mean that forgets."""
         return self.effort[:, 2]
 
     @property
@@ -124,7 +124,7 @@ class WorkingMemory(NamedTuple):
         return torch.cat([self.plan[:, 1:], self.plan[:, -1:]], dim=1)
 
     def searched(self, rows: Tensor, milliseconds: Tensor, gain: Tensor, control: Tensor) -> WorkingMemory:
-        """Take note of searches: where (bool), how long each took, what it gained, and the switch's settings ``(B, 2)``."""
+        """Take note of searches: where (bool), how long each took, what it promised, the switch's settings ``(B, 2)``."""
         gain, control = gain.to(self.effort), control.to(self.effort)  # autocast halves what is computed, not what is kept
         recent = torch.where(rows, self.recent_gain.lerp(gain, _FORGETTING), self.recent_gain)
         spent = torch.stack([self.searches + rows, self.milliseconds + milliseconds, recent], dim=1)

@@ -28,7 +28,7 @@ from jepa_agent.spaces import check_spaces
 CONFIG = "config.yml"
 MODES = (
     "auto, planner, actor, every_4, surprise, disagreement or random; the last three and auto may have a budget, "
-    "a share of the steps (auto_0.25) or milliseconds per step (auto_2ms)"
+    "a share of the steps (auto_0.25) or milliseconds of searching per step (auto_2ms)"
 )
 
 
