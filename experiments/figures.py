@@ -224,6 +224,16 @@ def _finish(figure: Figure, axes: Axes, path: Path) -> None:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a figure in the format of its suffix, making the folder if need be."""
+    """Write a figure in the format of its suffix, making the folder if need be; ``ValueError`` if it cannot be had."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
+    try:
+        figure.savefig(path, dpi=150)
+    except RuntimeError as error:  # pgf without a LaTeX
+        raise ValueError(f"{path} cannot be drawn: {error}") from error
+
+
+def check_format(path: Path) -> None:
+    """``ValueError`` if the suffix of a picture names no format."""
+    known = Figure().canvas.get_supported_filetypes()
+    if path.suffix[1:].lower() not in known:
+        raise ValueError(f"{path}: a picture's suffix decides its format, choose one of {', '.join(sorted(known))}")

@@ -76,7 +76,7 @@ def test_what_deciding_takes_is_told_without_the_environments_own(small):
     model = small(Slow(), learning_starts=1_000, mode="actor")
     table = evaluate.evaluation_table(model, Slow(), ["actor"], 2, 0)
     [decide] = [column for column in table.columns if column.header == "ms to decide"]
-    assert 0.0 < float(list(decide.cells)[0]) < 10.0
+    assert 0.0 < float(next(iter(decide.cells))) < 10.0
 
 
 def test_what_auto_learns_from_is_told_as_promised_and_not_as_realised():

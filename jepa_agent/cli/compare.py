@@ -24,7 +24,7 @@ from jepa_agent.config import AgentConfig, ModelConfig, PlannerConfig
 from jepa_agent.experiments.baselines import BASELINES, algorithm_class, fits
 from jepa_agent.experiments.document import write_report
 from jepa_agent.experiments.figures import name_of
-from jepa_agent.experiments.folders import alone
+from jepa_agent.experiments.folders import alone, refuse_links
 from jepa_agent.experiments.progress import read_progress, remaining_seconds
 from jepa_agent.experiments.records import AGENT, RESULT, is_agent, read_run
 from jepa_agent.experiments.report import print_table
@@ -116,7 +116,8 @@ def keep_study(file: str | None, folder: Path) -> None:
 
 
 def report(study: Study, specs: Sequence[RunSpec], folder: Path, command: str) -> int:
-    """The table on the screen, the report in the folder."""
+    """The table on the screen, the report in the folder; `FolderError` if a link there would lead it elsewhere."""
+    refuse_links(folder)
     curves = [curve for spec in specs if (spec.folder(folder) / RESULT).exists() for curve in read_run(spec.folder(folder))]
     if not curves:
         console.print("no run finished")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from jepa_agent.cli import trained
-from jepa_agent.cli.common import MODES, SEED, Parser, check_mode, say
+from jepa_agent.cli.common import MODES, SEED, Parser, UsageError, check_mode, say
+from jepa_agent.cli.pictures import picture_path
 from jepa_agent.experiments.evaluation import bounded
 from jepa_agent.experiments.explain import explain
 from jepa_agent.experiments.planner_figures import plot_explanation
@@ -30,10 +30,13 @@ def run(argv: Sequence[str]) -> int:
     """Play the episode, draw it, say where."""
     options = trained.parse(build_parser(), argv)
     check_mode(options.mode)
+    output = picture_path(options.output)
     agent = trained.load(options)
     with trained.playing(agent):
         told = explain(agent.model, bounded(agent.env), options.mode, options.seed)
-    output = Path(options.output)
-    plot_explanation(told, output)
+    try:
+        plot_explanation(told, output)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
     say(f"saved to {output}: return {-told.cost.sum():.1f} in {len(told.cost)} steps")
     return 0

@@ -8,6 +8,7 @@ from pathlib import Path
 from jsonargparse.typing import PositiveInt
 
 from jepa_agent.cli.common import Parser, UsageError, say
+from jepa_agent.cli.pictures import picture_path
 from jepa_agent.experiments.figures import plot_series
 from jepa_agent.experiments.series import by_label, read_all
 
@@ -33,7 +34,7 @@ def build_parser() -> Parser:
 def run(argv: Sequence[str]) -> int:
     """Read, draw, say where."""
     options = build_parser().parse(argv)
-    output = Path(options.output)
+    output = picture_path(options.output)
     try:
         series = read_all([Path(name) for name in options.runs], options.window, lambda why: say(f"left out: {why}"))
         plot_series({name: [(s.steps, s.returns) for s in own] for name, own in by_label(series).items()}, output)
