@@ -232,7 +232,11 @@ def draw(
     plot_needed(summaries, folder / FIGURES / "needed.png")
     pictures.append(Picture(f"{FIGURES}/needed.png", "Environment steps until an evaluation first reached the threshold."))
     plot_cost_of_acting(summaries, folder / FIGURES / "acting.png")
-    pictures.append(Picture(f"{FIGURES}/acting.png", "What an action costs and what it brings; JEPA in each of its modes."))
+    pictures.append(
+        Picture(
+            f"{FIGURES}/acting.png", "What a step costs, the environment's included, and what it brings; JEPA in each mode."
+        )
+    )
     if scores:
         plot_profiles(scores, folder / FIGURES / "profile.png")
         pictures.append(Picture(f"{FIGURES}/profile.png", "Performance profile: the share of runs that end above a score."))

@@ -172,7 +172,7 @@ def plot_needed(summaries: Sequence[Summary], path: Path) -> None:
 
 
 def plot_cost_of_acting(summaries: Sequence[Summary], path: Path) -> None:
-    """Return of the last evaluation against milliseconds per action, a panel per environment."""
+    """Return of the last evaluation against milliseconds per step, the environment's included, a panel per environment."""
     envs = list(dict.fromkeys(summary.env for summary in summaries))
     figure = Figure(figsize=(4.8 * min(len(envs), 3), 3.8 * -(-len(envs) // 3)), layout="constrained")
     panels = figure.subplots(-(-len(envs) // 3), min(len(envs), 3), squeeze=False, sharex=True).ravel()
@@ -188,7 +188,7 @@ def plot_cost_of_acting(summaries: Sequence[Summary], path: Path) -> None:
         plain_log(axes)
         axes.tick_params(labelbottom=True)
         axes.set_title(env, fontsize=10)
-        axes.set_xlabel("CPU ms per action while evaluating, log scale")
+        axes.set_xlabel("CPU ms per step, the environment's included, log scale")
         axes.set_ylabel("mean return of the last evaluation")
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False, fontsize=8)
@@ -224,6 +224,16 @@ def _finish(figure: Figure, axes: Axes, path: Path) -> None:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a figure in the format of its suffix, making the folder if need be."""
+    """Write a figure in the format of its suffix, making the folder if need be; ``ValueError`` if it cannot be had."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
+    try:
+        figure.savefig(path, dpi=150)
+    except RuntimeError as error:  # pgf without a LaTeX
+        raise ValueError(f"{path} cannot be drawn: {error}") from error
+
+
+def check_format(path: Path) -> None:
+    """``ValueError`` if the suffix of a picture names no format."""
+    known = Figure().canvas.get_supported_filetypes()
+    if path.suffix[1:].lower() not in known:
+        raise ValueError(f"{path}: a picture's suffix decides its format, choose one of {', '.join(sorted(known))}")

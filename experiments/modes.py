@@ -22,7 +22,7 @@ from jepa_agent.acting.mode_switch import make_mode_switch
 from jepa_agent.agent import JEPA
 from jepa_agent.experiments.evaluation import EVALUATION_SEED, side_by_side
 from jepa_agent.experiments.machine import cpu_model, versions
-from jepa_agent.experiments.modes_report import write_report
+from jepa_agent.experiments.modes_report import renamed, write_report
 from jepa_agent.experiments.records import write_json
 from jepa_agent.experiments.study import read_as
 from jepa_agent.policy import JEPAPolicy
@@ -138,7 +138,7 @@ def _play(policy: JEPAPolicy, envs: list[gym.Env]) -> Played:
     return Played(returns.tolist(), steps, searched / steps, planned / steps)
 
 
-def milliseconds_per_step(policy: JEPAPolicy, env_id: str) -> float:
+def decision_milliseconds(policy: JEPAPolicy, env_id: str) -> float:
     """CPU time of deciding on one environment alone, averaged over its first steps."""
     with closing(gym.make(env_id)) as env:
         return _milliseconds_per_step(policy, env)
@@ -182,7 +182,7 @@ def evaluate(study: ModeStudy, run: Run, agents: Path, lines: Path) -> Iterator[
             policy = JEPA.load(path, device="cpu").policy
             policy.set_training_mode(False)
             policy.mode_switch = make_mode_switch(mode)
-            row = {**run._asdict(), "step": step, "mode": mode, "ms_per_step": milliseconds_per_step(policy, run.env)}
+            row = {**run._asdict(), "step": step, "mode": mode, "decision_ms": decision_milliseconds(policy, run.env)}
             row.update(play(policy, run.env, study.n_eval_episodes)._asdict())
             with lines.open("a") as file:
                 file.write(json.dumps(row) + "\n")
@@ -191,7 +191,7 @@ def evaluate(study: ModeStudy, run: Run, agents: Path, lines: Path) -> Iterator[
 
 def read_rows(lines: Path) -> list[dict[str, Any]]:
     """The rows of a file of JSON lines; none if it does not exist."""
-    return [json.loads(line) for line in lines.read_text().splitlines()] if lines.exists() else []
+    return [renamed(json.loads(line)) for line in lines.read_text().splitlines()] if lines.exists() else []
 
 
 def main(argv: Sequence[str]) -> None:
@@ -213,7 +213,7 @@ def main(argv: Sequence[str]) -> None:
     for run, lines in files.items():
         if run.seed in (options.seeds or [run.seed]) and run.env in (options.tasks or [run.env]) and not options.report_only:
             for row in evaluate(study, run, options.agents, lines):
-                shown = f"{np.mean(row['returns']):9.1f} searched {row['searched']:.2f} {row['ms_per_step']:.2f} ms"
+                shown = f"{np.mean(row['returns']):9.1f} searched {row['searched']:.2f} {row['decision_ms']:.2f} ms"
                 print(f"{run.env} {run.variant} seed {run.seed} step {row['step']} {row['mode']:18} {shown}", flush=True)
     found = [row for lines in files.values() for row in read_rows(lines)]
     rows = [row for mode in study.modes for row in found if row["mode"] == mode]  # in the study's order

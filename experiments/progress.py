@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from jepa_agent.experiments.records import EVALUATIONS, RESULT, RunSpec
+from jepa_agent.persistence.plain_data import parse_json
 
 # Milliseconds of CPU per environment step, evaluations included, on one core of a server of 2023, JEPA evaluated in three
 # modes; a first guess for an algorithm of which no run has been finished yet.
@@ -39,8 +39,8 @@ def read_progress(spec: RunSpec, root: Path) -> Progress:
     rows = []
     for line in lines[-len(spec.modes) :]:
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:  # being written
+            rows.append(parse_json(line))
+        except ValueError:  # being written
             continue
     last = max((row["step"] for row in rows), default=0)
     return Progress(last, {row["mode"]: row["mean"] for row in rows if row["step"] == last})
@@ -53,7 +53,7 @@ def cost_per_step(specs: Sequence[RunSpec], root: Path) -> dict[RunKey, float]:
     for spec in specs:
         result = spec.folder(root) / RESULT
         if result.exists():
-            content = json.loads(result.read_text())
+            content = parse_json(result.read_text())
             rate = content["total_cpu_seconds"] / max(content["steps"], 1)
             spent.setdefault(key(spec), []).append(rate)
             spent.setdefault(RunKey("", spec.algorithm), []).append(rate)

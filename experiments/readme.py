@@ -11,7 +11,7 @@ import numpy as np
 
 from jepa_agent.experiments.document import headline, times_fewer
 from jepa_agent.experiments.laboratory import compared
-from jepa_agent.experiments.modes_report import Cell
+from jepa_agent.experiments.modes_report import Cell, renamed
 from jepa_agent.experiments.records import AGENT, read_curves
 from jepa_agent.experiments.report import at_first
 from jepa_agent.experiments.statistics import Summary, summarise
@@ -68,7 +68,7 @@ def memory_table(results: Path) -> str:
 
 def modes_table(results: Path) -> str:
     """A row per environment: what each mode gained over the actor on the same agents, and what it took."""
-    found = [Cell(**cell) for cell in json.loads((results / MODES / "summary.json").read_text())["cells"]]
+    found = [Cell(**renamed(cell)) for cell in json.loads((results / MODES / "summary.json").read_text())["cells"]]
     modes = list(dict.fromkeys(cell.mode for cell in found))
     rows: list[tuple[str, ...]] = [("environment (runs)", *modes)]
     rows.append(("---", *["---:"] * len(modes)))
@@ -78,7 +78,7 @@ def modes_table(results: Path) -> str:
     every = [[cell for cell in found if cell.mode == mode] for mode in modes]
     rows.append(("mean", *(f"{np.mean([cell.score for cell in cells]):.3f}" for cells in every)))
     rows.append(("share of steps with a search", *(f"{np.mean([cell.searched for cell in cells]):.2f}" for cells in every)))
-    rows.append(("CPU ms per step", *(f"{np.mean([cell.ms_per_step for cell in cells]):.1f}" for cells in every)))
+    rows.append(("CPU ms to decide on a step", *(f"{np.mean([cell.decision_ms for cell in cells]):.1f}" for cells in every)))
     return _markdown(rows)
 
 

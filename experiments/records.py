@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jepa_agent.persistence.plain_data import parse_json
+
 AGENT = "JEPA"
 SPEC, RESULT, EVALUATIONS, LOG = "spec.json", "result.json", "evaluations.jsonl", "log.txt"
 _COLUMNS = ("step", "returns", "cpu_seconds", "ms_per_step")
@@ -75,7 +77,7 @@ class Curve(NamedTuple):
     steps: np.ndarray  # (E,) environment steps
     returns: np.ndarray  # (E, n_eval_episodes) undiscounted returns
     cpu_seconds: np.ndarray  # (E,) CPU seconds of training, evaluations excluded
-    ms_per_step: np.ndarray  # (E,) CPU milliseconds per step while evaluating
+    ms_per_step: np.ndarray  # (E,) CPU milliseconds per step while evaluating: deciding, and the environment's own
 
     @property
     def means(self) -> np.ndarray:
@@ -86,7 +88,7 @@ class Curve(NamedTuple):
 def read_spec(path: Path) -> RunSpec:
     """The spec in a spec.json or a result.json; FileNotFoundError if there is no such file, ValueError if it holds none."""
     try:
-        content = json.loads(path.read_text())
+        content = parse_json(path.read_text())
         return RunSpec(**content.get("spec", content))
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} holds no spec of a run ({error}): remove its folder, and the run is done again") from error
@@ -102,12 +104,14 @@ def read_run(folder: Path) -> list[Curve]:
     """The curves of a finished run, one per mode; ValueError as `read_curves`."""
     spec, lines = read_spec(folder / RESULT), folder / EVALUATIONS
     try:
-        rows = [json.loads(line) for line in lines.read_text().splitlines()]
+        rows = [parse_json(line) for line in lines.read_text().splitlines()]
         own = {mode: [row for row in rows if row["mode"] == mode] for mode in spec.modes}
         curves = [Curve(spec, mode, *(np.array([row[name] for row in own[mode]]) for name in _COLUMNS)) for mode in own]
-        if any(not len(curve.steps) or curve.returns.ndim != 2 for curve in curves):
+        if any(not len(curve.steps) or curve.returns.ndim != 2 or not curve.returns.size for curve in curves):
             raise ValueError("evaluations are missing")
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        if any(column.dtype.kind not in "biuf" for curve in curves for column in curve[2:]):
+            raise ValueError("evaluations must be numbers")
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{lines} cannot be read ({error}): remove its folder, and the run is done again") from error
     return curves
 

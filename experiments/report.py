@@ -17,7 +17,8 @@ HEADINGS = ("n", "reached", "every", "steps", "CPU s", "final", "last 3", "ms/st
 _CAPTION = (
     "steps and CPU seconds of training to the threshold: median (least..most) of n runs, \u2264 where the first evaluation "
     "sufficed; "
-    "final: mean return (95% interval); last 3: mean of a run's last three evaluations, median (least..most)"
+    "final: mean return (95% interval); last 3: mean of a run's last three evaluations, median (least..most); "
+    "ms/step: CPU milliseconds while evaluating, of deciding and of the environment"
 )
 
 

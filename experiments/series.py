@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import re
 import warnings
 from collections.abc import Callable, Sequence
@@ -15,7 +14,7 @@ import numpy as np
 
 from jepa_agent.experiments.figures import name_of
 from jepa_agent.experiments.records import RESULT, read_run
-from jepa_agent.persistence.plain_data import read_npz
+from jepa_agent.persistence.plain_data import parse_json, read_npz
 
 EVALUATIONS, MONITOR = "evaluations.npz", "monitor.csv"
 _NUMBER = re.compile(r"(_|[_-]?seed[_-]?)\d+$")
@@ -174,7 +173,7 @@ def _episodes(file: Path) -> list[tuple[float, float, float]]:
     """When each episode ended, its return and its length."""
     try:
         with file.open(newline="") as lines:
-            began = float(json.loads(lines.readline().removeprefix("#"))["t_start"])
+            began = float(parse_json(lines.readline().removeprefix("#"))["t_start"])
             rows = list(csv.DictReader(lines))
         if rows and None in rows[-1].values():
             rows.pop()  # being written, or cut off when the run was killed

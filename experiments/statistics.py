@@ -40,7 +40,7 @@ class Summary(NamedTuple):
     final_return: float  # mean over seeds of the last evaluation
     final_interval: Interval | None  # its 95% bootstrap interval; None for a single seed
     last_three: Spread  # over seeds, the mean of the last three evaluations: has learning held?
-    ms_per_step: float  # median CPU milliseconds per step while evaluating
+    ms_per_step: float  # median CPU milliseconds per step while evaluating: deciding, and the environment's own
     eval_freq: int  # environment steps between evaluations: nothing is known of what lies between them
 
 

@@ -96,8 +96,8 @@ class JEPA(OffPolicyAlgorithm):
             or a subclass of `JEPAPolicy`.
         env: A Gymnasium environment, its id, or a VecEnv. Observations: Box, images, Dict; actions: Box, Discrete,
             MultiDiscrete, MultiBinary.
-        learning_rate: Step of AdamW for all networks (its weight decay is torch's 0.01 unless
-            ``policy_kwargs=dict(optimizer_kwargs=...)`` says otherwise), or a schedule of it.
+        learning_rate: Step of AdamW for all networks, or a schedule of it; its weight decay is 0.01 unless
+            ``policy_kwargs=dict(optimizer_kwargs=...)`` says otherwise.
         buffer_size: Transitions kept, over all environments.
         learning_starts: Random steps before learning; the first episode is acted at random to its end, for at most four
             times as long.
@@ -349,36 +349,35 @@ class JEPA(OffPolicyAlgorithm):
 
     def train(self, gradient_steps: int, batch_size: int = 64) -> None:
         """Fit representation, value and actor ``gradient_steps`` times."""
-        self.policy.set_training_mode(True)
         optimizer, past = self.policy.optimizer, self.world_model.past_size
         self._update_learning_rate(optimizer)
         if not math.isfinite(rate := optimizer.param_groups[0]["lr"]):
             raise ValueError(f"learning_rate is {rate} at step {self.num_timesteps}: its schedule must give finite numbers")
         length = self.train_horizon + self.n_steps  # enough for n real steps from any imagined one on
-        for _ in range(gradient_steps):
-            poll()
-            batch = self.replay_buffer.sample_sequences(batch_size, length, self._vec_normalize_env, past)
-            statistics = [statistic.clone() for statistic in self._statistics]
-            optimizer.zero_grad()
+        with self.policy.in_training_mode():
+            for _ in range(gradient_steps):
+                poll()
+                batch = self.replay_buffer.sample_sequences(batch_size, length, self._vec_normalize_env, past)
+                statistics = [statistic.clone() for statistic in self._statistics]
+                optimizer.zero_grad()
 
-            # Three gradients, none reaching into another's networks, and one step along all of them.
-            z_hat, losses = self._fit_representation(batch)
-            samples = sample_training_steps(batch, z_hat)
-            losses["value"], cost_to_go = self._fit_value(samples)
-            losses.update(self._fit_actor(samples))
+                # Three gradients, none reaching into another's networks, and one step along all of them.
+                z_hat, losses = self._fit_representation(batch)
+                samples = sample_training_steps(batch, z_hat)
+                losses["value"], cost_to_go = self._fit_value(samples)
+                losses.update(self._fit_actor(samples))
 
-            if self._is_finite(losses):
-                optimizer.step()
-                polyak_update(self._parameters, self._target_parameters, self.tau)
-                self._n_updates += 1
-            else:
-                torch._foreach_copy_(self._statistics, statistics)
+                if self._is_finite(losses):
+                    optimizer.step()
+                    polyak_update(self._parameters, self._target_parameters, self.tau)
+                    self._n_updates += 1
+                else:
+                    torch._foreach_copy_(self._statistics, statistics)
 
-            for name, value in losses.items():
-                self.logger.record_mean(f"train/{name}_loss", value.item())
-            self.logger.record_mean("train/cost_to_go", cost_to_go.mean().item())
+                for name, value in losses.items():
+                    self.logger.record_mean(f"train/{name}_loss", value.item())
+                self.logger.record_mean("train/cost_to_go", cost_to_go.mean().item())
 
-        self.policy.set_training_mode(False)
         for name, weight in self._weights.items():
             self.logger.record(f"train/{name}_weight", weight, exclude=("stdout", "log"))
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")

@@ -120,7 +120,8 @@ class AgentConfig:
     """How the agent learns.
 
     Args:
-        learning_rate: AdamW's step for all networks (with torch's weight decay of 0.01).
+        learning_rate: AdamW's step for all networks, by which it also shrinks all weights, with a weight_decay of 0.01.
+            Other optimizers and settings of theirs go into policy_kwargs (optimizer_class, optimizer_kwargs).
         buffer_size: Transitions kept.
         learning_starts: Random steps before learning.
         batch_size: Windows per update.

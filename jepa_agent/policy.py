@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from functools import partial
 from typing import Any
@@ -118,6 +120,7 @@ class JEPAPolicy(BasePolicy):
             lr=lr_schedule(1),  # type: ignore[call-arg]
             **self.optimizer_kwargs,
         )
+        self.set_training_mode(False)
 
     # ------------------------------------------------------------------ parts, to be overridden
 
@@ -172,8 +175,9 @@ class JEPAPolicy(BasePolicy):
         """Actions for observations ``(*obs_shape)`` or ``(n_envs, *obs_shape)``, and the state to hand to the next call.
 
         ``state=None`` starts afresh; ``episode_start[i]`` forgets row i; without a memory network, Mode-1 alone neither
-        reads a state nor leaves more than an empty one. Deterministic calls draw from a generator seeded
-        anew, so that equal input gives equal output and nothing else changes.
+        reads a state nor leaves more than an empty one. Deterministic calls draw from a generator seeded anew, so that equal
+        input gives equal output, unless a budget of milliseconds lets the clock decide, and training goes on as without
+        them; others advance the policy's own generator.
         """
         if isinstance(observation, tuple):
             raise ValueError(
@@ -216,6 +220,16 @@ class JEPAPolicy(BasePolicy):
         if self.training != mode:  # walking all modules at every step costs more than the forward pass
             super().set_training_mode(mode)
             self.world_model_target.eval()  # targets are of what was seen, whatever is done to inputs while training
+
+    @contextmanager
+    def in_training_mode(self) -> Iterator[None]:
+        """While an update is made: images are shifted at random. At all other times they are left as they are, so that the
+        verbs of the world model give what acting and planning see."""
+        self.set_training_mode(True)
+        try:
+            yield
+        finally:
+            self.set_training_mode(False)
 
     # ------------------------------------------------------------------ one decision
 
@@ -277,7 +291,7 @@ class JEPAPolicy(BasePolicy):
         return Decision(action, none, none, zero, zero, surprise, torch.zeros_like(action), zero, zero, situation)
 
     def learn_gains(self, decision: Decision) -> None:
-        """Learn from a decision what a search gains in which situation."""
+        """Learn from a decision what the plan of a search promises in which situation."""
         if decision.searched.any():
             situation, rows = decision.situation, decision.searched
             self.gain_model.learn(situation.features[rows], decision.worth[rows] / situation.unit)

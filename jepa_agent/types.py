@@ -97,5 +97,5 @@ class Decision(NamedTuple):
 
     @property
     def worth(self) -> Tensor:
-        """What the search brought ``(B,)``: the gain predicted for its plan, executed or not; 0 where there was none."""
+        """What the search promised ``(B,)``: the gain predicted for its plan, executed or not; 0 where there was none."""
         return torch.where(self.searched & self.gain.isfinite(), self.gain.clamp(min=0.0), 0.0)

@@ -1,4 +1,4 @@
-"""What a search may be expected to gain, learned from what searches gained."""
+"""What a search may be expected to gain, learned from what the plans of searches promised."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ class GainModel(nn.Module):
 
     @property
     def mean(self) -> Tensor:
-        """Mean gain of the searches it has learned from; 0 before there are any."""
+        """Mean gain promised by the searches it has learned from; 0 before there are any."""
         return self.product[0] / self.moment[0, 0].clamp(min=1.0)
 
     def learn(self, features: Tensor, gain: Tensor) -> None:
-        """Take in searches and what they gained; what is not finite, or would not be once squared, is passed over."""
+        """Take in searches and what they promised; what is not finite, or would not be once squared, is passed over."""
         usable = (features.abs().amax(-1) < HUGE) & (gain.abs() < HUGE)
         features, gain = features[usable], gain[usable]
         fading = 1.0 - len(gain) / (_MEMORY + len(gain))

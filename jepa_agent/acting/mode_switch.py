@@ -59,7 +59,8 @@ class Situation:
     @property
     def features(self) -> Tensor:
         """What the gain of a search may depend on, ``(B, F)``: nothing at all, the surprise, the ensemble's disagreement,
-        what the latest searches gained, and by how much the best of the other actions beats the actor's for certain."""
+        what the plans of the latest searches promised, and by how much the best of the other actions beats the actor's for
+        certain."""
         excess = pessimistic(self._judged[..., 1:] - self._judged[..., :1], 1.0)
         plan = excess[:, :1] * (self.memory.searches > 0).unsqueeze(-1)  # none is remembered before the first search
         promise = -torch.cat([plan, excess[:, 1:]], dim=-1).amin(-1).clamp(max=0.0)
@@ -73,7 +74,7 @@ class Situation:
 
     @property
     def usual_gain(self) -> Tensor:
-        """What searches gained in the mean ``(B,)``."""
+        """What the plans of searches promised in the mean ``(B,)``."""
         return (self._gain_model.mean * self.unit).expand_as(self.surprise)
 
 
@@ -141,10 +142,11 @@ class Budgeted(ModeSwitch):
     """Searches where a score is high, as often as a budget allows.
 
     The budget is a share of the steps, ``plan_fraction``, or, if it is not 0, a mean time of ``ms_per_step`` spent on
-    searches, which makes what is decided depend on the clock. In every environment an integral controller moves the
-    threshold that the score must pass until the budget is met. The first step of an episode always has a search; none is
-    made after it that would overdraw the budget by more than a tenth, and no more than a tenth of it is ever left over (or
-    two searches, if that is more).
+    searches alone (what else deciding takes, and the environment, do not count, as they do in the ``ms_per_step`` of a
+    comparison's results), which makes what is decided depend on the clock. In every environment an integral controller
+    moves the threshold that the score must pass until the budget is met. The first step of an episode always has a search;
+    none is made after it that would overdraw the budget by more than a tenth, and no more than a tenth of it is ever left
+    over (or two searches, if that is more).
     """
 
     plan_fraction: float = 0.25
@@ -242,8 +244,8 @@ class DisagreementMode(Budgeted):
 
 @dataclass(frozen=True)
 class AutoMode(Budgeted):
-    """Searches where most gain is to be expected for its cost, by what earlier searches gained in like situations: at every
-    step, unless a budget says otherwise.
+    """Searches where most gain is to be expected for its cost, by what plans promised in like situations: at every step,
+    unless a budget says otherwise. What came of the plans is not known to it.
 
     Without a budget it executes where the gain exceeds ``confidence`` standard deviations of it over the
     ensemble, more than the policy's ``plan_pessimism``, which every plan has met already: an agent that collects must hear
@@ -292,7 +294,8 @@ def make_mode_switch(mode: str | ModeSwitch) -> ModeSwitch:
     """A switch by name, or as given.
 
     ``actor``, ``planner``, ``every_k`` (k = 4) or ``every_2`` and so on; ``auto``, ``surprise``, ``disagreement``,
-    ``random``, which may carry a budget: a share of the steps (``auto_0.1``) or milliseconds per step (``auto_2ms``).
+    ``random``, which may carry a budget: a share of the steps (``auto_0.1``) or milliseconds of searching per step
+    (``auto_2ms``).
     """
     if isinstance(mode, ModeSwitch):
         return mode

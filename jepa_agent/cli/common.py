@@ -18,7 +18,6 @@ import gymnasium as gym
 import torch
 from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import restricted_number_type
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from rich.console import Console
 from rich.progress import Progress
 
@@ -227,7 +226,7 @@ def modes_help() -> str:
     """The modes there are, for a flag's help."""
     return (
         f"{', '.join(modes()).replace('every_k', 'every_4')}; {', '.join(BUDGETED)} may have a budget, a share of the steps "
-        "(auto_0.25) or milliseconds per step (auto_2ms)"
+        "(auto_0.25) or milliseconds of searching per step (auto_2ms)"
     )
 
 
@@ -250,15 +249,6 @@ def check_device(device: str) -> None:
 
 
 # ---------------------------------------------------------------------- folders and models
-
-
-def picture_path(output: str) -> Path:
-    """Where to draw, as PNG where no suffix says otherwise; `UsageError` for a suffix of no format that can be drawn."""
-    path, known = Path(output), FigureCanvasAgg.get_supported_filetypes()
-    path = path if path.suffix else path.with_suffix(".png")
-    if path.suffix.lower().lstrip(".") not in known:
-        raise UsageError(f"--output {output}: its suffix names no picture, choose one of {', '.join(sorted(known))}")
-    return path
 
 
 def fresh_folder(path: Path) -> Path:

@@ -118,7 +118,8 @@ def keep_study(file: str | None, folder: Path) -> None:
 
 
 def report(study: Study, specs: Sequence[RunSpec], folder: Path, command: str) -> int:
-    """The table on the screen, the report in the folder."""
+    """The table on the screen, the report in the folder; `FolderError` if a link there would lead it elsewhere."""
+    refuse_links(folder)
     curves = [curve for spec in specs if (spec.folder(folder) / RESULT).exists() for curve in read_run(spec.folder(folder))]
     if not curves:
         console.print("no run finished")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from jepa_agent.cli import trained
-from jepa_agent.cli.common import SEED, Parser, check_mode, modes_help, picture_path, say
+from jepa_agent.cli.common import SEED, Parser, UsageError, check_mode, modes_help, say
+from jepa_agent.cli.pictures import picture_path
 from jepa_agent.experiments.evaluation import bounded
 from jepa_agent.experiments.explain import explain
 from jepa_agent.experiments.planner_figures import plot_explanation
@@ -33,6 +34,9 @@ def run(argv: Sequence[str]) -> int:
     agent = trained.load(options)
     with trained.playing(agent):
         told = explain(agent.model, bounded(agent.env), options.mode, options.seed)
-    plot_explanation(told, output)
+    try:
+        plot_explanation(told, output)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
     say(f"saved to {output}: return {-told.cost.sum():.1f} in {len(told.cost)} steps")
     return 0

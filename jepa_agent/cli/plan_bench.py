@@ -17,6 +17,7 @@ from jepa_agent.cli import trained
 from jepa_agent.cli.common import SEED, Parser, UsageError, console, make_env, say
 from jepa_agent.experiments.evaluation import bounded
 from jepa_agent.experiments.exact_models import EXACT_MODELS
+from jepa_agent.experiments.folders import refuse_links
 from jepa_agent.experiments.laboratory import HORIZONS, Laboratory, compared, design_for, planners_for
 from jepa_agent.experiments.planner_figures import plot_compute
 from jepa_agent.experiments.players import ExactPlayer, Player, TrainedAgent
@@ -63,6 +64,7 @@ def run(argv: Sequence[str]) -> int:
         options.quick,
     )
     folder = Path(options.output)
+    refuse_links(folder)
     command = " ".join(["jepa-agent plan-bench", *argv])
     try:
         laboratory = Laboratory(

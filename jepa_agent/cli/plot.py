@@ -7,7 +7,8 @@ from pathlib import Path
 
 from jsonargparse.typing import PositiveInt
 
-from jepa_agent.cli.common import Parser, UsageError, picture_path, say
+from jepa_agent.cli.common import Parser, UsageError, say
+from jepa_agent.cli.pictures import picture_path
 from jepa_agent.experiments.figures import plot_series
 from jepa_agent.experiments.series import by_label, read_all
 

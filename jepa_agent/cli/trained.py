@@ -40,8 +40,10 @@ def add_arguments(parser: Parser) -> None:
 
 def add_env_arguments(parser: Parser) -> None:
     """Where the agent is to act."""
-    parser.add_argument("--env", type=str, help="another environment than the one trained on")
-    parser.add_argument("--env-kwargs", type=dict, help="arguments of the environment, key:value ...")
+    parser.add_argument(
+        "--env", type=str, help="another environment than the one trained on; or its id again, to name its module"
+    )
+    parser.add_argument("--env-kwargs", type=dict, help="its arguments, key:value ...; as trained if it is the same")
 
 
 def parse(parser: Parser, argv: Sequence[str]) -> Any:
@@ -115,21 +117,26 @@ def refuse_normalised(path: Path) -> None:
 
 
 def _env_of(model_path: Path, env_id: str | None, env_kwargs: dict[str, Any] | None) -> tuple[str, dict[str, Any]]:
-    """The environment a model was trained on, read from its run folder unless given; its arguments too, where it is that
-    one that is given."""
+    """The environment a model was trained on, read from its run folder unless given; so are its arguments, if it is that."""
     config = model_path.parent / CONFIG
     try:
-        recorded = read_yaml(config) if config.is_file() else {}
-        if env_id:
-            same = isinstance(recorded, dict) and recorded.get("env") == env_id
-            return env_id, env_kwargs or (recorded.get("env_kwargs") if same else None) or {}
-        if isinstance(recorded, dict) and isinstance(recorded.get("env"), str):
+        found = read_yaml(config) if config.is_file() else {}
+        recorded = found if isinstance(found, dict) and isinstance(found.get("env"), str) else {}
+        if not env_id and recorded:
             check_import(recorded["env"], str(config), "--env")
     except ValueError as error:
+        if env_id:
+            return env_id, env_kwargs or {}  # what is beside the model need not be of its training
         raise UsageError(str(error)) from error
-    if not isinstance(recorded, dict) or not isinstance(recorded.get("env"), str):
+    if not env_id and not recorded:
         raise UsageError(f"{config} does not say which environment {model_path.name} was trained on: name it with --env")
-    return recorded["env"], env_kwargs or recorded.get("env_kwargs") or {}
+    same = recorded and (not env_id or _unqualified(env_id) == _unqualified(recorded["env"]))
+    return env_id or recorded["env"], env_kwargs or (recorded.get("env_kwargs") if same else None) or {}
+
+
+def _unqualified(env_id: str) -> str:
+    """An id without the module that registers it."""
+    return env_id.rpartition(":")[2]
 
 
 def _load(path: Path, env: gym.Env, device: str) -> JEPA:

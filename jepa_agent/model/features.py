@@ -169,10 +169,9 @@ def _flat(obs: Observations, space: spaces.Space) -> tuple[Observations, tuple[i
         parts = {key: _flat(obs[key], part) for key, part in space.spaces.items()}
         return {key: flat for key, (flat, _) in parts.items()}, next(iter(parts.values()))[1]  # type: ignore[misc]
     shape = space.shape or ()
-    found = tuple(obs.shape[obs.dim() - len(shape) :])
-    if found != shape and len(shape) == 3 and found == (shape[1], shape[2], shape[0]):
+    if len(shape) == 3 and obs.shape[-3:] != shape and obs.shape[-3:] == (*shape[1:], shape[0]):
         obs = obs.movedim(-1, -3)
-    elif found != shape:
-        raise ValueError(f"observations of shape (..., {', '.join(map(str, shape))}) were expected, got {tuple(obs.shape)}")
     lead = tuple(obs.shape[: obs.dim() - len(shape)])
+    if (*lead, *shape) != tuple(obs.shape):
+        raise ValueError(f"observations must have the shape (..., {', '.join(map(str, shape))}), got {tuple(obs.shape)}")
     return obs.reshape(-1, *shape), lead

@@ -51,7 +51,8 @@ class WorldModel(nn.Module):
 
     def encode(self, obs: ArrayLike | Mapping[str, ArrayLike], past: Past | None = None) -> Tensor:
         """Latent of raw observations: ``(..., *obs_shape)``, by name for a Dict space, to ``(..., D)``; without a past, as
-        at an episode's start."""
+        at an episode's start. Images may have their channels last, as `JEPA.predict` takes them; under VecNormalize,
+        observations are those that it has normalised."""
         seen = self.encoder(self.observation(self._raw(obs)))
         return seen if past is None else self.recollect(seen, past)
 

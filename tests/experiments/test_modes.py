@@ -18,7 +18,7 @@ tasks: {Pendulum-v1: {n_timesteps: 40, random: -1166, ceiling: -130, seeds: 1}}
 
 
 def row(seed, step, mode, value, env="A"):
-    played = {"returns": [value, value], "steps": 10, "searched": 0.5, "planned": 0.25, "ms_per_step": 2.0}
+    played = {"returns": [value, value], "steps": 10, "searched": 0.5, "planned": 0.25, "decision_ms": 2.0}
     return {"env": env, "variant": DEFAULTS, "seed": seed, "step": step, "mode": mode, **played}
 
 
@@ -41,6 +41,14 @@ def test_a_study_is_gone_on_with_where_it_stopped_and_reported(tmp_path):
     main([*arguments, "--report_only", "true"])
     assert (tmp_path / "out" / "machine.json").read_text() == "{}"  # nothing was measured on this machine
     assert (tmp_path / "out" / "modes.png").stat().st_size > 0
+
+
+def test_rows_that_call_deciding_by_its_old_name_are_read(tmp_path):
+    old = row(0, 1, "actor", 5.0)
+    old["ms_per_step"] = old.pop("decision_ms")
+    (tmp_path / "old.jsonl").write_text(json.dumps(old) + "\n")
+    [cell] = cells(read_rows(tmp_path / "old.jsonl"), {"A": (0.0, 10.0)})
+    assert cell.decision_ms == 2.0
 
 
 def test_episodes_side_by_side_are_those_played_alone(small):

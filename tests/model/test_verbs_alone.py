@@ -40,7 +40,7 @@ def test_pictures_are_encoded_as_acting_sees_them_right_after_learning(small, sh
 
 def test_a_picture_of_another_shape_is_refused(small):
     model = small(Camera(), mode="actor", buffer_size=60)
-    with pytest.raises(ValueError, match=r"shape \(\.\.\., 3, 24, 24\) were expected, got \(24, 12, 6\)"):
+    with pytest.raises(ValueError, match=r"shape \(\.\.\., 3, 24, 24\), got \(24, 12, 6\)"):
         model.world_model.encode(np.zeros((24, 12, 6), np.uint8))
 
 
