@@ -1,4 +1,18 @@
-"""The world model: encode, predict, cost, cost_to_go, imagine, trajectory_cost. Nothing is ever decoded."""
+"""The world model: six verbs on latents. Nothing is ever decoded.
+
+===================  ===========================================================================
+encode               z = LN(enc(norm(o)))
+predict              z' = LN(z + pred(z, a))
+cost                 c, P(end) = step_net(z, a)
+cost_to_go           Q_e(z, a), one for each member e of the ensemble
+imagine              z_0 = z, z_{k+1} = predict(z_k, a_k)
+trajectory_cost      mean over depths h = 0..H of  sum_{k<h} w_k c_k + w_h Q(z_h, a_h),
+                     w_k = gamma^k prod_{j<k} (1 - P(end)_j),  a_H = actor(z_H)
+===================  ===========================================================================
+
+LN projects onto the sphere of zero mean and unit variance. A constant latent would predict itself perfectly; `jepa_agent.agent`
+tells what keeps latents from that: targets from a slow copy without gradient, the sphere, and costs and ends to be read.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +38,16 @@ class WorldModel(nn.Module):
     """Six verbs on latents ``z``. Costs are in the units of -reward; any array is accepted where a tensor is.
 
     Actions are what the networks see: ``[-1, 1]^A`` for Box spaces, one-hot vectors for Discrete ones.
+
+    Args:
+        observation: Raw observations to what the encoder takes: vectors, or the identity where the encoder has features.
+        encoder: To latents ``(..., D)``.
+        predictor: Latent and action to the next latent.
+        cost_module: Immediate cost, termination, and the ensemble of costs-to-go.
+        actor: Latent to action: Mode-1.
+        gamma: Discount per step.
+        energy_weight: Weight of the contrastive energy in `trajectory_cost`; 0 leaves it out.
+        memory: What folds the last steps into the latent, if anything does.
     """
 
     def __init__(

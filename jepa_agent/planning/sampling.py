@@ -14,7 +14,7 @@ from jepa_agent.types import CostFn, Plan, PlanInit
 
 @dataclass(frozen=True)
 class GaussianSearch(Planner):
-    """Refits a Gaussian over sequences to its elites, starting around the actor's own.
+    """Refits a Gaussian over sequences to its elites, starting around the actor's own (Rubinstein, 1999).
 
     Every proposal competes with the samples. A subclass says how elites weigh, how the noise looks and what is carried from
     one iteration to the next.
