@@ -10,8 +10,8 @@ trajectory_cost      mean over depths h = 0..H of  sum_{k<h} w_k c_k + w_h Q(z_h
                      w_k = gamma^k prod_{j<k} (1 - P(end)_j),  a_H = actor(z_H)
 ===================  ===========================================================================
 
-LN projects onto the sphere of zero mean and unit variance. A constant latent would predict itself perfectly; `jepa_agent.agent`
-tells what keeps latents from that: targets from a slow copy without gradient, the sphere, and costs and ends to be read.
+LN projects onto the sphere of zero mean and unit variance. A constant latent would predict itself perfectly; the head of
+`jepa_agent.agent` tells what keeps latents from that.
 """
 
 from __future__ import annotations
