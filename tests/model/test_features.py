@@ -64,3 +64,8 @@ def test_parts_of_an_observation_all_count_and_numbers_are_standardised():
     for key in obs:
         other = {**obs, key: torch.zeros_like(obs[key])}
         assert not torch.allclose(encoder(other), z, atol=1e-3), key
+
+
+def test_bytes_are_brought_to_between_minus_a_half_and_a_half():
+    features = ImageFeatures(PICTURE)
+    assert features._prepared(torch.tensor([0.0, 127.5, 255.0])).tolist() == pytest.approx([-0.5, 0.0, 0.5])

@@ -216,3 +216,51 @@ def test_several_choices_imitate_the_combination_a_plan_begins_with():
     assert plan.tolist() == action.tolist()
     agreeing, differing = torch.tensor([[0, 9.0, 0, 0, 9]]), torch.tensor([[9.0, 0, 0, 0, 9]])
     assert actor.imitation(agreeing, plan) < 0.01 < actor.imitation(differing, plan)
+
+
+def test_what_is_far_from_all_it_saw_is_clipped():
+    norm = RunningNorm(1, clip=10.0)
+    norm.update(torch.tensor([[-1.0], [1.0]]))
+    assert norm(torch.tensor([[50.0], [-1e6], [2.0]])).flatten().tolist() == pytest.approx([10.0, -10.0, 2.0])
+
+
+@pytest.mark.parametrize(("gamma", "horizon"), [(0.0, 1.0), (0.9, 10.0), (0.99, 100.0), (1.0, 1000.0)])
+def test_a_cost_to_go_is_in_units_of_the_discounted_horizon(gamma, horizon):
+    module = CostModule(4, 2, [8], JointCostToGo(4, 2, [8], 2), gamma)
+    assert module.effective_horizon == pytest.approx(horizon)
+
+
+def test_the_cost_scale_counts_every_cost_of_a_batch_once():
+    module = CostModule(4, 2, [8], JointCostToGo(4, 2, [8], 2), 0.9)
+    module.observe_cost(torch.tensor([3.0, -3.0]))
+    assert module.cost_scale.item() == pytest.approx(3.0)
+    module.observe_cost(torch.tensor([0.0]))
+    assert module.cost_scale.item() == pytest.approx(6.0**0.5)
+    module.observe_cost(torch.tensor([0.0]), unit=2.0)
+    assert module.cost_scale.item() == pytest.approx(4.5**0.5 / 2.0)
+
+
+def test_a_critics_loss_is_huber_over_all_members_that_see_a_row_and_leaves_its_target_alone():
+    critic = JointCostToGo(4, 2, [8], ensemble_size=3)
+    z, action, target = torch.randn(5, 4), torch.randn(5, 2), torch.full((5,), 100.0, requires_grad=True)
+    loss = critic.loss(z, action, target, members_per_row=3)
+    members = critic.members(z, action)
+    torch.testing.assert_close(loss, (100.0 - members).abs().mean(0) - 0.5)
+    loss.sum().backward()
+    assert target.grad is None
+    torch.testing.assert_close(critic.expected(z, action), members.sum(0) / 3)
+
+
+def test_the_noise_that_smooths_a_target_is_clipped_and_stays_within_bounds():
+    torch.manual_seed(0)
+    actor = BoundedActor(2, 1, [8])
+    assert (actor.relaxed(torch.zeros(5000, 1), 0.2).abs().max() - 0.4).abs() < 1e-6
+    assert actor.relaxed(torch.full((5000, 1), 3.0), 0.2).max() == 1.0
+
+
+def test_an_untrained_predictor_of_no_weight_stands_still():
+    predictor, z = Predictor(8, 2, [16]), random_latents(5, 8, None, torch.device("cpu"))
+    with torch.no_grad():
+        for weight in predictor.net[-1].parameters():
+            weight.zero_()
+    torch.testing.assert_close(predictor(z, torch.randn(5, 2)), z, atol=1e-4, rtol=0)

@@ -371,3 +371,24 @@ def test_a_cliff_on_the_way_does_not_spoil_the_steps_after_it():
     # Adam divides by the largest gradients it remembers: unclipped, it would step too little to reach the minimum.
     plan = GradientPlanner(HORIZON, num_starts=2, num_iterations=60).plan(slope_with_a_drop, start(value=0.9))
     assert (plan.actions - 0.63).abs().max() < 0.005
+
+
+@pytest.mark.parametrize("planner", [MPPI(horizon=HORIZON, num_iterations=3), CEM(horizon=HORIZON, num_iterations=3)])
+def test_a_search_that_gets_worse_returns_the_best_it_has_met(planner):
+    rounds = []
+
+    def worse_every_time(actions):
+        rounds.append(len(rounds))
+        return quadratic(actions) + 100.0 * rounds[-1]
+
+    plan = planner.plan(worse_every_time, start())
+    assert plan.cost.item() < quadratic(torch.zeros(HORIZON, DIM)).item()
+    torch.testing.assert_close(plan.cost, quadratic(plan.actions))
+
+
+def test_a_search_among_choices_keeps_every_choice_possible():
+    planner = CategoricalCEM((4,), horizon=2, num_iterations=4, min_std=0.2)
+    own = torch.eye(4)[[0, 0]].expand(1, 1, 2, 4)
+    plan = planner.plan(lambda actions: -actions[..., 0].sum(-1), PlanInit(own, torch.Generator().manual_seed(0)))
+    assert plan.mean.min().item() == pytest.approx(0.2 / 4)
+    assert plan.actions[0].argmax(-1).tolist() == [0, 0]
