@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from jepa_agent.acting.deliberation import SequenceCosts, deliberate
 from jepa_agent.acting.gain_model import GainModel
-from jepa_agent.acting.mode_switch import NUM_FEATURES, ModeSwitch, Situation, make_mode_switch
+from jepa_agent.acting.mode_switch import NUM_FEATURES, CandidateCosts, ModeSwitch, Situation, make_mode_switch
 from jepa_agent.acting.working_memory import PackedMemory, WorkingMemory
 from jepa_agent.config import AgentConfig, ModelConfig, PlannerConfig
 from jepa_agent.environments.observations import check_given
@@ -248,15 +248,15 @@ class JEPAPolicy(BasePolicy):
             if tracks_state:
                 surprise = memory.surprise(z, model.predict(memory.latent, memory.action))
             plans, own, ahead = memory.warm_start(), model.actor(z), memory.ahead
-            judge = partial(self._judge, z, own, plans[:, 0])
-            situation = Situation(memory, surprise, judge, self.gain_model, model.value_scale)
-            decision, wanted = self._react(own, situation), self.mode_switch.wants_plan(situation)
+            costs = partial(self._candidate_costs, z, own, plans[:, 0])
+            situation = Situation(memory, surprise, costs, self.gain_model, model.value_scale)
+            decision, wanted = self._act_mode1(own, situation), self.mode_switch.wants_plan(situation)
             if tracks_state and self.planner.replan_every > 1:
-                decision, wanted = self._follow(decision, plans, ahead > 0, wanted)
+                decision, wanted = self._follow_plan(decision, plans, ahead > 0, wanted)
             rows, found = wanted.nonzero().squeeze(-1), plans
             if rows.numel():
                 generator = torch.Generator().manual_seed(0) if deterministic else self.generator
-                decision, found = self._deliberate(z, own, rows, plans, decision, generator)
+                decision, found = self._act_mode2(z, own, rows, plans, decision, generator)
             if tracks_state and self.planner.replan_every > 1:
                 renewed = decision.planned & decision.searched
                 ahead = torch.where(renewed, self.planner.replan_every - 1, (ahead - 1).clamp(min=0))
@@ -276,15 +276,16 @@ class JEPAPolicy(BasePolicy):
                 memory = memory.note(model.note(seen, decision.action))
             return decision, memory.remember(z, decision.action, found, ahead)
 
-    def _judge(self, z: Tensor, own: Tensor, remembered: Tensor) -> Tensor:
-        """Costs-to-go ``(E, B, 2 + K)`` of the actor's actions, of those that the remembered plans have next, and of K
-        others."""
+    def _candidate_costs(self, z: Tensor, own: Tensor, remembered: Tensor) -> CandidateCosts:
+        """Costs-to-go of the actor's actions ``(B, A)``, of those that the remembered plans have next, and of K others, all
+        in one forward pass."""
         actions = torch.cat([torch.stack([own, remembered], dim=1), self.world_model.actor.others(own)], dim=1)
         rows = z.unsqueeze(1).expand(-1, actions.shape[1], -1)
-        return self.world_model.cost_to_go(rows.flatten(0, 1), actions.flatten(0, 1)).unflatten(1, actions.shape[:2])
+        costs = self.world_model.cost_to_go(rows.flatten(0, 1), actions.flatten(0, 1)).unflatten(1, actions.shape[:2])
+        return CandidateCosts(costs[..., 0], costs[..., 1], costs[..., 2:])
 
     @staticmethod
-    def _react(action: Tensor, situation: Situation) -> Decision:
+    def _act_mode1(action: Tensor, situation: Situation) -> Decision:
         """Mode-1 on every row."""
         surprise = situation.surprise
         none, zero = torch.zeros_like(surprise, dtype=torch.bool), torch.zeros_like(surprise)
@@ -296,12 +297,12 @@ class JEPAPolicy(BasePolicy):
             situation, rows = decision.situation, decision.searched
             self.gain_model.learn(situation.features[rows], decision.worth[rows] / situation.unit)
 
-    def _follow(self, decision: Decision, plans: Tensor, following: Tensor, wanted: Tensor) -> tuple[Decision, Tensor]:
+    def _follow_plan(self, decision: Decision, plans: Tensor, following: Tensor, wanted: Tensor) -> tuple[Decision, Tensor]:
         """Plans ``(B, H, A)`` go on where they are ``following`` ``(B,)``: the decision, and where to search."""
         action = torch.where(following.unsqueeze(-1), plans[:, 0], decision.action)
         return decision._replace(action=action, planned=following), wanted & ~following
 
-    def _deliberate(
+    def _act_mode2(
         self, z: Tensor, own: Tensor, rows: Tensor, plans: Tensor, decision: Decision, generator: torch.Generator
     ) -> tuple[Decision, Tensor]:
         """Mode-2 on ``rows``, in one batch; returns the decision and the plans ``(B, H, A)`` to remember."""

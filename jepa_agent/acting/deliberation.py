@@ -18,7 +18,7 @@ from jepa_agent.types import Plan, PlanInit
 _ROUNDING = 1e-5
 
 SequenceCosts = Callable[[Tensor, Tensor], Tensor]
-"""Latents ``(B, D)`` and sequences ``(B, N, H, A)`` in, what each judge says they cost ``(E, B, N)`` out."""
+"""Latents ``(B, D)`` and sequences ``(B, N, H, A)`` in, what they cost by each member ``(E, B, N)`` out."""
 
 
 def deliberate(
@@ -36,7 +36,7 @@ def deliberate(
     the actor's, if it is known.
 
     The planner is shown costs *relative to the actor's own sequence*, raised by the ensemble's disagreement on that
-    difference: what all members misjudge alike cancels, and what they quarrel about does not look like a gain.
+    difference: errors that all members share cancel, and what they disagree about does not look like a gain.
     """
     began = time.perf_counter()
     own = model.actor_sequence(z, planner.horizon, action)

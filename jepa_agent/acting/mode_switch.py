@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,46 +22,57 @@ _CORRECTION = 0.03  # how fast a threshold follows, in units of the scores' mean
 _TABLE = 4096
 
 
-class Situation:
-    """What a switch may ask before the search: what is remembered, and a few things that cost a forward pass each and are
-    computed once, if asked for at all.
+class CandidateCosts(NamedTuple):
+    """Costs-to-go of what might be done now, by each member of the ensemble."""
 
-    ``judge`` gives the costs-to-go ``(E, B, 1 + M)`` of the actor's action and of M others, the first of which is the
-    remembered plan's next one; the ``gain_model`` knows gains and `features` in multiples of ``unit``.
+    actor: Tensor  # (E, B) of the actor's action
+    plan: Tensor  # (E, B) of the remembered plan's next action
+    others: Tensor  # (E, B, K) of other actions
+
+
+class Situation:
+    """What a switch may ask before the search; what costs a forward pass is computed once, if it is asked for at all.
+
+    Args:
+        memory: Working memory of the step before.
+        surprise: Distance ``(B,)`` of the observed from the predicted latent.
+        candidate_costs: Computes the costs-to-go of the actor's action and of others.
+        gain_model: Predicts the gain of a search from `features`, in multiples of ``unit``.
+        unit: One unit of the cost-to-go head, in the units of -reward.
     """
 
     def __init__(
         self,
         memory: WorkingMemory,
         surprise: Tensor,
-        judge: Callable[[], Tensor],
+        candidate_costs: Callable[[], CandidateCosts],
         gain_model: GainModel,
         unit: Tensor,
     ):
         self.memory, self.surprise, self.unit = memory, surprise, unit
-        self._judge, self._gain_model = judge, gain_model
+        self._compute_costs, self._gain_model = candidate_costs, gain_model
 
     @cached_property
-    def _judged(self) -> Tensor:
+    def _costs(self) -> CandidateCosts:
         with torch.no_grad():
-            return self._judge()
+            return self._compute_costs()
 
     @property
     def cost_to_go(self) -> Tensor:
         """Cost-to-go ``(B,)`` under the actor."""
-        return self._judged[..., 0].mean(0)
+        return self._costs.actor.mean(0)
 
     @property
     def disagreement(self) -> Tensor:
-        """Spread ``(B,)`` over the ensemble of the cost-to-go of the actor's action."""
-        return self._judged[..., 0].std(0, correction=0)
+        """Standard deviation ``(B,)`` over the ensemble of the cost-to-go of the actor's action."""
+        return self._costs.actor.std(0, correction=0)
 
     @property
     def features(self) -> Tensor:
-        """What the gain of a search may depend on, ``(B, F)``: nothing at all, the surprise, the ensemble's disagreement,
-        what the plans of the latest searches promised, and by how much the best of the other actions beats the actor's for
-        certain."""
-        excess = pessimistic(self._judged[..., 1:] - self._judged[..., :1], 1.0)
+        """Inputs ``(B, F)`` of the gain model: a constant, the surprise, the ensemble's disagreement, what the plans of the
+        latest searches promised, and the gain of the best other action over the actor's, less one standard deviation."""
+        actor, plan, others = self._costs
+        excess = pessimistic(torch.cat([plan.unsqueeze(-1), others], dim=-1) - actor.unsqueeze(-1), 1.0)
         plan = excess[:, :1] * (self.memory.searches > 0).unsqueeze(-1)  # none is remembered before the first search
         promise = -torch.cat([plan, excess[:, 1:]], dim=-1).amin(-1).clamp(max=0.0)
         costs = (cost / self.unit for cost in (self.disagreement, self.memory.recent_gain, promise))
@@ -73,7 +84,7 @@ class Situation:
         return self._gain_model(self.features) * self.unit
 
     @property
-    def usual_gain(self) -> Tensor:
+    def mean_gain(self) -> Tensor:
         """What the plans of searches promised in the mean ``(B,)``."""
         return (self._gain_model.mean * self.unit).expand_as(self.surprise)
 
@@ -125,7 +136,11 @@ class PlannerMode(ModeSwitch):
 
 @dataclass(frozen=True)
 class EveryK(ModeSwitch):
-    """Mode-2 on every k-th step of an episode, the first included; Mode-1 between."""
+    """Mode-2 on every k-th step of an episode, the first included; Mode-1 between.
+
+    Args:
+        k: Steps from one search to the next.
+    """
 
     k: int = 4
 
@@ -184,7 +199,7 @@ class Budgeted(ModeSwitch):
         excess = (score >= threshold).float() - self._share(memory)
         return Control(threshold + _CORRECTION * size * excess, size)
 
-    def opening(self, situation: Situation) -> Tensor:
+    def initial_threshold(self, situation: Situation) -> Tensor:
         """The threshold ``(B,)`` that an episode begins with."""
         return torch.zeros_like(situation.surprise)
 
@@ -198,7 +213,7 @@ class Budgeted(ModeSwitch):
 
     def _threshold(self, situation: Situation) -> Tensor:
         memory = situation.memory
-        return torch.where(memory.steps > 0, memory.threshold, self.opening(situation))
+        return torch.where(memory.steps > 0, memory.threshold, self.initial_threshold(situation))
 
     def _share(self, memory: WorkingMemory) -> Tensor:
         """Share of the steps at which to search ``(B,)``; all, until the first search has shown how long one takes."""
@@ -222,7 +237,7 @@ class RandomMode(Budgeted):
     def score(self, situation: Situation) -> Tensor:
         return _table(self.seed).to(situation.surprise.device)[situation.memory.steps % _TABLE]
 
-    def opening(self, situation: Situation) -> Tensor:
+    def initial_threshold(self, situation: Situation) -> Tensor:
         return 1.0 - self._share(situation.memory)  # passed as often as the budget has it
 
 
@@ -258,8 +273,8 @@ class AutoMode(Budgeted):
     def score(self, situation: Situation) -> Tensor:
         return situation.expected_gain.clamp(min=0.0)
 
-    def opening(self, situation: Situation) -> Tensor:
-        return situation.usual_gain
+    def initial_threshold(self, situation: Situation) -> Tensor:
+        return situation.mean_gain
 
     def accepts(self, gain: Tensor, disagreement: Tensor) -> Tensor:
         if not self._always:

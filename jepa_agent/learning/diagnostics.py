@@ -50,7 +50,16 @@ def decision_measures(decision: Decision, tracks_state: bool) -> dict[str, float
 
 
 def realised_gain(before: Decision, cost: Tensor, after: Decision, gamma: float) -> Tensor:
-    """What a step gained over what the actor had in prospect, ``(B,)``: the cost-to-go under the actor before it, less the
-    cost that was observed and the discounted cost-to-go under the actor after it: of this step alone, noise included, where
-    ``gain_predicted`` is of a whole plan. Means nothing across an episode's end."""
+    """What a step gained over what the critic expected of the actor, noise included, where ``gain_predicted`` is of a whole
+    plan. Means nothing across an episode's end.
+
+    Args:
+        before: The decision at the step.
+        cost: Observed cost ``(B,)`` of the step.
+        after: The decision at the next step.
+        gamma: Discount.
+
+    Returns:
+        ``Q(z_t, pi) - c_t - gamma Q(z_{t+1}, pi)``, ``(B,)``.
+    """
     return before.situation.cost_to_go - cost - gamma * after.situation.cost_to_go

@@ -67,14 +67,14 @@ def actor_losses(model: WorldModel, samples: Samples, value_spread: Tensor) -> d
     """
     actor, batch, z = model.actor, samples.batch, samples.z
 
-    def judged(action: Tensor) -> Tensor:
+    def cost_of(action: Tensor) -> Tensor:
         return model.cost_module.cost_to_go.forward_subsampled(z, action, members_per_row=1)[0]
 
     output = actor.net(z)
-    cost_to_go = actor.expected(output, judged)
+    cost_to_go = actor.expected(output, cost_of)
     with torch.no_grad():
         value_spread.lerp_(spread(cost_to_go).clamp(min=1e-3), 0.01)
-        plan_cost = judged(batch.plan_mean)
+        plan_cost = cost_of(batch.plan_mean)
     planned = batch.planned & (samples.step == 0)
     promise = (cost_to_go - plan_cost) / value_spread
     return {

@@ -43,9 +43,9 @@ class Actor(nn.Module):
     def relaxed(self, output: Tensor, noise: float) -> Tensor:
         """An action ``(..., A)``, differentiable in the actor, whose cost-to-go is what the actor may expect."""
 
-    def expected(self, output: Tensor, judge: Callable[[Tensor], Tensor]) -> Tensor:
-        """The cost-to-go ``(B,)`` that the actor may expect, differentiable in it; ``judge`` knows that of actions."""
-        return judge(self.relaxed(output, 0.0))
+    def expected(self, output: Tensor, cost_to_go: Callable[[Tensor], Tensor]) -> Tensor:
+        """The cost-to-go ``(B,)`` that the actor may expect, differentiable in it, given that of actions."""
+        return cost_to_go(self.relaxed(output, 0.0))
 
     def distillation_target(self, action: Tensor, mean: Tensor) -> Tensor:
         """What to imitate ``(B, A)`` of a plan that begins with ``action``, the centre of its search being ``mean``."""
@@ -121,7 +121,7 @@ class FactoredActor(Actor):
     have to name every combination. It is drawn from instead, in one-hot vectors such as the cost-to-go was trained on. The
     slope is the score function's, each of two draws being the other's baseline (Kool et al., 2019, "Buy 4 REINFORCE
     samples, get a baseline for free!"): a straight-through slope (MR.Q) is that of the network between combinations,
-    where none was ever judged, and held the actor at wrong ones.
+    where the critic was never trained, and held the actor at wrong ones.
     """
 
     def __init__(
@@ -151,13 +151,13 @@ class FactoredActor(Actor):
     def relaxed(self, output: Tensor, noise: float) -> Tensor:
         return from_blocks(self._drawn(self._logits(output)), self.num_choices)
 
-    def expected(self, output: Tensor, judge: Callable[[Tensor], Tensor]) -> Tensor:
+    def expected(self, output: Tensor, cost_to_go: Callable[[Tensor], Tensor]) -> Tensor:
         logits = self._logits(output)
         cost, log_prob = [], []
         for _ in range(2):
             drawn = self._drawn(logits)
             with torch.no_grad():
-                cost.append(judge(from_blocks(drawn, self.num_choices)))
+                cost.append(cost_to_go(from_blocks(drawn, self.num_choices)))
             log_prob.append((drawn * logits.log_softmax(-1)).sum((-2, -1)))
         slope = 0.5 * (cost[0] - cost[1]) * (log_prob[0] - log_prob[1])
         return 0.5 * (cost[0] + cost[1]) + slope - slope.detach()

@@ -161,7 +161,7 @@ class WorldModel(nn.Module):
 
         The estimate is averaged over depths 0..H: depth k pays k imagined steps, each weighted by the probability of
         being alive, then the learned cost-to-go. Depth 0 is what the actor was trained on, depth H is pure planning;
-        the mean of both leans on no single source of error.
+        the mean of both depends on no single source of error.
         """
         step = self.cost(latents[..., :-1, :], actions)
         weights = discount_weights(step.terminated, self.gamma)  # (B, N, H+1)

@@ -157,7 +157,7 @@ class WeightedSum(Cost):
 
 @dataclass(frozen=True)
 class Objective:
-    """What sequences cost under a cost of the user's, summed and discounted, by a single judge: ``(B, D)``,
+    """What sequences cost under a cost of the user's, summed and discounted, as an ensemble of one: ``(B, D)``,
     ``(B, N, H, A)`` to ``(1, B, N)``.
 
     Nothing is known of what follows. Each step that an episode has ended before costs ``end_cost``.

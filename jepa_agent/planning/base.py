@@ -16,8 +16,11 @@ class Planner(ABC):
     """Searches action sequences that cost little. It sees nothing but ``cost_fn``, keeps nothing between calls, treats
     every row of the batch as if it were alone, and never returns a sequence that costs more than the first proposal.
 
-    ``horizon`` actions are planned; the first ``replan_every`` of them are executed before the next search. Among the
-    proposals are ``actor_samples`` sequences of a disturbed actor."""
+    Attributes:
+        horizon: Actions H that are planned.
+        actor_samples: Sequences of a disturbed actor among the proposals.
+        replan_every: Actions of a plan that are executed before the next search.
+    """
 
     horizon: int
     actor_samples: int = 0
@@ -25,7 +28,12 @@ class Planner(ABC):
 
     @abstractmethod
     def plan(self, cost_fn: CostFn, init: PlanInit) -> Plan:
-        """Improve on ``init.sequences`` ``(B, M, H, A)``; NaN costs rank last."""
+        """Improve on the proposals; NaN costs rank last.
+
+        Args:
+            cost_fn: Sequences ``(B, N, H, A)`` to costs ``(B, N)``; lower is better.
+            init: Proposals ``(B, M, H, A)``, the first being the actor's own sequence, and the random numbers to use.
+        """
 
 
 def within(budget_ms: float, rounds: int, began: float | None = None) -> Iterator[int]:

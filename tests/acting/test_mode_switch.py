@@ -6,6 +6,7 @@ from jepa_agent.acting.mode_switch import (
     NUM_FEATURES,
     ActorMode,
     AutoMode,
+    CandidateCosts,
     DisagreementMode,
     EveryK,
     PlannerMode,
@@ -36,10 +37,15 @@ class GainOfDisagreement(GainModel):
         return 3.0 * features[:, 2]
 
 
-def situation(memory, surprise=None, judged=None):
+def candidates(costs):
+    """Costs ``(E, B, 2 + K)`` of the actor's action, the remembered plan's, and others."""
+    return CandidateCosts(costs[..., 0], costs[..., 1], costs[..., 2:])
+
+
+def situation(memory, surprise=None, costs=None):
     surprise = torch.zeros(len(memory.steps)) if surprise is None else surprise
-    judged = torch.zeros(2, len(memory.steps), 2) if judged is None else judged
-    return Situation(memory, surprise, lambda: judged, GainOfDisagreement(), unit=torch.tensor(2.0))
+    found = candidates(torch.zeros(2, len(memory.steps), 2) if costs is None else costs)
+    return Situation(memory, surprise, lambda: found, GainOfDisagreement(), unit=torch.tensor(2.0))
 
 
 def live(switch, scores, milliseconds=1.0):
@@ -145,10 +151,10 @@ def test_planner_mode_takes_every_plan():
     assert PlannerMode().accepts(torch.tensor([-1.0]), torch.tensor([9.0])).tolist() == [True]
 
 
-def test_costs_to_go_are_judged_once_and_only_if_asked_for():
+def test_costs_to_go_are_computed_once_and_only_if_asked_for():
     calls = []
-    judge = lambda: calls.append(1) or torch.zeros(2, 1, 2)  # noqa: E731
-    asked = Situation(memory(1), torch.zeros(1), judge, GainOfDisagreement(), unit=torch.ones(()))
+    costs = lambda: calls.append(1) or candidates(torch.zeros(2, 1, 2))  # noqa: E731
+    asked = Situation(memory(1), torch.zeros(1), costs, GainOfDisagreement(), unit=torch.ones(()))
     SurpriseMode().wants_plan(asked)
     assert not calls
     DisagreementMode().wants_plan(asked)
@@ -159,13 +165,13 @@ def test_costs_to_go_are_judged_once_and_only_if_asked_for():
 def test_features_tell_what_a_gain_may_depend_on():
     remembered = memory(3, 3)._replace(searches=torch.tensor([2.0, 0.0]), recent_gain=torch.tensor([1.4, 0.0]))
     # (E, B, 3): the actor's action, the remembered plan's, and one more; no plan is remembered before the first search.
-    judged = torch.tensor([[[5.0, 2.0, 4.0], [5.0, 2.0, 4.0]], [[7.0, 3.0, 6.0], [7.0, 3.0, 6.0]]])
-    now = situation(remembered, torch.tensor([0.2, 0.3]), judged)
+    costs = torch.tensor([[[5.0, 2.0, 4.0], [5.0, 2.0, 4.0]], [[7.0, 3.0, 6.0], [7.0, 3.0, 6.0]]])
+    now = situation(remembered, torch.tensor([0.2, 0.3]), costs)
     plan = (3.5 - 0.5**0.5) / 2.0  # ahead by 3 and by 4, less the spread of that, in units of 2
     expected = [[1.0, 0.2, 0.5, 0.7, plan], [1.0, 0.3, 0.5, 0.0, 0.5]]
     torch.testing.assert_close(now.features, torch.tensor(expected))
     assert now.expected_gain.tolist() == [3.0, 3.0]
-    assert now.usual_gain.tolist() == [1.0, 1.0]
+    assert now.mean_gain.tolist() == [1.0, 1.0]
     assert now.cost_to_go.tolist() == [6.0, 6.0]
 
 

@@ -106,7 +106,7 @@ def test_costs_to_go_of_choices_are_exact_for_probabilities():
 @pytest.mark.parametrize("kind", [JointCostToGo, PerActionCostToGo])
 @pytest.mark.parametrize("batch", [8, 7, 2])
 @pytest.mark.parametrize("members_per_row", [1, 3])
-def test_dealt_rows_are_judged_by_as_many_members_as_asked(kind, batch, members_per_row):
+def test_each_row_is_seen_by_as_many_members_as_asked(kind, batch, members_per_row):
     heads = kind(4, 3, [8], ensemble_size=4)
     z, action = torch.randn(batch, 4), torch.randn(batch, 3)
     everyone, dealt = heads(z, action), heads.forward_subsampled(z, action, members_per_row)
