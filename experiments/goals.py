@@ -28,6 +28,7 @@ from jepa_agent.envs.goals import CartPosition, PendulumAngle, PendulumSpin
 from jepa_agent.experiments.baselines import make_baseline, settings
 from jepa_agent.experiments.evaluation import EVALUATION_SEED, side_by_side
 from jepa_agent.experiments.figures import COLOURS, LINES
+from jepa_agent.experiments.folders import refuse_links
 from jepa_agent.experiments.machine import cpu_model, versions
 from jepa_agent.objectives.costs import FeatureCost
 
@@ -263,6 +264,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--episodes", type=int, default=10, help="episodes per agent and goal")
     arguments = sys.argv[1:] if argv is None else list(argv)
     options = parser.parse_args(arguments)
+    refuse_links(options.output)
     goals = [goal for goal in GOALS if goal.name in options.goals]
     results = Results(options.output, options.episodes, shlex.join(["python -m jepa_agent.experiments.goals", *arguments]))
     run(results, goals, options.seeds)

@@ -21,6 +21,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from jepa_agent.acting.mode_switch import make_mode_switch
 from jepa_agent.agent import JEPA
 from jepa_agent.experiments.evaluation import EVALUATION_SEED, side_by_side
+from jepa_agent.experiments.folders import refuse_links
 from jepa_agent.experiments.machine import cpu_model, versions
 from jepa_agent.experiments.modes_report import renamed, write_report
 from jepa_agent.experiments.records import write_json
@@ -141,10 +142,10 @@ def _play(policy: JEPAPolicy, envs: list[gym.Env]) -> Played:
 def decision_milliseconds(policy: JEPAPolicy, env_id: str) -> float:
     """CPU time of deciding on one environment alone, averaged over its first steps."""
     with closing(gym.make(env_id)) as env:
-        return _milliseconds_per_step(policy, env)
+        return _decision_milliseconds(policy, env)
 
 
-def _milliseconds_per_step(policy: JEPAPolicy, env: gym.Env) -> float:
+def _decision_milliseconds(policy: JEPAPolicy, env: gym.Env) -> float:
     memory = policy.recall(None, 1)
     obs, _ = env.reset(seed=EVALUATION_SEED)
     spent = 0.0
@@ -205,6 +206,7 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--report_only", type=bool, default=False, help="report on what there is, and do nothing else")
     options = parser.parse_args(argv)
     torch.set_num_threads(1)
+    refuse_links(options.output)
     study = read_as(ModeStudy, options.study)
     if not options.report_only:
         machine = {"cpu": cpu_model(), "versions": versions(), "study": options.study.name}

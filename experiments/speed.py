@@ -6,15 +6,17 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from statistics import median
-from typing import Any
+from typing import Any, TypeVar
 
 import gymnasium as gym
 import numpy as np
 import psutil
 import torch
 from stable_baselines3 import SAC
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.type_aliases import TrainFreq
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -30,6 +32,7 @@ STORED = 2_000  # transitions in the replay buffers that updates are timed on
 TDMPC2 = PlannerConfig(horizon=3, num_samples=512, num_elites=64, num_iterations=6)
 TDMPC2_SIZES = {"latent_dim": 128, "net_arch": (384, 384), "head_arch": (384, 384), "ensemble_size": 2}
 Report = Callable[[str], None]
+Model = TypeVar("Model", bound=OffPolicyAlgorithm)
 
 
 def measure(report: Report = lambda _: None) -> dict[str, Any]:
@@ -39,12 +42,7 @@ def measure(report: Report = lambda _: None) -> dict[str, Any]:
         sections: dict[str, Callable[[], Any]] = {
             "buffer": buffer_speed,  # first, while no freed memory lies about for it to reuse unseen
             "matmul_gflops": matmul_gflops,
-            "update": update_speed,
-            "plan": plan_speed,
-            "predict": predict_speed,
-            "images": image_speed,
-            "training": training_speed,
-            "growth": growth,
+            **{name: partial(_closing, section) for name, section in _WITH_AGENTS.items()},
         }
         for name, section in sections.items():
             report(name)
@@ -67,13 +65,13 @@ def matmul_gflops(size: int = 512) -> float:
     return 2 * size**3 / milliseconds(lambda: a @ b, repeats=15, inner=20) / 1e6
 
 
-def update_speed() -> list[dict[str, Any]]:
+def update_speed(opened: ExitStack) -> list[dict[str, Any]]:
     """One update and its parts, beside SAC's, timed in turns so that both meet the same machine."""
-    sac = SAC("MlpPolicy", BOX, seed=0, learning_starts=10**9, buffer_size=STORED, device="cpu")
+    sac = _made(SAC, BOX, opened, learning_starts=10**9, buffer_size=STORED)
     sac.learn(STORED)
     rows: list[dict[str, Any]] = []
     for env in (BOX, DISCRETE):
-        agent = _agent(env)
+        agent = _agent(env, opened)
         for batch_size in sorted({agent.batch_size, 256}):
             own, theirs = [], []
             for _ in range(9):
@@ -126,17 +124,17 @@ def update_parts(agent: JEPA, batch_size: int, updates: int = 40) -> dict[str, f
     return {**each, "rest": total - sum(each.values())}
 
 
-def plan_speed() -> list[dict[str, Any]]:
+def plan_speed(opened: ExitStack) -> list[dict[str, Any]]:
     """A step in Mode-2 for each planner and number of environments, encoding and remembering included."""
     kinds = [(BOX, PlannerConfig()), (BOX, PlannerConfig("gradient")), (DISCRETE, PlannerConfig())]
     rows = []
     for env, planner in kinds:
-        agent = JEPA("MlpPolicy", env, seed=0, mode="planner", planner=planner, device="cpu")
+        agent = _made(JEPA, env, opened, mode="planner", planner=planner)
         for n_envs in (1, 8, 64):
             ms = _predict_ms(agent, n_envs, repeats=max(60 // n_envs, 7))
             name = type(agent.policy.planner).__name__
             rows.append({"env": env, "planner": name, "n_envs": n_envs, "ms": ms, "ms_per_env": ms / n_envs})
-    agent = JEPA("MlpPolicy", BOX, seed=0, mode="planner", planner=TDMPC2, policy_kwargs=TDMPC2_SIZES)
+    agent = _made(JEPA, BOX, opened, mode="planner", planner=TDMPC2, policy_kwargs=TDMPC2_SIZES)
     ms = _predict_ms(agent, 1, repeats=9)
     with FlopCounterMode(display=False) as counter:
         agent.predict(_observations(agent, 1), deterministic=True)
@@ -148,10 +146,10 @@ def plan_speed() -> list[dict[str, Any]]:
     return rows
 
 
-def predict_speed() -> list[dict[str, Any]]:
+def predict_speed(opened: ExitStack) -> list[dict[str, Any]]:
     """Mode-1 at batch 1, beside SAC's actor on the same observation."""
-    sac = SAC("MlpPolicy", BOX, seed=0, buffer_size=1, device="cpu")
-    agent = JEPA("MlpPolicy", BOX, seed=0, mode="actor", device="cpu")
+    sac = _made(SAC, BOX, opened, buffer_size=1)
+    agent = _made(JEPA, BOX, opened, mode="actor")
     obs = _observations(agent, 1)[0]
     rows: dict[str, list[float]] = {"JEPA (actor)": [], "SAC": []}
     for _ in range(9):
@@ -160,9 +158,9 @@ def predict_speed() -> list[dict[str, Any]]:
     return [{"agent": name, "us": 1e3 * median(times)} for name, times in rows.items()]
 
 
-def image_speed(side: int = 64) -> dict[str, Any]:
+def image_speed(opened: ExitStack, side: int = 64) -> dict[str, Any]:
     """An update and an action in either mode on pictures of ``side`` by ``side`` pixels and three colours."""
-    agent = _agent(gym.make("JEPA/BrightOrDark-v0", side=side))
+    agent = _agent(gym.make("JEPA/BrightOrDark-v0", side=side), opened)
     measured: dict[str, Any] = {"shape": [side, side, 3], "batch_size": agent.batch_size}
     measured["update_ms"] = milliseconds(lambda: agent.train(1, agent.batch_size), 5, 1)
     for mode in ("actor", "planner"):
@@ -171,11 +169,11 @@ def image_speed(side: int = 64) -> dict[str, Any]:
     return measured
 
 
-def training_speed(steps: int = 300) -> list[dict[str, Any]]:
+def training_speed(opened: ExitStack, steps: int = 300) -> list[dict[str, Any]]:
     """Environment steps per CPU second once learning has begun, all included."""
     rows = []
     for env in (BOX, DISCRETE):
-        agent = JEPA("MlpPolicy", env, seed=0, learning_starts=100, buffer_size=STORED, device="cpu").learn(150)
+        agent = _made(JEPA, env, opened, learning_starts=100, buffer_size=STORED).learn(150)
         began = time.process_time()
         agent.learn(steps, reset_num_timesteps=False)
         rows.append({"env": env, "steps_per_cpu_second": steps / (time.process_time() - began)})
@@ -197,33 +195,43 @@ def buffer_speed(size: int = 1_000_000) -> dict[str, Any]:
     }
 
 
-def growth() -> list[dict[str, Any]]:
+def growth(opened: ExitStack) -> list[dict[str, Any]]:
     """How cost grows with each size, the others being the defaults."""
     rows = []
 
     def row(what: str, quantity: str, value: Any, ms: float) -> None:
         rows.append({"what": what, "quantity": quantity, "value": value, "ms": ms})
 
-    agent = _agent(BOX)
+    agent = _agent(BOX, opened)
     for batch_size in (64, 128, 256, 512):
         row("update", "batch_size", batch_size, milliseconds(lambda: agent.train(1, batch_size), 5, 5))  # noqa: B023
     for width in (64, 128, 256, 512):
-        wide = _agent(BOX, policy_kwargs={"net_arch": (width, width), "head_arch": (width, width)})
+        wide = _agent(BOX, opened, policy_kwargs={"net_arch": (width, width), "head_arch": (width, width)})
         row("update", "width", width, milliseconds(lambda: wide.train(1, wide.batch_size), 5, 3))  # noqa: B023
     for horizon in (2, 3, 5, 10):
-        long = _agent(BOX, train_horizon=horizon)
+        long = _agent(BOX, opened, train_horizon=horizon)
         row("update", "train_horizon", horizon, milliseconds(lambda: long.train(1, long.batch_size), 5, 3))  # noqa: B023
     for name, values in {"horizon": (1, 3, 5, 10), "num_samples": (32, 64, 128, 256, 512)}.items():
         for value in values:
             planner = PlannerConfig(**{**as_kwargs(PlannerConfig()), name: value})
-            planning = JEPA("MlpPolicy", BOX, seed=0, mode="planner", planner=planner, device="cpu")
+            planning = _made(JEPA, BOX, opened, mode="planner", planner=planner)
             row("plan", name, value, _predict_ms(planning, 1, repeats=15))
     for n_envs in (1, 4, 16, 64):
-        row("plan", "n_envs", n_envs, _predict_ms(_agent(BOX), n_envs, repeats=max(30 // n_envs, 5)))
+        row("plan", "n_envs", n_envs, _predict_ms(_agent(BOX, opened), n_envs, repeats=max(30 // n_envs, 5)))
     for size in (10_000, 100_000, 1_000_000):
         buffer = _full_buffer(size)
         row("sample", "buffer_size", size, milliseconds(lambda: buffer.sample_sequences(256, 6), 30, 2))  # noqa: B023
     return rows
+
+
+_WITH_AGENTS: dict[str, Callable[[ExitStack], Any]] = {
+    "update": update_speed,
+    "plan": plan_speed,
+    "predict": predict_speed,
+    "images": image_speed,
+    "training": training_speed,
+    "growth": growth,
+}
 
 
 # ---------------------------------------------------------------------- tools
@@ -262,9 +270,23 @@ def _timed(call: Callable[..., Any], name: str, spent: dict[str, float]) -> Call
     return timed
 
 
-def _agent(env: str | gym.Env[Any, Any], **settings: Any) -> JEPA:
+def _closing(section: Callable[[ExitStack], Any]) -> Any:
+    """Measure a section; the environments of its agents are closed in the end."""
+    with ExitStack() as opened:
+        return section(opened)
+
+
+def _made(cls: type[Model], env: str | gym.Env[Any, Any], opened: ExitStack, **settings: Any) -> Model:
+    """An agent, whose environment is closed with ``opened``."""
+    agent = cls("MlpPolicy", env, seed=0, device="cpu", **settings)
+    assert agent.env is not None
+    opened.callback(agent.env.close)
+    return agent
+
+
+def _agent(env: str | gym.Env[Any, Any], opened: ExitStack, **settings: Any) -> JEPA:
     """An agent with experience that has learned nothing from it yet."""
-    agent = JEPA("MlpPolicy", env, seed=0, learning_starts=10**9, buffer_size=STORED, device="cpu", **settings)
+    agent = _made(JEPA, env, opened, learning_starts=10**9, buffer_size=STORED, **settings)
     agent.learn(STORED)
     agent.set_mode("planner")
     return agent

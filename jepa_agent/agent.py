@@ -9,8 +9,8 @@ cost, intrinsic       `WorldModel.cost`                                    c_t, 
 cost, critic          `WorldModel.cost_to_go`, an ensemble                 Q(z_t, a_t) = c_t + gamma Q(z_{t+1}, pi)
 actor, Mode-1         `WorldModel.actor`                                   a_t = pi(z_t)
 actor, Mode-2         `planning.Planner`, `acting.deliberation`            argmin_a trajectory_cost(z_t, a)
-configurator          `acting.ModeSwitch`, `objectives.Objectives`         which of the two, and for which cost
-short-term memory     `acting.WorkingMemory`                               from step to step through `predict`
+configurator          `acting.mode_switch`, `objectives.Objectives`        which of the two, and for which cost
+short-term memory     `acting.working_memory`                              from step to step through `predict`
 ====================  ==================================================  =============================
 
 Nothing is decoded, so a constant latent would predict itself without error. It does not come about, because the targets are
@@ -442,7 +442,7 @@ class JEPA(OffPolicyAlgorithm):
             n_updates: Updates of ``batch_size`` windows each.
 
         Raises:
-            ValueError: The buffer is empty, or another cost is set.
+            ValueError: ``n_updates`` is below 1, the buffer is empty, or another cost is set.
         """
         if n_updates < 1:
             raise ValueError(f"n_updates must be at least 1, got {n_updates}")
@@ -469,7 +469,7 @@ class JEPA(OffPolicyAlgorithm):
             check_finite("first observation", self._last_obs, self.num_timesteps)
         self._last_obs = deepcopy(self._last_obs)  # what the environment handed out it may fill anew when it steps
         last, self.last_decision = self.last_decision, None
-        if self._knows_nothing(learning_starts):
+        if self._acts_at_random(learning_starts):
             return self._to_take_and_to_store(self._random_actions())
         policy = self.policy
         assert self._last_obs is not None
@@ -495,7 +495,7 @@ class JEPA(OffPolicyAlgorithm):
         """Actions for the environment, which may write into them, and apart from them what the buffer keeps."""
         return action, self.policy.scale_action(action) if self.policy.squash_output else action.copy()
 
-    def _count_bad_observations(self, infos: list[dict[str, Any]]) -> None:
+    def _count_failures(self, infos: list[dict[str, Any]]) -> None:
         """Log how many episodes have ended because of what could not be learned from, as `EndOnBadObservation` tells, or of
         an environment that failed, as `RestartingEnv` does."""
         self._bad_observations += sum(bool(info.get(BAD_OBSERVATION)) for info in infos)
@@ -537,7 +537,7 @@ class JEPA(OffPolicyAlgorithm):
                 self.dump_logs()
         return rollout._replace(n_episodes=rollout.n_episodes + len(ended))
 
-    def _knows_nothing(self, learning_starts: int) -> bool:
+    def _acts_at_random(self, learning_starts: int) -> bool:
         """Whether to act at random still: for ``learning_starts`` steps, and on to the end of a first episode unless that is
         far off; how it ends may be all there is to learn."""
         return self.num_timesteps < learning_starts or (
@@ -555,11 +555,11 @@ class JEPA(OffPolicyAlgorithm):
     ) -> None:
         assert isinstance(replay_buffer, SequenceReplayBuffer)
         assert self._last_obs is not None
-        # What the environments gave was looked at where it came from; this is what wrappers have made of it.
+        # Raw values were checked in the environments; wrappers, as VecNormalize, may have made others of them.
         check_finite("reward", reward, self.num_timesteps)
         check_last_observations(dones, infos, self.observation_space, self.num_timesteps)
         check_finite("observation", new_obs, self.num_timesteps)
-        self._count_bad_observations(infos)
+        self._count_failures(infos)
         if self.last_decision is not None:
             decision = self.last_decision
             replay_buffer.stage_plan(decision.plan_mean.cpu().numpy(), (decision.planned & decision.searched).cpu().numpy())

@@ -63,7 +63,9 @@ def registered(tmp_path):
     def register(how):
         gym.register("Ends-v0", lambda: Ends(how, tmp_path / "calm"))
 
+    hangup = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which `nohup make test` would have ignored
     yield register
+    signal.signal(signal.SIGHUP, hangup)
     gym.registry.pop("Ends-v0", None)
 
 
@@ -186,8 +188,6 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(run, capsys, w
     newest = checkpoint_folder.entries(checkpoints)[-1]
     name = {"agent": newest.agent, "rows": newest.chunks[-1].file, "index": "index.zip"}[what]
     if how == "gone":
-        if what == "index":
-            pytest.skip("without an index no save has happened")
         (checkpoints / name).unlink()
     else:
         damage(checkpoints / name, how)

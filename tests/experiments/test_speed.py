@@ -2,7 +2,9 @@
 
 import gc
 import json
+from contextlib import ExitStack
 
+import gymnasium as gym
 import pytest
 import torch
 
@@ -12,7 +14,9 @@ from jepa_agent.experiments import speed
 
 @pytest.fixture(scope="module")
 def agent():
-    return speed._agent("Pendulum-v1", policy_kwargs={"latent_dim": 8, "net_arch": [16], "ensemble_size": 2})
+    sizes = {"latent_dim": 8, "net_arch": [16], "ensemble_size": 2}
+    with ExitStack() as opened:
+        yield speed._agent("Pendulum-v1", opened, policy_kwargs=sizes)
 
 
 def test_operations_are_counted_forwards_and_backwards(agent):
@@ -29,6 +33,28 @@ def test_parts_are_those_of_an_update_and_leave_the_agent_as_it_was(agent):
     assert all(ms > 0 for name, ms in parts.items() if name != "rest")
     assert "_fit_actor" not in vars(agent)
     assert "step" not in vars(agent.policy.optimizer)
+
+
+def test_sections_close_the_environments_of_their_agents(monkeypatch):
+    opened, closed = [], []
+
+    class Counted(gym.Wrapper):
+        def __init__(self, env):
+            super().__init__(env)
+            opened.append(self)
+
+        def close(self):
+            closed.append(self)
+            super().close()
+
+    monkeypatch.setattr(gym, "make", lambda env, make=gym.make, **kwargs: Counted(make(env, **kwargs)))
+    monkeypatch.setattr(speed, "milliseconds", lambda call, repeats, inner: 1.0)
+    speed._closing(speed._WITH_AGENTS["predict"])
+    assert len(opened) == 2
+    assert closed == opened[::-1]
+    with pytest.raises(ZeroDivisionError):
+        speed._closing(lambda stack: speed._made(speed.SAC, "Pendulum-v1", stack, buffer_size=1) and 1 / 0)
+    assert len(closed) == len(opened) == 3
 
 
 def test_timing_takes_the_median_and_forgives_the_first_call():
