@@ -302,20 +302,29 @@ class JEPA(OffPolicyAlgorithm):
     def _setup_model(self) -> None:
         if self.action_noise is not None and not isinstance(self.action_space, spaces.Box):
             raise ValueError(f"action_noise needs Box actions, got {self.action_space}: explore by exploration_std instead")
+        # As SB3's `_setup_model`, but with our buffer, and a policy that is given more than `policy_kwargs`.
+        self._setup_lr_schedule()
+        self.set_random_seed(self.seed)
         self.replay_buffer_class = buffer_for(self.observation_space, self.replay_buffer_class)
-        given, handed = self.policy_kwargs, {name: getattr(self, name) for name in _HANDED_TO_POLICY}
-        self.policy_kwargs = {**given, **handed}  # of these SB3 makes the policy; what stays is what the user gave
-        try:
-            with warnings.catch_warnings():  # n_steps is ours, not that of SB3's n-step buffer
-                warnings.filterwarnings("ignore", message=r"`n_steps=\d+` is ignored")
-                super()._setup_model()
-        finally:
-            self.policy_kwargs = given
+        self.replay_buffer = self.replay_buffer_class(
+            self.buffer_size,
+            self.observation_space,
+            self.action_space,
+            device=self.device,
+            n_envs=self.n_envs,
+            **self.replay_buffer_kwargs,
+        )
+        handed = {name: getattr(self, name) for name in _HANDED_TO_POLICY}
+        self.policy = self.policy_class(
+            self.observation_space, self.action_space, self.lr_schedule, **handed, **self.policy_kwargs
+        ).to(self.device)
+        self._convert_train_freq()
         self._random_actions = make_exploration(self.exploration, self.action_space, self.n_envs)
         self.objectives = Objectives(self.policy)
         self.terms = self.representation or default_terms(
             self.prediction_coef, self.cost_coef, self.termination_coef, self.energy_coef
         )
+        # Logged beside each loss, which is logged unweighted.
         self._weights = {
             **{term.name: term.weight for term in self.terms},
             "value": 1.0,
@@ -348,7 +357,16 @@ class JEPA(OffPolicyAlgorithm):
     # ------------------------------------------------------------------ learning, one page
 
     def train(self, gradient_steps: int, batch_size: int = 64) -> None:
-        """Fit representation, value and actor ``gradient_steps`` times."""
+        """Fit representation, value and actor.
+
+        Args:
+            gradient_steps: How many times.
+            batch_size: Windows per update.
+
+        Raises:
+            ValueError: The learning rate's schedule gives a number that is not finite.
+            FloatingPointError: Losses or gradients of many updates in a row were not finite.
+        """
         optimizer, past = self.policy.optimizer, self.world_model.past_size
         self._update_learning_rate(optimizer)
         if not math.isfinite(rate := optimizer.param_groups[0]["lr"]):
@@ -431,7 +449,19 @@ class JEPA(OffPolicyAlgorithm):
         reset_num_timesteps: bool = True,
         progress_bar: bool = False,
     ) -> Self:
-        """Collect and learn for ``total_timesteps`` environment steps, counted over all environments."""
+        """Collect and learn.
+
+        Args:
+            total_timesteps: Environment steps, counted over all environments.
+            callback: One of SB3's callbacks, a list of them, or a function.
+            log_interval: Episodes between two dumps of what is logged; None never dumps.
+            tb_log_name: Name of the run in ``tensorboard_log``.
+            reset_num_timesteps: Whether to count steps anew; False goes on.
+            progress_bar: Whether to show one.
+
+        Raises:
+            ValueError: A cost of the user's is set, or the buffer holds no whole window.
+        """
         self._check_buffer_size()
         return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
 
@@ -471,6 +501,8 @@ class JEPA(OffPolicyAlgorithm):
         last, self.last_decision = self.last_decision, None
         if self._acts_at_random(learning_starts):
             return self._to_take_and_to_store(self._random_actions())
+
+        # What is remembered of an episode that has ended is cleared before deciding.
         policy = self.policy
         assert self._last_obs is not None
         assert self._last_episode_starts is not None
@@ -483,6 +515,7 @@ class JEPA(OffPolicyAlgorithm):
         self.last_decision, self._memory = policy.act(obs, before.clear(starts), deterministic=False, noise=noise)
         policy.learn_gains(self.last_decision)
         measures = decision_measures(self.last_decision, policy.mode_switch.tracks_state)
+        # What a plan gained shows one step later: its cost and the cost-to-go from there, against what was expected.
         if last is not None and (planned := last.planned & ~starts).any():
             cost = torch.as_tensor(self._last_cost, device=self.device)
             gain = realised_gain(last, cost, self.last_decision, self.gamma)
@@ -506,6 +539,9 @@ class JEPA(OffPolicyAlgorithm):
             self.logger.record("rollout/env_restarts", self._env_restarts)
 
     def collect_rollouts(self, env: VecEnv, callback: BaseCallback, *args: Any, **kwargs: Any) -> RolloutReturn:
+        """As SB3's, with two differences: a step at which a callback stops training is stored and counted, and an exception
+        leaves counters and buffer as they were after the last stored step.
+        """
         begun, added = self.num_timesteps, self.replay_buffer.added
         try:
             rollout = super().collect_rollouts(env, callback, *args, **kwargs)
@@ -563,6 +599,7 @@ class JEPA(OffPolicyAlgorithm):
         if self.last_decision is not None:
             decision = self.last_decision
             replay_buffer.stage_plan(decision.plan_mean.cpu().numpy(), (decision.planned & decision.searched).cpu().numpy())
+        # Scales follow raw rewards and the unit of VecNormalize apart: its deviation changes, what is stored does not.
         normalizer = self._vec_normalize_env
         raw = reward if normalizer is None else normalizer.get_original_reward()
         self.policy.observe_scales(self._last_obs, raw, reward_unit(normalizer))
@@ -630,16 +667,21 @@ class JEPA(OffPolicyAlgorithm):
         *,
         end_cost: float | None = None,
     ) -> None:
-        """Plan for another cost from now on; None returns to the learned one. Nothing is retrained.
+        """Plan for another cost from now on. Nothing is retrained.
 
-        ``cost`` is one of `jepa_agent.costs`, or a function of the latents ``(..., D)`` that steps lead to, returning
-        ``(...)``. The planner acts at every step and minimises its discounted sum, along a longer horizon than usual unless
-        ``planner`` says otherwise. The learned cost-to-go, of another cost, has no say: what lies beyond a plan's end is not
-        seen. Each step that an episode has ended before costs ``end_cost``: by default the worst that is imagined from what
-        the replay buffer holds, at least 0; give 0 where ending is the goal.
+        The planner acts at every step and minimises the cost's discounted sum, along a longer horizon than usual unless
+        ``planner`` says otherwise. The learned cost-to-go, which is that of another cost, is left out: what lies beyond a
+        plan's end is not seen. Saving saves the agent without the cost; learning is refused while it is set.
 
-        The cost is tried on latents from the replay buffer at once: ``ValueError`` if it raises, has another shape or is not
-        finite. Saving saves the agent without it; learning is refused while it is set.
+        Args:
+            cost: One of `jepa_agent.costs`, or a function of the latents ``(..., D)`` that steps lead to, returning
+                ``(...)``; None returns to the learned cost.
+            planner: How to search for it.
+            end_cost: Cost of each step that an episode has ended before. None is the worst that is imagined from what the
+                replay buffer holds, at least 0; give 0 where ending is the goal.
+
+        Raises:
+            ValueError: The cost cannot be asked of the world model, has another shape or is not finite.
         """
         if cost is None:
             self.objectives.follow_learned(self.planner, self.mode)
@@ -680,9 +722,19 @@ class JEPA(OffPolicyAlgorithm):
         exclude: Iterable[str] | None = None,
         include: Iterable[str] | None = None,
     ) -> None:
-        """Write weights, optimisers, settings and counters, without pickle and all or nothing; ``.zip`` is added to a path
-        without suffix. ``exclude`` names settings to leave out. Objects of your own are named, not stored: `load` says how
-        to hand them over. The replay buffer is saved by `save_replay_buffer`, everything at once by `save_checkpoint`."""
+        """Write weights, optimisers, settings and counters, without pickle and all or nothing.
+
+        Objects of your own are named, not stored: `load` says how to hand them over. The replay buffer is saved by
+        `save_replay_buffer`, everything at once by `save_checkpoint`.
+
+        Args:
+            path: A file, or what can be written like one; ``.zip`` is added to a path without suffix.
+            exclude: Names of settings to leave out.
+            include: Not supported.
+
+        Raises:
+            ValueError: ``include`` is given.
+        """
         if include:
             raise ValueError(f"nothing but settings, weights and counters can be saved, got include={list(include)}")
         manifest, tensors = agent_file.contents(self, set(exclude or ()))
@@ -699,10 +751,20 @@ class JEPA(OffPolicyAlgorithm):
         force_reset: bool = True,
         **kwargs: Any,
     ) -> Self:
-        """An agent from a file; nothing in the file is run. ``custom_objects`` and ``kwargs`` replace saved settings.
+        """An agent from a file of `save`; nothing in the file is run.
 
-        Raises `CheckpointError` (a ``ValueError``) for a file that is not whole, and for an environment with other spaces
-        or other ``policy_kwargs`` than were saved.
+        Args:
+            path: The file, or what can be read like one.
+            env: To act in; its spaces must be the saved ones.
+            device: Where the networks go.
+            custom_objects: Replace saved settings, as ``kwargs`` do.
+            print_system_info: Whether to print versions.
+            force_reset: Whether the environment is reset before the next `learn`.
+            kwargs: Settings by name.
+
+        Raises:
+            CheckpointError: A ``ValueError``, for a file that is not whole, and for an environment with other spaces or
+                other ``policy_kwargs`` than were saved.
         """
         if print_system_info:
             get_system_info()
@@ -717,7 +779,13 @@ class JEPA(OffPolicyAlgorithm):
         exact_match: bool = True,
         device: torch.device | str = "auto",
     ) -> None:
-        """Weights and optimisers from `get_parameters` or from a file of `save`; with ``exact_match`` all of them."""
+        """Set weights and optimisers.
+
+        Args:
+            load_path_or_dict: What `get_parameters` returned, or a file of `save`.
+            exact_match: Whether all parameters must be given.
+            device: Where tensors of a file go.
+        """
         if isinstance(load_path_or_dict, dict):
             return super().set_parameters(load_path_or_dict, exact_match, device)
         parameters = agent_file.parameters_from(self, load_path_or_dict)
@@ -735,12 +803,18 @@ class JEPA(OffPolicyAlgorithm):
     def load_replay_buffer(  # type: ignore[override]
         self, path: str | Path | BinaryIO, truncate_last_traj: bool = True
     ) -> None:
-        """Fill the buffer from a file of `save_replay_buffer`, with the newest if it held more; with
-        ``truncate_last_traj``, what is stored next does not follow the last of it. Raises `CheckpointError` for any other
-        file, pickled ones first of all, which are not run.
+        """Fill the buffer from a file of `save_replay_buffer`, with the newest transitions if it held more.
 
         An agent that has seen nothing yet takes the running scales of observations and costs from what it is given, as if it
-        had collected it."""
+        had collected it.
+
+        Args:
+            path: The file, or what can be read like one.
+            truncate_last_traj: Whether what is stored next begins an episode, rather than following the last transition.
+
+        Raises:
+            CheckpointError: Any other file, pickled ones first of all, which are not run.
+        """
         with told_of(path):
             replay_rows.read_all(path, self.replay_buffer)
         if truncate_last_traj:
@@ -750,12 +824,16 @@ class JEPA(OffPolicyAlgorithm):
                 self.policy.observe_scales(obs, reward, reward_unit(self._vec_normalize_env))
 
     def save_checkpoint(self, folder: str | Path, keep_last: int = 1, logs: Iterable[Path] = ()) -> None:
-        """Add a checkpoint of the whole run to a folder, all or nothing, and drop all but the ``keep_last`` newest: what
-        `save` writes, the replay buffer (only what is new of it since the last checkpoint there), normalisation, working
-        memory and all random numbers. Call it between rollouts, as from ``_on_rollout_start``, or when not learning.
+        """Add a checkpoint of the whole run to a folder, all or nothing.
 
-        The episodes under way end here. ``logs`` are files that grow with the run, of which the length is noted, for
-        `persistence.checkpoint_folder.cut_logs`.
+        It holds what `save` writes, the replay buffer (only what is new of it since the last checkpoint there),
+        normalisation, working memory and all random numbers. Call it between rollouts, as from ``_on_rollout_start``, or
+        when not learning: the episodes under way end here.
+
+        Args:
+            folder: Made if need be.
+            keep_last: Newest checkpoints to keep; others are dropped.
+            logs: Files that grow with the run, of which the length is noted for `persistence.checkpoint_folder.cut_logs`.
         """
         run_folder.save_checkpoint(self, Path(folder), keep_last, logs)
 
@@ -769,8 +847,16 @@ class JEPA(OffPolicyAlgorithm):
     ) -> Self:
         """The run as it was at the newest whole checkpoint in a folder of `save_checkpoint`; nothing in the files is run.
 
-        ``learn(n, reset_num_timesteps=False)`` then goes on, bit for bit as the run that saved it. The environment must be
-        made and wrapped as it was; `CheckpointError` if its spaces, its number or its VecNormalize differ, or if no
-        checkpoint is whole. A damaged one is named in a warning, and the one before it is taken.
+        ``learn(n, reset_num_timesteps=False)`` then goes on, bit for bit as the run that saved it. A damaged checkpoint is
+        named in a warning, and the one before it is taken.
+
+        Args:
+            folder: Of the checkpoints.
+            env: Made and wrapped as it was.
+            device: Where the networks go.
+            custom_objects: Replace saved settings.
+
+        Raises:
+            CheckpointError: The environment's spaces, number or VecNormalize differ, or no checkpoint is whole.
         """
         return run_folder.resume(cls, Path(folder), env, device, custom_objects or {})

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Any, Literal
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, TypeVar
+
+Number = TypeVar("Number", int, float)
+MANY = 1e12
 
 
 def as_kwargs(config: Any) -> dict[str, Any]:
     """A config's settings as keyword arguments for the owner's constructor."""
-    return {field.name: getattr(config, field.name) for field in fields(config)}
+    return {known.name: getattr(config, known.name) for known in fields(config)}
 
 
-def _check(owner: Any, **rules: tuple[float, float]) -> None:
-    for name, (low, high) in rules.items():
-        value = getattr(owner, name)
+def _number(default: Number, low: float, high: float) -> Number:
+    """A field with its default and its range, ends included, which `_check` enforces."""
+    return field(default=default, metadata={"range": (low, high)})
+
+
+def _check(config: Any) -> None:
+    """`ValueError` that names a number out of its range."""
+    for known in fields(config):
+        if "range" not in known.metadata:
+            continue
+        (low, high), value = known.metadata["range"], getattr(config, known.name)
         if not low <= value <= high:
-            raise ValueError(f"{name} must lie between {low:g} and {high:g}, got {value!r}")
-
-
-MANY = 1e12
+            raise ValueError(f"{known.name} must lie between {low:g} and {high:g}, got {value!r}")
 
 
 @dataclass(frozen=True)
@@ -34,11 +42,11 @@ class ModelConfig:
         encoder: Network from vector observations to latents.
     """
 
-    latent_dim: int = 64
+    latent_dim: int = _number(64, 2, 65536)
     net_arch: tuple[int, ...] = (128, 128)
     head_arch: tuple[int, ...] = (128,)
-    ensemble_size: int = 4
-    memory_size: int = 8
+    ensemble_size: int = _number(4, 1, 1024)
+    memory_size: int = _number(8, 1, 1024)
     encoder: str = "mlp"
 
     def __post_init__(self) -> None:
@@ -52,7 +60,7 @@ class ModelConfig:
             object.__setattr__(self, name, widths)
             if not widths or min(widths) < 1:
                 raise ValueError(f"{name} must name at least one positive width, got {widths!r}")
-        _check(self, latent_dim=(2, 65536), ensemble_size=(1, 1024), memory_size=(1, 1024))
+        _check(self)
 
 
 @dataclass(frozen=True)
@@ -81,38 +89,25 @@ class PlannerConfig:
     """
 
     kind: str = "auto"
-    horizon: int = 3
-    num_samples: int = 40
-    num_elites: int = 16
-    num_iterations: int = 0
-    temperature: float = 0.5
-    init_std: float = 0.5
-    noise_beta: float = 1.0
-    num_starts: int = 4
-    step_size: float = 0.1
+    horizon: int = _number(3, 1, 1000)
+    num_samples: int = _number(40, 1, 1e6)
+    num_elites: int = _number(16, 1, 1e6)
+    num_iterations: int = _number(0, 0, 1000)
+    temperature: float = _number(0.5, 1e-6, 1e6)
+    init_std: float = _number(0.5, 1e-3, 10)
+    noise_beta: float = _number(1.0, 0, 10)
+    num_starts: int = _number(4, 1, 1e6)
+    step_size: float = _number(0.1, 1e-6, 10)
     descent: Literal["adam", "plain"] = "adam"
-    max_sequences: int = 512
-    actor_samples: int = 0
+    max_sequences: int = _number(512, 1, 1e7)
+    actor_samples: int = _number(0, 0, 1e6)
     replan_every: int = 1
-    budget_ms: float = 0.0
+    budget_ms: float = _number(0.0, 0, MANY)
 
     def __post_init__(self) -> None:
-        _check(
-            self,
-            horizon=(1, 1000),
-            num_samples=(1, 1e6),
-            num_elites=(1, 1e6),
-            num_iterations=(0, 1000),
-            temperature=(1e-6, 1e6),
-            init_std=(1e-3, 10),
-            num_starts=(1, 1e6),
-            step_size=(1e-6, 10),
-            max_sequences=(1, 1e7),
-            noise_beta=(0, 10),
-            actor_samples=(0, 1e6),
-            replan_every=(1, self.horizon),
-            budget_ms=(0, MANY),
-        )
+        _check(self)
+        if not 1 <= self.replan_every <= self.horizon:
+            raise ValueError(f"replan_every must lie between 1 and {self.horizon}, got {self.replan_every!r}")
 
 
 @dataclass(frozen=True)
@@ -146,50 +141,28 @@ class AgentConfig:
         regularisation_coef: Weight that keeps the actor from saturating.
     """
 
-    learning_rate: float = 1e-3
-    buffer_size: int = 1_000_000
-    learning_starts: int = 300
-    batch_size: int = 192
-    tau: float = 0.1
-    gamma: float = 0.99
-    train_freq: int = 1
-    gradient_steps: int = 1
-    n_steps: int = 3
-    train_horizon: int = 3
+    learning_rate: float = _number(1e-3, 0, 1)
+    buffer_size: int = _number(1_000_000, 1, MANY)
+    learning_starts: int = _number(300, 0, MANY)
+    batch_size: int = _number(192, 1, MANY)
+    tau: float = _number(0.1, 0, 1)
+    gamma: float = _number(0.99, 0, 1)
+    train_freq: int = _number(1, 1, MANY)
+    gradient_steps: int = _number(1, -1, MANY)
+    n_steps: int = _number(3, 1, 1000)
+    train_horizon: int = _number(3, 2, 1000)
     memory: str = "none"
     exploration: str = "drift"
-    exploration_std: float = 0.2
-    target_noise: float = 0.2
-    pessimism: float = 0.5
-    plan_pessimism: float = 1.0
-    prediction_coef: float = 1.0
-    cost_coef: float = 1.0
-    termination_coef: float = 1.0
-    energy_coef: float = 0.0
-    distillation_coef: float = 1.0
-    regularisation_coef: float = 1e-3
+    exploration_std: float = _number(0.2, 0, 1)
+    target_noise: float = _number(0.2, 0, 1)
+    pessimism: float = _number(0.5, 0, 100)
+    plan_pessimism: float = _number(1.0, 0, 100)
+    prediction_coef: float = _number(1.0, 0, MANY)
+    cost_coef: float = _number(1.0, 0, MANY)
+    termination_coef: float = _number(1.0, 0, MANY)
+    energy_coef: float = _number(0.0, 0, MANY)
+    distillation_coef: float = _number(1.0, 0, MANY)
+    regularisation_coef: float = _number(1e-3, 0, MANY)
 
     def __post_init__(self) -> None:
-        _check(
-            self,
-            learning_rate=(0, 1),
-            buffer_size=(1, MANY),
-            learning_starts=(0, MANY),
-            batch_size=(1, MANY),
-            tau=(0, 1),
-            gamma=(0, 1),
-            train_freq=(1, MANY),
-            gradient_steps=(-1, MANY),
-            n_steps=(1, 1000),
-            train_horizon=(2, 1000),
-            exploration_std=(0, 1),
-            target_noise=(0, 1),
-            pessimism=(0, 100),
-            plan_pessimism=(0, 100),
-            prediction_coef=(0, MANY),
-            cost_coef=(0, MANY),
-            termination_coef=(0, MANY),
-            energy_coef=(0, MANY),
-            distillation_coef=(0, MANY),
-            regularisation_coef=(0, MANY),
-        )
+        _check(self)

@@ -172,12 +172,20 @@ class JEPAPolicy(BasePolicy):
         episode_start: np.ndarray | None = None,
         deterministic: bool = False,
     ) -> tuple[np.ndarray, PackedMemory]:
-        """Actions for observations ``(*obs_shape)`` or ``(n_envs, *obs_shape)``, and the state to hand to the next call.
+        """Actions for observations, and the state to hand to the next call.
 
-        ``state=None`` starts afresh; ``episode_start[i]`` forgets row i; without a memory network, Mode-1 alone neither
-        reads a state nor leaves more than an empty one. Deterministic calls draw from a generator seeded anew, so that equal
-        input gives equal output, unless a budget of milliseconds lets the clock decide, and training goes on as without
-        them; others advance the policy's own generator.
+        Deterministic calls draw from a generator seeded anew, so that equal input gives equal output, unless a budget of
+        milliseconds lets the clock decide, and training goes on as without them; others advance the policy's own generator.
+        Without a memory network, Mode-1 alone neither reads a state nor leaves more than an empty one.
+
+        Args:
+            observation: ``(*obs_shape)`` or ``(n_envs, *obs_shape)``, by name for a Dict space.
+            state: What the last call returned; None starts afresh.
+            episode_start: Bool ``(n_envs,)``; true clears that row's state.
+            deterministic: Whether to act without exploring.
+
+        Raises:
+            ValueError: Observations, a state or episode starts of another form, or numbers that are not finite.
         """
         if isinstance(observation, tuple):
             raise ValueError(
@@ -217,6 +225,7 @@ class JEPAPolicy(BasePolicy):
         return self._predict(observation, deterministic)
 
     def set_training_mode(self, mode: bool) -> None:
+        """As SB3's; the target networks always evaluate."""
         if self.training != mode:  # walking all modules at every step costs more than the forward pass
             super().set_training_mode(mode)
             self.world_model_target.eval()  # targets are of what was seen, whatever is done to inputs while training
@@ -238,15 +247,25 @@ class JEPAPolicy(BasePolicy):
     ) -> tuple[Decision, WorkingMemory]:
         """Decide on every row: Mode-1 everywhere, replaced by Mode-2 where the switch wants and accepts a plan.
 
-        ``noise`` ``(B, A)`` is added to the chosen Box actions before memory takes note of them.
+        Args:
+            obs: Observations ``(B, *obs_shape)`` as tensors.
+            memory: Working memory of the B environments.
+            deterministic: Whether to act without exploring.
+            noise: Added to the chosen Box actions, ``(B, A)``, before memory records them.
+
+        Returns:
+            The decision, and working memory after it.
         """
         with torch.inference_mode(False), torch.no_grad():
+            # Perceive: the latent, in the light of the past, and how far it is from what was expected.
             model, tracks_state = self.world_model, self.mode_switch.tracks_state
             seen = model.encode(obs)
             z = seen if model.memory is None else model.recollect(seen, memory.past())
             surprise = torch.zeros_like(z[:, 0])
             if tracks_state:
                 surprise = memory.surprise(z, model.predict(memory.latent, memory.action))
+
+            # Decide: Mode-1 acts everywhere; Mode-2 where the switch asks for a search and accepts its plan.
             plans, own, ahead = memory.warm_start(), model.actor(z), memory.ahead
             costs = partial(self._candidate_costs, z, own, plans[:, 0])
             situation = Situation(memory, surprise, costs, self.gain_model, model.value_scale)
@@ -257,6 +276,7 @@ class JEPAPolicy(BasePolicy):
             if rows.numel():
                 generator = torch.Generator().manual_seed(0) if deterministic else self.generator
                 decision, found = self._act_mode2(z, own, rows, plans, decision, generator)
+            # A plan that was just made is followed for replan_every - 1 more steps.
             if tracks_state and self.planner.replan_every > 1:
                 renewed = decision.planned & decision.searched
                 ahead = torch.where(renewed, self.planner.replan_every - 1, (ahead - 1).clamp(min=0))
@@ -267,6 +287,8 @@ class JEPAPolicy(BasePolicy):
                     decision.worth,
                     self.mode_switch.control(situation),
                 )
+
+            # Explore, and remember what was in fact executed.
             if not deterministic and self.settings.exploration_std:
                 spread = torch.full_like(surprise, self.settings.exploration_std).unsqueeze(-1)
                 decision = decision._replace(action=model.actor.explore(decision.action, spread, self.generator))
@@ -306,7 +328,7 @@ class JEPAPolicy(BasePolicy):
         self, z: Tensor, own: Tensor, rows: Tensor, plans: Tensor, decision: Decision, generator: torch.Generator
     ) -> tuple[Decision, Tensor]:
         """Mode-2 on ``rows``, in one batch; returns the decision and the plans ``(B, H, A)`` to remember."""
-        everywhere = len(rows) == len(z)  # the usual case, spared all indexing
+        everywhere = len(rows) == len(z)  # the usual case, which needs no indexing
 
         def spread_out(values: Tensor, over: Tensor) -> Tensor:
             return values if everywhere else over.index_copy(0, rows, values)
@@ -336,14 +358,28 @@ class JEPAPolicy(BasePolicy):
     def deliberate(
         self, z: Tensor, warm_start: Tensor, generator: torch.Generator, action: Tensor | None = None
     ) -> tuple[Plan, Tensor, Tensor]:
-        """A plan from latents ``(B, D)``, what is left of the last one ``(B, H, A)`` and the actor's action ``(B, A)``, as
-        `deliberation.deliberate`."""
+        """Plan, as `acting.deliberation.deliberate`, with this policy's planner and objective.
+
+        Args:
+            z: Latents ``(B, D)``.
+            warm_start: What is left of the last plan, ``(B, H, A)``.
+            generator: Of the planner's draws.
+            action: The actor's action ``(B, A)``, where it has been computed already.
+        """
         model = self.world_model
         objective = self.objective or model.member_costs
         return deliberate(model, self.planner, objective, self.settings.plan_pessimism, z, warm_start, generator, action)
 
     def recall(self, state: PackedMemory | None, n_envs: int) -> WorkingMemory:
-        """Working memory from a packed state; empty for ``None``. ``ValueError`` if the state is of another form."""
+        """Working memory from a packed state.
+
+        Args:
+            state: What `predict` returned; None is an empty memory.
+            n_envs: Number of environments.
+
+        Raises:
+            ValueError: The state has another form.
+        """
         latent_dim, action_dim, past_size = self.sizes.latent_dim, self.action_dim, self.world_model.past_size
         notes = (past_size, latent_dim + action_dim + 1 if past_size else 0)
         empty = WorkingMemory.empty(n_envs, latent_dim, action_dim, self.planner.horizon, notes)

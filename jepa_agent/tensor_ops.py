@@ -23,9 +23,14 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
 
 
 def discount_weights(terminated: Tensor, gamma: float) -> Tensor:
-    """Weights ``(..., H+1)`` of depth 0..H: ``gamma^k`` times the probability of being alive after k steps.
+    """Weights of the depths of an imagined sequence: ``gamma^k`` times the probability of being alive after k steps.
 
-    ``terminated`` ``(..., H)`` holds the probability of ending at each step.
+    Args:
+        terminated: Probability of ending at each step, ``(..., H)``.
+        gamma: Discount per step.
+
+    Returns:
+        Weights ``(..., H+1)`` of depths 0..H; the first is 1.
     """
     alive = torch.cumprod(gamma * (1.0 - terminated), dim=-1)
     return torch.cat([torch.ones_like(alive[..., :1]), alive], dim=-1)
@@ -79,7 +84,16 @@ def from_blocks(blocks: Tensor, num_choices: tuple[int, ...]) -> Tensor:
 
 
 def span(values: Any, first: int | Tensor, count: int) -> Any:
-    """``count`` consecutive steps of ``(B, T, ...)``, from step ``first`` on: the same, or every row's own ``(B,)``."""
+    """Consecutive steps of a window.
+
+    Args:
+        values: ``(B, T, ...)``, or what is indexed like it.
+        first: The step to begin at, the same for all rows or every row's own ``(B,)``.
+        count: Number of steps.
+
+    Returns:
+        ``(B, count, ...)``.
+    """
     if isinstance(first, int):
         return values[:, first : first + count]
     row = torch.arange(len(values), device=values.device).unsqueeze(1)
@@ -87,10 +101,15 @@ def span(values: Any, first: int | Tensor, count: int) -> Any:
 
 
 def pessimistic(cost: Tensor, pessimism: float, rounding: float = 0.0) -> Tensor:
-    """Ensemble costs ``(E, ...)`` to ``(...)``: the mean plus ``pessimism`` standard deviations; a higher cost is worse.
+    """The mean over an ensemble plus some standard deviations: a higher cost is worse.
 
-    Of two members 0.71 gives the larger one, the usual clipped double estimate. A standard deviation of at most
-    ``rounding`` counts, but has no slope: that of rounding errors would point anywhere.
+    Args:
+        cost: Costs ``(E, ...)`` by each member.
+        pessimism: Standard deviations to add. Of two members 0.71 gives the larger one, the usual clipped double estimate.
+        rounding: A standard deviation of at most this counts, but has no slope: rounding errors would point anywhere.
+
+    Returns:
+        Costs ``(...)``.
     """
     if cost.shape[0] == 1:
         return cost[0]

@@ -31,12 +31,27 @@ def deliberate(
     generator: torch.Generator,
     action: Tensor | None = None,
 ) -> tuple[Plan, Tensor, Tensor]:
-    """Plan from latents ``(B, D)``: the plan, its predicted gain over the actor's own sequence, and that gain's spread, both
-    ``(B,)``. ``warm_start`` ``(B, H, A)`` is what is left of the last plan, zero where there was none; ``action`` ``(B, A)``
-    the actor's, if it is known.
+    """Plan from latents, and compare the plan with the actor's own sequence.
 
-    The planner is shown costs *relative to the actor's own sequence*, raised by the ensemble's disagreement on that
-    difference: errors that all members share cancel, and what they disagree about does not look like a gain.
+    The planner sees costs *relative to the actor's own sequence*, raised by the ensemble's disagreement on that difference:
+    errors that all members share cancel, and what they disagree about does not look like a gain.
+
+    Args:
+        model: Imagines and costs.
+        planner: Searches.
+        objective: Costs ``(E, B, N)`` of sequences, `WorldModel.member_costs` unless the user has set another cost.
+        pessimism: Standard deviations of the ensemble that are added to the relative cost.
+        z: Latents ``(B, D)``.
+        warm_start: What is left of the last plan, ``(B, H, A)``; zero where there was none.
+        generator: Of the planner's draws.
+        action: The actor's action ``(B, A)``, where it has been computed already.
+
+    Returns:
+        The plan, its predicted gain over the actor's own sequence ``(B,)`` in the units of -reward, and the standard
+        deviation ``(B,)`` of that gain over the ensemble.
+
+    Raises:
+        ValueError: The planner's answer cannot be executed.
     """
     began = time.perf_counter()
     own = model.actor_sequence(z, planner.horizon, action)

@@ -71,7 +71,16 @@ def register_exploration(name: str, actions: type[RandomActions]) -> None:
 
 
 def make_exploration(name: str, action_space: spaces.Space, n_envs: int) -> RandomActions:
-    """Random actions by name; ``ValueError`` for a name that is not known."""
+    """Random actions by name.
+
+    Args:
+        name: One of `EXPLORATIONS`.
+        action_space: To draw from.
+        n_envs: Number of environments.
+
+    Raises:
+        ValueError: A name that is not known.
+    """
     if name not in EXPLORATIONS:
         raise ValueError(f"unknown exploration {name!r}: choose one of {', '.join(EXPLORATIONS)}")
     return EXPLORATIONS[name](action_space, n_envs)

@@ -28,6 +28,7 @@ class GainModel(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Expected gain ``(B,)``."""
+        # Ridge regression towards the mean of the features, in units that make the penalty the same for each.
         guess = torch.full_like(self.product, 1.0 / len(self.product))
         size = self.moment.diagonal().sqrt().clamp(min=1e-12)
         held = self.moment / (size * size.unsqueeze(1))  # features of unit size
@@ -40,9 +41,15 @@ class GainModel(nn.Module):
         return self.product[0] / self.moment[0, 0].clamp(min=1.0)
 
     def learn(self, features: Tensor, gain: Tensor) -> None:
-        """Take in searches and what they promised; what is not finite, or would not be once squared, is passed over."""
+        """Update the regression by searches; rows that are not finite, or whose squares would not be, are skipped.
+
+        Args:
+            features: `Situation.features` ``(B, F)`` at which searches were made.
+            gain: Gains ``(B,)`` that their plans promised, in units of the cost-to-go head.
+        """
         usable = (features.abs().amax(-1) < HUGE) & (gain.abs() < HUGE)
         features, gain = features[usable], gain[usable]
+        # Exponential forgetting: the moments hold about _MEMORY searches.
         fading = 1.0 - len(gain) / (_MEMORY + len(gain))
         self.moment.mul_(fading).add_(features.T @ features)
         self.product.mul_(fading).add_(features.T @ gain)

@@ -111,8 +111,15 @@ class ModeSwitch(ABC):
         return situation.memory.control
 
     def accepts(self, gain: Tensor, disagreement: Tensor) -> Tensor:
-        """Where to execute the plan, given its predicted gain over the actor's own sequence and the spread of that gain
-        over the ensemble, both ``(B,)`` and finite or NaN: bool ``(B,)``."""
+        """Where to execute the plan that a search has found.
+
+        Args:
+            gain: Predicted gain ``(B,)`` over the actor's own sequence; finite or NaN.
+            disagreement: Standard deviation ``(B,)`` of that gain over the ensemble.
+
+        Returns:
+            Bool ``(B,)``; where false, the actor acts.
+        """
         return torch.ones_like(gain, dtype=torch.bool)
 
 
@@ -136,10 +143,10 @@ class PlannerMode(ModeSwitch):
 
 @dataclass(frozen=True)
 class EveryK(ModeSwitch):
-    """Mode-2 on every k-th step of an episode, the first included; Mode-1 between.
+    """Mode-2 on every k-th step of an episode, the first included; Mode-1 in between.
 
     Args:
-        k: Steps from one search to the next.
+        k: Steps from one search to the next, at least 1.
     """
 
     k: int = 4
@@ -156,12 +163,15 @@ class EveryK(ModeSwitch):
 class Budgeted(ModeSwitch):
     """Searches where a score is high, as often as a budget allows.
 
-    The budget is a share of the steps, ``plan_fraction``, or, if it is not 0, a mean time of ``ms_per_step`` spent on
-    searches alone (what else deciding takes, and the environment, do not count, as they do in the ``ms_per_step`` of a
-    comparison's results), which makes what is decided depend on the clock. In every environment an integral controller
-    moves the threshold that the score must pass until the budget is met. The first step of an episode always has a search;
-    none is made after it that would overdraw the budget by more than a tenth, and no more than a tenth of it is ever left
-    over (or two searches, if that is more).
+    In every environment an integral controller moves the threshold that the score must pass until the budget is met. The
+    first step of an episode always has a search; none is made after it that would overdraw the budget by more than a tenth,
+    and no more than a tenth of it is ever left over (or two searches, if that is more).
+
+    Args:
+        plan_fraction: The budget as a share of the steps, above 0 and at most 1.
+        ms_per_step: Instead, if not 0, the mean time in milliseconds that searches may take per step. What else deciding
+            takes, and the environment, do not count, as they do in the ``ms_per_step`` of a comparison's results. It makes
+            what is decided depend on the clock.
     """
 
     plan_fraction: float = 0.25
@@ -259,12 +269,17 @@ class DisagreementMode(Budgeted):
 
 @dataclass(frozen=True)
 class AutoMode(Budgeted):
-    """Searches where most gain is to be expected for its cost, by what plans promised in like situations: at every step,
-    unless a budget says otherwise. What came of the plans is not known to it.
+    """Searches where most gain is to be expected for its cost: at every step, unless a budget says otherwise.
 
-    Without a budget it executes where the gain exceeds ``confidence`` standard deviations of it over the
-    ensemble, more than the policy's ``plan_pessimism``, which every plan has met already: an agent that collects must hear
-    its actor, too. Given a budget, it has chosen where to search, and executes what it finds.
+    The expectation is learned from what plans promised in like situations, not from what executing them returned.
+
+    Without a budget a plan is executed where its gain exceeds ``confidence`` standard deviations over the ensemble. That is
+    more than the policy's ``plan_pessimism``, which every plan has met already, so that an agent that collects also tries
+    its actor. With a budget, the choice was made before the search, and every plan is executed.
+
+    Args:
+        plan_fraction: As for `Budgeted`; 1 searches at every step.
+        confidence: Standard deviations by which the gain must differ from zero, where there is no budget.
     """
 
     plan_fraction: float = 1.0
@@ -308,9 +323,13 @@ def modes() -> list[str]:
 def make_mode_switch(mode: str | ModeSwitch) -> ModeSwitch:
     """A switch by name, or as given.
 
-    ``actor``, ``planner``, ``every_k`` (k = 4) or ``every_2`` and so on; ``auto``, ``surprise``, ``disagreement``,
-    ``random``, which may carry a budget: a share of the steps (``auto_0.1``) or milliseconds of searching per step
-    (``auto_2ms``).
+    Args:
+        mode: ``actor``, ``planner``, ``every_k`` (k = 4) or ``every_2`` and so on; ``auto``, ``surprise``, ``disagreement``,
+            ``random``, which may carry a budget: a share of the steps (``auto_0.1``) or milliseconds of searching per
+            step (``auto_2ms``); or a `ModeSwitch`.
+
+    Raises:
+        ValueError: A name that is not known, or a budget of nothing.
     """
     if isinstance(mode, ModeSwitch):
         return mode

@@ -41,7 +41,15 @@ class WorkingMemory(NamedTuple):
     def empty(
         cls, batch: int, latent_dim: int, action_dim: int, horizon: int, notes: tuple[int, int] = (0, 0)
     ) -> WorkingMemory:
-        """A memory of nothing, for ``batch`` environments; ``notes`` is how many of what width."""
+        """A memory of nothing.
+
+        Args:
+            batch: Number B of environments.
+            latent_dim: Size D of the latent.
+            action_dim: Size A of the action.
+            horizon: Length H of a plan.
+            notes: Number and width of the memory network's notes.
+        """
         none, zero = torch.zeros(batch, dtype=torch.int64), torch.zeros(batch)
         return cls(
             latent=torch.zeros(batch, latent_dim),
@@ -69,7 +77,15 @@ class WorkingMemory(NamedTuple):
 
     @classmethod
     def unpack(cls, state: PackedMemory, like: WorkingMemory) -> WorkingMemory:
-        """Read a packed state, copying it; ``ValueError`` if it is not of the form of ``like``."""
+        """Read a packed state, copying it.
+
+        Args:
+            state: What `pack` returned.
+            like: A memory of the form that is expected.
+
+        Raises:
+            ValueError: Arrays of other shapes.
+        """
         wanted = [tuple(field.shape) for field in like]
         given = [np.shape(array) for array in state] if isinstance(state, tuple) else type(state).__name__
         if given != wanted:
@@ -96,7 +112,15 @@ class WorkingMemory(NamedTuple):
         return WorkingMemory(*(field.masked_fill(rows.view(-1, *[1] * (field.dim() - 1)), 0) for field in self))
 
     def surprise(self, z: Tensor, expected: Tensor) -> Tensor:
-        """Root-mean-square distance ``(B,)`` of the observed from the expected latent; 0 at an episode's start."""
+        """Root-mean-square distance of the observed from the expected latent.
+
+        Args:
+            z: Observed latents ``(B, D)``.
+            expected: Those predicted at the step before, ``(B, D)``.
+
+        Returns:
+            Distances ``(B,)``; 0 at an episode's start.
+        """
         return (z - expected).square().mean(-1).sqrt() * (self.steps > 0)
 
     def warm_start(self) -> Tensor:
@@ -104,7 +128,14 @@ class WorkingMemory(NamedTuple):
         return torch.cat([self.plan[:, 1:], self.plan[:, -1:]], dim=1)
 
     def searched(self, rows: Tensor, milliseconds: Tensor, gain: Tensor, control: Control) -> WorkingMemory:
-        """Take note of searches: where (bool), how long each took, what it gained, and the switch's settings."""
+        """Record the searches of a step.
+
+        Args:
+            rows: Where one was made, bool ``(B,)``.
+            milliseconds: How long each took, ``(B,)``.
+            gain: What each gained, ``(B,)`` in the units of -reward.
+            control: Settings of the mode switch for the next step.
+        """
         gain = gain.to(self.recent_gain)
         return self._replace(
             searches=self.searches + rows,
@@ -116,6 +147,7 @@ class WorkingMemory(NamedTuple):
 
     def past(self) -> Past:
         """The notes, and which of them were taken in this episode."""
+        # Notes of earlier episodes were cleared to zero, which is no note: they are masked.
         ago = torch.arange(self.notes.shape[1], device=self.steps.device)
         return Past(self.notes, (ago < self.steps.unsqueeze(1)).float())
 
@@ -124,6 +156,13 @@ class WorkingMemory(NamedTuple):
         return self._replace(notes=torch.cat([newest.unsqueeze(1), self.notes[:, :-1]], dim=1))
 
     def remember(self, z: Tensor, action: Tensor, plan: Tensor, ahead: Tensor) -> WorkingMemory:
-        """Take in one step: latent, executed action, the plan made, and how many more of its actions to execute."""
+        """Record one step.
+
+        Args:
+            z: Latents ``(B, D)``.
+            action: Actions executed, ``(B, A)``.
+            plan: The last plan, ``(B, H, A)``.
+            ahead: How many more of its actions are to be executed, ``(B,)``.
+        """
         z, action = z.to(self.latent), action.to(self.action)  # autocast halves what is computed, not what is kept
         return self._replace(latent=z, action=action, plan=plan, ahead=ahead, steps=self.steps + 1)

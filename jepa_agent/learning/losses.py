@@ -17,10 +17,17 @@ class NStepReturn(NamedTuple):
 
 
 def n_step_return(cost: Tensor, terminated: Tensor, mask: Tensor, gamma: float, start: Tensor, n_steps: int) -> NStepReturn:
-    """At most ``n_steps`` real steps of windows ``(B, T)``, from step ``start`` ``(B,)`` on; fewer where ``mask`` ends.
+    """What is known of a cost-to-go: ``sum_k gamma^k c_{start+k}`` over at most ``n_steps`` steps.
 
-    A time limit ends the mask but not the discount: the cost-to-go is bootstrapped through it. Windows must be long
-    enough for every start: ``start + n_steps <= T``.
+    A time limit ends the mask but not the discount: the cost-to-go is bootstrapped through it.
+
+    Args:
+        cost: Of each step, ``(B, T)``.
+        terminated: 1 where a step ended the episode, ``(B, T)``.
+        mask: 0 after an episode's end, ``(B, T)``.
+        gamma: Discount per step.
+        start: First step of each window to count, ``(B,)``, with ``start + n_steps <= T``.
+        n_steps: Most steps to sum.
     """
     offset = torch.arange(n_steps, device=cost.device)
     index = start.unsqueeze(1) + offset  # (B, n)
@@ -33,15 +40,30 @@ def n_step_return(cost: Tensor, terminated: Tensor, mask: Tensor, gamma: float, 
 
 
 def value_gradient_loss(cost_to_go: Tensor, spread: Tensor) -> Tensor:
-    """Expected cost-to-go ``(B,)`` under the actor, in units of its ``spread`` over states: ``(B,)``."""
+    """Expected cost-to-go under the actor, in units of its spread over states: independent of the scale of rewards.
+
+    Args:
+        cost_to_go: Under the actor, ``(B,)``.
+        spread: Of costs-to-go over states, ``()``.
+
+    Returns:
+        Losses ``(B,)``.
+    """
     return cost_to_go / spread
 
 
 def distillation_loss(imitation: Tensor, promise: Tensor, planned: Tensor) -> Tensor:
-    """Pull towards a stored plan where Mode-2 acted, as strongly as its action still promises to be cheaper than the
-    actor's own, up to 1.
+    """Imitation of stored plans, weighted by how much cheaper than the actor's action the critic still expects them to be.
 
-    All ``(B,)``, ``promise`` in units of the costs-to-go's spread over states. It weighs and carries no gradient (compare
-    the filter of Nair et al., 1709.10089), so a stale plan is forgotten as the actor catches up.
+    A stale plan loses its weight as the actor catches up (compare the filter of Nair et al., 1709.10089).
+
+    Args:
+        imitation: Distance of the actor from each plan, ``(B,)``.
+        promise: Cost-to-go of the actor's action less that of the plan's, ``(B,)`` in units of the spread over states;
+            clipped to [0, 1], without gradient.
+        planned: Where a plan was executed, bool ``(B,)``.
+
+    Returns:
+        Losses ``(B,)``.
     """
     return imitation * (promise.clamp(0.0, 1.0) * planned).detach()

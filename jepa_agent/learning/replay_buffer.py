@@ -57,6 +57,7 @@ class SequenceReplayBuffer(ReplayBuffer):
         self.history = uuid4().hex  # whose rows these are
 
     def reset(self) -> None:
+        """Forget all that is stored."""
         super().reset()
         self.added, self.history = 0, uuid4().hex
 
@@ -65,7 +66,12 @@ class SequenceReplayBuffer(ReplayBuffer):
         self.added, self.pos, self.full = added, added % self.buffer_size, added >= self.buffer_size
 
     def stage_plan(self, mean: np.ndarray, planned: np.ndarray) -> None:
-        """Means ``(n_envs, A)`` of the plans behind the transition that is added next; where ``(n_envs,)`` they acted."""
+        """Keep plans for the transition that is added next.
+
+        Args:
+            mean: What the actor may imitate of each plan, ``(n_envs, A)``.
+            planned: Where a plan was what acted, bool ``(n_envs,)``.
+        """
         self._next_plan = (mean, planned)
 
     def add(
@@ -77,6 +83,7 @@ class SequenceReplayBuffer(ReplayBuffer):
         done: np.ndarray,
         infos: list[dict[str, Any]],
     ) -> None:
+        """As SB3's, with what `stage_plan` kept; steps that must not be learned from are marked."""
         self.plan_mean[self.pos], self.planned[self.pos] = self._next_plan or (0.0, False)
         self._next_plan = None
         row = self.pos
@@ -97,10 +104,17 @@ class SequenceReplayBuffer(ReplayBuffer):
     def sample_sequences(
         self, batch_size: int, length: int, env: VecNormalize | None = None, past: int = 0
     ) -> SequenceBatch:
-        """``batch_size`` windows of ``length`` steps, each with the ``past`` steps before it. Their starts are drawn from
-        everything stored, the more often the newer: the density grows linearly with time, so that the newest are met twice
-        as often as on average (compare Wang & Ross, 1906.04009). Uniform draws spend an agent that has got better on what
-        it did when it was worse."""
+        """Windows of consecutive steps, the more often the newer they are.
+
+        The density grows linearly with time, so that the newest are met twice as often as on average (compare Wang & Ross,
+        1906.04009). Uniform draws spend an agent that has got better on what it did when it was worse.
+
+        Args:
+            batch_size: Number B of windows.
+            length: Number T of steps in each.
+            env: Normalises observations and rewards, if any does.
+            past: Number P of steps before each window, for a memory network.
+        """
         # numpy's global generator, as in all of SB3's buffers: `seed` of the algorithm governs it.
         rows = (self.size() * np.sqrt(np.random.random_sample(batch_size))).astype(np.int64)  # noqa: NPY002
         envs = np.random.randint(0, self.n_envs, size=batch_size)  # noqa: NPY002
@@ -125,7 +139,15 @@ class SequenceReplayBuffer(ReplayBuffer):
     def window(
         self, age: np.ndarray, envs: np.ndarray, length: int, env: VecNormalize | None = None, past: int = 0
     ) -> SequenceBatch:
-        """Windows ``(B, length)`` that start at the given ages (0: the oldest transition) in the given environments."""
+        """Windows at given places.
+
+        Args:
+            age: First step of each, ``(B,)``, counted from the oldest transition stored.
+            envs: Environment of each, ``(B,)``.
+            length: Number T of steps.
+            env: Normalises observations and rewards, if any does.
+            past: Number P of steps before each window.
+        """
         offsets = age[:, None] + np.arange(length)  # (B, T), counted from the oldest transition
         steps = (offsets + (self.pos if self.full else 0)) % self.buffer_size
         column = envs[:, None]
@@ -161,7 +183,14 @@ class SequenceReplayBuffer(ReplayBuffer):
         return [(self.observation_space, (self.observations, self.next_observations))]
 
     def read(self, stored: Any, steps: np.ndarray, envs: np.ndarray, env: VecNormalize | None) -> Observations:
-        """Observations out of `observations` or `next_observations`, at places of any shape."""
+        """Observations from given places, as tensors.
+
+        Args:
+            stored: `observations` or `next_observations`.
+            steps: Rows of the buffer, of any shape.
+            envs: Environments, of the same shape.
+            env: Normalises observations, if any does.
+        """
         obs = np.asarray(self._normalize_obs(stored[steps, envs], env))
         return self._tensor(obs.reshape(*steps.shape, *(self.observation_space.shape or ())))
 
@@ -232,7 +261,15 @@ def _chosen(rows: Tensor, one: Observations, other: Observations) -> Observation
 
 
 def buffer_for(observation_space: spaces.Space, asked: type[ReplayBuffer] | None = None) -> type[SequenceReplayBuffer]:
-    """The buffer that holds observations of a space, or the one asked for; ``ValueError`` if that one cannot."""
+    """The class of buffer that holds observations of a space.
+
+    Args:
+        observation_space: Of the environment.
+        asked: The user's own class, if any.
+
+    Raises:
+        ValueError: The class asked for cannot hold windows of these observations.
+    """
     fitting = DictSequenceReplayBuffer if isinstance(observation_space, spaces.Dict) else SequenceReplayBuffer
     if asked is None:
         return fitting
@@ -256,7 +293,7 @@ def reward_unit(normalizer: VecNormalize | None) -> float:
 
 
 def transition_bytes(observation_space: spaces.Space, action_space: spaces.Space) -> int:
-    """What one transition of one environment takes in memory."""
+    """Memory in bytes that one transition of one environment takes."""
     parts = observation_space.spaces.values() if isinstance(observation_space, spaces.Dict) else [observation_space]
     observation = sum(math.prod(part.shape or ()) * np.dtype(part.dtype).itemsize for part in parts)
     stored, numbers = stored_actions(action_space), 3  # reward, done, timeout

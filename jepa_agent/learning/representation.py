@@ -94,7 +94,7 @@ class Contrast(RepresentationTerm):
 
 
 def default_terms(prediction: float, cost: float, termination: float, energy: float) -> list[RepresentationTerm]:
-    """The terms in use where none are given, by their weights."""
+    """The terms in use where none are given, by their weights; without a weight of the energy there is no term for it."""
     return [Prediction(prediction), Cost(cost), Termination(termination), *([Contrast(energy)] if energy else [])]
 
 
@@ -111,8 +111,16 @@ def check_terms(terms: Sequence[RepresentationTerm]) -> None:
 
 
 def imagine_along(model: WorldModel, target: WorldModel, batch: SequenceBatch, horizon: int) -> Imagined:
-    """Encode the first observation of each window, imagine ``horizon`` steps along the actions taken."""
+    """Encode the first observation of each window and imagine along the actions taken.
+
+    Args:
+        model: Encodes and imagines, with gradient.
+        target: Encodes the observations that followed, without gradient.
+        batch: Windows of at least ``horizon`` steps.
+        horizon: Number T of steps.
+    """
     action = batch.action[:, :horizon]
+    # Targets are of the slow copy and carry no gradient: the encoder cannot meet them by moving them.
     with torch.no_grad():
         z_target = target.observe(batch, 1, horizon)
     z_hat = model.imagine(model.observe(batch, 0, 1)[:, 0], action)
@@ -121,7 +129,14 @@ def imagine_along(model: WorldModel, target: WorldModel, batch: SequenceBatch, h
 
 
 def representation_losses(terms: Sequence[RepresentationTerm], seen: Imagined) -> tuple[Tensor, dict[str, Tensor]]:
-    """The weighted sum of all terms, and each term's own loss by name, all averaged over steps that were taken.
+    """The weighted sum of all terms, and each term's own loss.
+
+    Args:
+        terms: What the world model is fitted to.
+        seen: Imagined steps beside the observed ones.
+
+    Returns:
+        The sum ``()``, and losses ``()`` by name, unweighted; all averaged over steps that were taken.
 
     Raises:
         ValueError: A term's loss has another shape than ``(B, t)``.

@@ -40,9 +40,21 @@ def sample_training_steps(batch: SequenceBatch, z_hat: Tensor) -> Samples:
 
 @torch.no_grad()
 def value_target(target: WorldModel, samples: Samples, n_steps: int, noise: float, pessimism: float) -> Tensor:
-    """Costs-to-go ``(B,)`` to learn, in the units of -reward: ``n_steps`` observed costs, then the target networks'
-    pessimistic answer at the actor's smoothed action (TD3, 1802.09477)."""
+    """Costs-to-go to learn: ``n_steps`` observed costs, then the target networks' pessimistic answer at the actor's smoothed
+    action (TD3, 1802.09477).
+
+    Args:
+        target: The target networks.
+        samples: Where the critic is trained.
+        n_steps: Observed costs that are summed.
+        noise: Spread of the noise that smooths Box actions.
+        pessimism: Standard deviations of the ensemble that are added.
+
+    Returns:
+        Targets ``(B,)`` in the units of -reward.
+    """
     batch = samples.batch
+    # y = sum_k gamma^k c_k + gamma^n Q_target(z_n, pi_target(z_n) + noise), 0 beyond a termination
     known = n_step_return(batch.cost, batch.terminated, batch.mask, target.gamma, samples.step, n_steps)
     z_next = target.observe(batch, known.last + 1, 1)[:, 0]
     action = target.actor.relaxed(target.actor.net(z_next), noise)
@@ -51,7 +63,13 @@ def value_target(target: WorldModel, samples: Samples, n_steps: int, noise: floa
 
 
 def critic_loss(model: WorldModel, samples: Samples, target: Tensor) -> Tensor:
-    """Mean loss of the costs-to-go of the actions taken against targets ``(B,)`` in the units of -reward."""
+    """Mean loss of the costs-to-go of the actions taken.
+
+    Args:
+        model: Its cost module owns the critic.
+        samples: Where the critic is trained.
+        target: Costs-to-go ``(B,)`` in the units of -reward.
+    """
     taken, critic = samples.batch.action[samples.row, samples.step], model.cost_module.cost_to_go
     return masked_mean(critic.loss(samples.z, taken, target / model.value_scale), samples.weight)
 
@@ -70,11 +88,13 @@ def actor_losses(model: WorldModel, samples: Samples, value_spread: Tensor) -> d
     def cost_of(action: Tensor) -> Tensor:
         return model.cost_module.cost_to_go.forward_subsampled(z, action, members_per_row=1)[0]
 
+    # min_pi Q(z, pi(z)) / spread: one member per row, whose error the next row does not share.
     output = actor.net(z)
     cost_to_go = actor.expected(output, cost_of)
     with torch.no_grad():
         value_spread.lerp_(spread(cost_to_go).clamp(min=1e-3), 0.01)
         plan_cost = cost_of(batch.plan_mean)
+    # Plans are stored for a window's first step, and imitated as far as the critic still thinks them better.
     planned = batch.planned & (samples.step == 0)
     promise = (cost_to_go - plan_cost) / value_spread
     return {

@@ -30,8 +30,17 @@ class Actor(nn.Module):
 
     @abstractmethod
     def explore(self, action: Tensor, std: Tensor, generator: torch.Generator) -> Tensor:
-        """``action`` ``(..., A)`` disturbed for exploration, with a spread ``std`` ``(..., 1)``. There are as many draws as
-        spreads: those of ``(N, 1)`` serve all rows of ``(B, N, A)``."""
+        """Actions disturbed for exploration.
+
+        Args:
+            action: ``(..., A)``.
+            std: Spread of the noise ``(..., 1)``; for choices the chance that each is random. There are as many draws as
+                spreads: those of ``(N, 1)`` serve all rows of ``(B, N, A)``.
+            generator: Of the noise.
+
+        Returns:
+            Actions ``(..., A)``.
+        """
 
     def others(self, action: Tensor) -> Tensor:
         """What might be done instead of ``action`` ``(B, A)``: some actions near it, or all there are, ``(B, K, A)``; always
@@ -41,20 +50,52 @@ class Actor(nn.Module):
 
     @abstractmethod
     def relaxed(self, output: Tensor, noise: float) -> Tensor:
-        """An action ``(..., A)``, differentiable in the actor, whose cost-to-go is what the actor may expect."""
+        """An action that is differentiable in the actor and whose cost-to-go is what the actor may expect.
+
+        Args:
+            output: Of ``net``, ``(..., A)``.
+            noise: Spread of the noise that smooths Box actions (TD3, 1802.09477); 0 is none.
+
+        Returns:
+            Actions ``(..., A)``; probabilities for one choice.
+        """
 
     def expected(self, output: Tensor, cost_to_go: Callable[[Tensor], Tensor]) -> Tensor:
-        """The cost-to-go ``(B,)`` that the actor may expect, differentiable in it, given that of actions."""
+        """The cost-to-go that the actor may expect, differentiable in the actor.
+
+        Args:
+            output: Of ``net``, ``(B, A)``.
+            cost_to_go: Costs-to-go ``(B,)`` of actions ``(B, A)``.
+
+        Returns:
+            Costs ``(B,)``.
+        """
         return cost_to_go(self.relaxed(output, 0.0))
 
     def distillation_target(self, action: Tensor, mean: Tensor) -> Tensor:
-        """What to imitate ``(B, A)`` of a plan that begins with ``action``, the centre of its search being ``mean``."""
+        """What the actor is to imitate of a plan.
+
+        Args:
+            action: The plan's first action, ``(B, A)``.
+            mean: The centre of the search's distribution for it, ``(B, A)``.
+
+        Returns:
+            Targets ``(B, A)``.
+        """
         return mean
 
     @abstractmethod
     def imitation(self, output: Tensor, plan_mean: Tensor) -> Tensor:
-        """How far the actor is from the actions ``(B, A)`` a planner found, per row ``(B,)``: but for constants, the
-        Kullback-Leibler divergence of Gaussians that share one spread or of categorical distributions."""
+        """How far the actor is from the actions that a planner found: but for constants, the Kullback-Leibler divergence of
+        Gaussians that share one spread, or of categorical distributions.
+
+        Args:
+            output: Of ``net``, ``(B, A)``.
+            plan_mean: What to imitate, ``(B, A)``.
+
+        Returns:
+            Distances ``(B,)``.
+        """
 
     @abstractmethod
     def regularisation(self, output: Tensor) -> Tensor:
@@ -75,11 +116,13 @@ class BoundedActor(Actor):
     def relaxed(self, output: Tensor, noise: float) -> Tensor:
         action = torch.tanh(output)
         if noise > 0.0:
+            # Clipped at two standard deviations, so that the critic is asked about actions near the actor's only.
             jitter = (torch.randn_like(action) * noise).clamp(-2.0 * noise, 2.0 * noise)
             action = (action + jitter).clamp(-1.0, 1.0)
         return action
 
     def imitation(self, output: Tensor, plan_mean: Tensor) -> Tensor:
+        # After the tanh: a plan may lie on the bounds, where the inverse is infinite.
         return (torch.tanh(output) - plan_mean).square().mean(-1)
 
     def regularisation(self, output: Tensor) -> Tensor:
@@ -153,6 +196,7 @@ class FactoredActor(Actor):
 
     def expected(self, output: Tensor, cost_to_go: Callable[[Tensor], Tensor]) -> Tensor:
         logits = self._logits(output)
+        # Two draws, each the other's baseline: the difference of costs times that of log-probabilities.
         cost, log_prob = [], []
         for _ in range(2):
             drawn = self._drawn(logits)

@@ -30,8 +30,19 @@ class Chain(nn.Sequential):
 
 
 def mlp(input_dim: int, net_arch: Sequence[int], output_dim: int, activation_fn: type[nn.Module] = nn.ReLU) -> nn.Sequential:
-    """Linear layers of the widths in ``net_arch`` with activations between, then a linear output: ``(..., in)`` to
-    ``(..., out)``. One LayerNorm, after the first layer, keeps the scale; one after each costs a tenth of an update."""
+    """A perceptron: linear layers with activations between them, then a linear output.
+
+    One LayerNorm, after the first layer, keeps the scale; one after each costs a tenth of an update.
+
+    Args:
+        input_dim: Size of the input.
+        net_arch: Hidden widths.
+        output_dim: Size of the output.
+        activation_fn: Between the layers.
+
+    Returns:
+        A module from ``(..., input_dim)`` to ``(..., output_dim)``.
+    """
     layers: list[nn.Module] = [nn.Linear(input_dim, net_arch[0]), nn.LayerNorm(net_arch[0]), activation(activation_fn)]
     for fan_in, width in pairwise(net_arch):
         layers += [nn.Linear(fan_in, width), activation(activation_fn)]

@@ -26,7 +26,17 @@ def make_encoder(
     activation_fn: type[nn.Module],
     features: PartFeatures | ExtractorFeatures | None,
 ) -> tuple[nn.Module, Encoder | FeatureEncoder]:
-    """What raw observations go through first, and the encoder; without ``features``, observations are vectors."""
+    """What raw observations go through first, and the encoder that follows.
+
+    Args:
+        space: Of the observations.
+        sizes: Of the networks, and the name of the encoder.
+        activation_fn: Between the layers.
+        features: Extractor for images and Dict spaces; without one, observations are vectors.
+
+    Raises:
+        ValueError: An encoder that is not known, or one of vectors where observations are none.
+    """
     if features is None:
         observation = VectorObservation(space)
         make = ENCODERS.get(sizes.encoder)

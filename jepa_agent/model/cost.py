@@ -42,12 +42,24 @@ class CostToGo(nn.Module, ABC):
     @staticmethod
     @abstractmethod
     def sizes(latent_dim: int, action_dim: int) -> tuple[int, int]:
-        """Inputs and outputs of each member."""
+        """Inputs and outputs of each member's network.
+
+        Args:
+            latent_dim: Size D of the latent.
+            action_dim: Size A of the action.
+        """
 
     @abstractmethod
     def members(self, z: Tensor, action: Tensor) -> Tensor:
-        """What each member expects ``(E, B)`` of taking actions ``(B, A)`` in latents ``(B, D)`` and following the actor
-        after. Latents ``(E, B, D)`` and actions ``(E, B, A)`` give every member rows of its own."""
+        """What each member expects of taking an action and following the actor afterwards.
+
+        Args:
+            z: Latents ``(B, D)``, or rows of its own for every member, ``(E, B, D)``.
+            action: ``(B, A)``, or ``(E, B, A)``.
+
+        Returns:
+            Costs ``(E, B)`` in the critic's own units.
+        """
 
     def forward(self, z: Tensor, action: Tensor) -> Tensor:
         """As `members`."""
@@ -58,13 +70,34 @@ class CostToGo(nn.Module, ABC):
         return self.members(z, action).mean(0)
 
     def loss(self, z: Tensor, action: Tensor, target: Tensor, members_per_row: int = 2) -> Tensor:
-        """Huber loss ``(B,)`` against targets ``(B,)`` without gradient, averaged over the members that see a row."""
+        """Huber loss of the costs-to-go of actions, averaged over the members that see a row.
+
+        Args:
+            z: Latents ``(B, D)``.
+            action: Actions taken there, ``(B, A)``.
+            target: Costs-to-go to learn, ``(B,)`` in the critic's own units; no gradient flows into them.
+            members_per_row: By how many members each row is seen.
+
+        Returns:
+            Losses ``(B,)``.
+        """
         found = self.forward_subsampled(z, action, members_per_row)
         return F.smooth_l1_loss(found, target.detach().expand_as(found), reduction="none").mean(0)
 
     def forward_subsampled(self, z: Tensor, action: Tensor, members_per_row: int) -> Tensor:
-        """As `members`, but each row is seen by only some of them: ``(members_per_row, B)``. Averaged over rows that says
-        what all of them would, for a fraction of the work; and members trained on other rows differ more."""
+        """As `members`, but each row is evaluated by some of the members only.
+
+        Averaged over rows that says what all of them would, for a fraction of the work; and members trained on different
+        rows differ more, which is what their disagreement is used for.
+
+        Args:
+            z: Latents ``(B, D)``.
+            action: Actions ``(B, A)``.
+            members_per_row: By how many members each row is evaluated, at most E.
+
+        Returns:
+            Costs ``(members_per_row, B)`` in the critic's own units.
+        """
         size, members = z.shape[0], self.net.ensemble_size
         count, share = min(members_per_row, members), -(-size // members)
 
@@ -145,12 +178,30 @@ class CostModule(nn.Module):
         self.cost_scale.copy_(torch.where(self.cost_square > 0, self.cost_square.sqrt() / unit, 1.0))
 
     def step(self, z: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
-        """Normalised immediate cost and termination logit, both ``(...)``."""
+        """Immediate cost and termination of a step, as the networks answer.
+
+        Args:
+            z: Latents ``(..., D)``.
+            action: Actions ``(..., A)``.
+
+        Returns:
+            Cost in units of ``cost_scale`` and termination logit, both ``(...)``.
+        """
         cost, logit = self.step_net(torch.cat([z, action], dim=-1)).unbind(-1)
         return cost, logit
 
     def energy(self, z: Tensor) -> Tensor:
-        """Energy ``(...)`` of latents: low where the agent has been, high elsewhere. Needs ``energy=True``."""
+        """Energy of latents: low where the agent has been, high elsewhere.
+
+        Args:
+            z: Latents ``(..., D)``.
+
+        Returns:
+            Energies ``(...)`` without unit.
+
+        Raises:
+            ValueError: The cost module was built without an energy head.
+        """
         if self.energy_net is None:
             raise ValueError("this cost module was built without an energy head: pass energy=True to have one")
         return self.energy_net(z).squeeze(-1)

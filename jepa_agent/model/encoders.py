@@ -71,5 +71,15 @@ def on_sphere(z: Tensor) -> Tensor:
 
 
 def random_latents(count: int, latent_dim: int, generator: torch.Generator | None, device: torch.device) -> Tensor:
-    """Latents ``(count, D)`` drawn uniformly from the manifold."""
+    """Latents drawn uniformly from the sphere that all latents lie on.
+
+    Args:
+        count: How many.
+        latent_dim: Size D of the latent.
+        generator: Of the draws; None is torch's own.
+        device: Where to draw.
+
+    Returns:
+        Latents ``(count, D)``.
+    """
     return on_sphere(torch.randn(count, latent_dim, generator=generator, device=device))

@@ -23,7 +23,15 @@ class MemoryNetwork(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, seen: Tensor, past: Past) -> Tensor:
-        """What to add to ``seen``."""
+        """What the past adds to the latents of observations.
+
+        Args:
+            seen: Latents ``(..., D)`` of the observations alone.
+            past: Notes ``(..., K, D + A + 1)`` of the last K steps and their mask ``(..., K)``.
+
+        Returns:
+            Corrections ``(..., D)``, zero where there is no past.
+        """
 
 
 class GRUMemory(MemoryNetwork):
@@ -57,6 +65,7 @@ class AttentionMemory(MemoryNetwork):
         self.output = nn.Linear(width, latent_dim, bias=False)
 
     def forward(self, seen: Tensor, past: Past) -> Tensor:
+        # One query, of what is seen now; keys and values of the notes.
         key, value = self.key_value(F.relu(self.note(past.notes) + self.ago)).chunk(2, dim=-1)
         key, value = (x.unflatten(-1, (self.heads, -1)) for x in (key, value))  # (..., K, heads, head_dim)
         query = self.query(seen).unflatten(-1, (self.heads, -1)).unsqueeze(-3)
@@ -78,7 +87,20 @@ def register_memory(name: str, make: Callable[[int, int, int], MemoryNetwork]) -
 
 
 def make_memory(memory: str | MemoryNetwork, latent_dim: int, action_dim: int, size: int) -> MemoryNetwork | None:
-    """A memory network by name or a copy of the one given; ``ValueError`` for others."""
+    """A memory network by name, or a copy of the one given.
+
+    Args:
+        memory: ``"none"``, a name in `MEMORIES`, or a network.
+        latent_dim: Size D of the latent.
+        action_dim: Size A of the action.
+        size: Number K of steps to look back.
+
+    Returns:
+        The network; None for ``"none"``.
+
+    Raises:
+        ValueError: A name that is not known.
+    """
     if isinstance(memory, MemoryNetwork):
         return deepcopy(memory)
     if memory == "none":

@@ -74,36 +74,86 @@ class WorldModel(nn.Module):
     # ------------------------------------------------------------------ the six verbs
 
     def encode(self, obs: ArrayLike | Mapping[str, ArrayLike], past: Past | None = None) -> Tensor:
-        """Latent of raw observations: ``(..., *obs_shape)``, by name for a Dict space, to ``(..., D)``; without a past, as
-        at an episode's start. Images may have their channels last, as `JEPA.predict` takes them; under VecNormalize,
-        observations are those that it has normalised."""
+        """Latents of raw observations: ``z = LN(enc(norm(o)))``.
+
+        Args:
+            obs: ``(..., *obs_shape)``, by name for a Dict space. Images may have their channels last, as `JEPA.predict`
+                takes them; under VecNormalize, observations are those that it has normalised.
+            past: Notes of the last steps for the memory network; None is an episode's start.
+
+        Returns:
+            Latents ``(..., D)`` of zero mean and unit variance.
+
+        Raises:
+            ValueError: Observations of another shape than the space's.
+        """
         seen = self.encoder(self.observation(self._raw(obs)))
         return seen if past is None else self.recollect(seen, past)
 
     def predict(self, z: ArrayLike, action: ArrayLike) -> Tensor:
-        """Latent after one action: ``(..., D)``, ``(..., A)`` to ``(..., D)``."""
+        """The latent after one action: ``z' = LN(z + pred(z, a))``.
+
+        Args:
+            z: Latents ``(..., D)``.
+            action: In the networks' coordinates, ``(..., A)``.
+
+        Returns:
+            Latents ``(..., D)``.
+        """
         return self.predictor(self._tensor(z), self._tensor(action))
 
     def cost(self, z: ArrayLike, action: ArrayLike) -> StepCost:
-        """Immediate cost of an action in a latent and the probability that it ends the episode, both ``(...)``."""
+        """What one step costs and whether it ends the episode.
+
+        Args:
+            z: Latents ``(..., D)`` before the step.
+            action: In the networks' coordinates, ``(..., A)``.
+
+        Returns:
+            Expected cost ``(...)`` in the units of -reward, and probability of termination ``(...)``.
+        """
         cost, logit = self.cost_module.step(self._tensor(z), self._tensor(action))
         return StepCost(cost * self.cost_module.cost_scale, logit.sigmoid())
 
     def cost_to_go(self, z: ArrayLike, action: ArrayLike | None = None) -> Tensor:
-        """Discounted future cost by each ensemble member, ``(B, D)`` to ``(E, B)``; without ``action``, the actor's."""
+        """Discounted future cost of an action and of following the actor afterwards, by each member of the ensemble.
+
+        Args:
+            z: Latents ``(B, D)``.
+            action: In the networks' coordinates, ``(B, A)``; None is the actor's own.
+
+        Returns:
+            Costs ``(E, B)`` in the units of -reward.
+        """
         z = self._tensor(z)
         action = self.actor(z) if action is None else self._tensor(action)
         return self.cost_module.cost_to_go(z, action) * self.value_scale
 
     def imagine(self, z: ArrayLike, actions: ArrayLike) -> Tensor:
-        """Latents along a sequence of actions: ``(..., D)``, ``(..., H, A)`` to ``(..., H+1, D)``, the first being ``z``."""
+        """Latents along a sequence of actions: ``z_{k+1} = predict(z_k, a_k)``.
+
+        Args:
+            z: Latents ``(..., D)`` to start from.
+            actions: In the networks' coordinates, ``(..., H, A)``.
+
+        Returns:
+            Latents ``(..., H+1, D)``, the first being ``z``.
+        """
         latents, actions = [self._tensor(z)], self._tensor(actions)
         for t in range(actions.shape[-2]):
             latents.append(self.predictor(latents[-1], actions[..., t, :]))
         return torch.stack(latents, dim=-2)
 
     def trajectory_cost(self, z: ArrayLike, actions: ArrayLike) -> Tensor:
-        """Expected discounted cost of candidate sequences: ``(B, D)``, ``(B, N, H, A)`` to ``(B, N)``."""
+        """Expected discounted cost of candidate sequences, by the formula at the head of this file, mean over the ensemble.
+
+        Args:
+            z: Latents ``(B, D)`` to start from.
+            actions: N candidates for each, ``(B, N, H, A)``.
+
+        Returns:
+            Costs ``(B, N)`` in the units of -reward.
+        """
         return self.member_costs(z, actions).mean(0)
 
     # ------------------------------------------------------------------ memory
@@ -114,20 +164,42 @@ class WorldModel(nn.Module):
         return 0 if self.memory is None else self.memory.size
 
     def recollect(self, seen: Tensor, past: Past) -> Tensor:
-        """Latents of observations ``(..., D)`` as they appear in the light of the past; as they are without a memory
-        network."""
+        """Latents of observations, corrected by what the memory network makes of the past; unchanged without one.
+
+        Args:
+            seen: Latents ``(..., D)`` of the observations alone.
+            past: The notes that working memory held there.
+
+        Returns:
+            Latents ``(..., D)``.
+        """
         return seen if self.memory is None else on_sphere(seen + self.memory(seen, past))
 
     def note(self, seen: Tensor, action: Tensor) -> Tensor:
-        """What the memory network is told of a step ``(..., D + A + 1)``: the latent of its observation alone, the action,
-        and what that costs in the eyes of the cost module."""
+        """One step as the memory network will read it.
+
+        Args:
+            seen: Latents ``(..., D)`` of the observation alone.
+            action: The action executed there, ``(..., A)``.
+
+        Returns:
+            Latent, action and predicted cost side by side, ``(..., D + A + 1)``.
+        """
         with torch.no_grad():
             cost, _ = self.cost_module.step(seen, action)
         return torch.cat([seen, action, cost.unsqueeze(-1)], dim=-1)
 
     def observe(self, batch: SequenceBatch, first: int | Tensor, count: int) -> Tensor:
-        """Latents ``(B, count, D)`` of a window's observations from step ``first`` on, the same for all or every row's own
-        ``(B,)``, with the past that acting would have had there."""
+        """Latents of a window's observations, with the past that acting would have had there.
+
+        Args:
+            batch: Windows; with a memory network they hold the steps before them, too.
+            first: Step of the window to begin at, the same for all rows or each row's own ``(B,)``.
+            count: Number of steps.
+
+        Returns:
+            Latents ``(B, count, D)``.
+        """
         if self.memory is None:
             return self.encode(span(batch.obs, first, count))
         assert batch.past is not None
@@ -139,6 +211,7 @@ class WorldModel(nn.Module):
             span(torch.cat(parts, dim=1), first, size + count - 1)
             for parts in ((before.action, batch.action), (before.mask, batch.mask))
         )
+        # Every step's K notes before it, the newest first, as working memory holds them.
         notes = self.note(seen[:, :-1], action).unfold(1, size, 1).transpose(-1, -2)
         past = Past(notes.flip(-2), mask.unfold(1, size, 1).flip(-1))
         return self.recollect(seen[:, size:], past)
@@ -157,15 +230,22 @@ class WorldModel(nn.Module):
         return torch.cat([self.sequence_costs(self.imagine(s, a), a) for s, a in blocks], dim=1)
 
     def sequence_costs(self, latents: Tensor, actions: Tensor) -> Tensor:
-        """Costs ``(E, B, N)`` of imagined latents ``(B, N, H+1, D)`` along actions ``(B, N, H, A)``, by each member.
+        """Costs of imagined sequences as each member of the ensemble sees them.
 
-        The estimate is averaged over depths 0..H: depth k pays k imagined steps, each weighted by the probability of
-        being alive, then the learned cost-to-go. Depth 0 is what the actor was trained on, depth H is pure planning;
-        the mean of both depends on no single source of error.
+        The estimate is averaged over depths 0..H: depth k pays k imagined steps, each weighted by the probability of being
+        alive, then the learned cost-to-go. Depth 0 is what the actor was trained on, depth H is pure planning; the mean of
+        both depends on no single source of error.
+
+        Args:
+            latents: Imagined, ``(B, N, H+1, D)``.
+            actions: Those that led there, ``(B, N, H, A)``.
+
+        Returns:
+            Costs ``(E, B, N)`` in the units of -reward.
         """
         step = self.cost(latents[..., :-1, :], actions)
         weights = discount_weights(step.terminated, self.gamma)  # (B, N, H+1)
-        # A step's cost is paid by every depth beyond it: by all H+1 but the first k+1.
+        # sum over depths h of sum_{k<h} w_k c_k: step k is paid by the depths beyond it, H - k of the H + 1.
         horizon = actions.shape[-2]
         depths = torch.arange(horizon, 0, -1, device=actions.device)
         paid = (weights[..., :-1] * step.cost * depths).sum(-1)
@@ -177,8 +257,16 @@ class WorldModel(nn.Module):
         return total
 
     def actor_sequence(self, z: Tensor, horizon: int, action: Tensor | None = None) -> Tensor:
-        """The actions the actor would take from ``z`` ``(B, D)`` in imagination: ``(B, H, A)``; the first of them is
-        ``action`` ``(B, A)``, if that is known."""
+        """The actions that the actor would take in imagination.
+
+        Args:
+            z: Latents ``(B, D)`` to start from.
+            horizon: Number H of actions.
+            action: The first of them ``(B, A)``, where it has been computed already.
+
+        Returns:
+            Sequences ``(B, H, A)``.
+        """
         actions = [self.actor(z) if action is None else action]
         while len(actions) < horizon:
             z = self.predictor(z, actions[-1])
@@ -186,8 +274,17 @@ class WorldModel(nn.Module):
         return torch.stack(actions, dim=1)
 
     def disturbed_sequences(self, z: Tensor, horizon: int, count: int, generator: torch.Generator) -> Tensor:
-        """As `actor_sequence`, ``count`` times ``(B, N, H, A)``, each disturbed more than the last but most of
-        them little: what the actor makes of having been pushed. One draw serves all rows."""
+        """As `actor_sequence`, several times with exploration noise: how the actor recovers from having been pushed.
+
+        Args:
+            z: Latents ``(B, D)`` to start from.
+            horizon: Number H of actions.
+            count: Number N of sequences. The spread of the noise grows from one to the next, quadratically.
+            generator: Of the noise; one draw serves all rows.
+
+        Returns:
+            Sequences ``(B, N, H, A)``.
+        """
         spreads = (torch.arange(1, count + 1, device=z.device) / count).square().unsqueeze(-1)
         z, actions = z.unsqueeze(1).expand(-1, count, -1), list[Tensor]()
         while len(actions) < horizon:
@@ -197,8 +294,13 @@ class WorldModel(nn.Module):
 
     @torch.no_grad()
     def observe_scales(self, obs: ArrayLike | Mapping[str, ArrayLike], reward: ArrayLike, unit: float = 1.0) -> None:
-        """Take steps, of every environment one or many ``(B, ...)``, into the running scales of observations and costs;
-        ``unit`` is what rewards are divided by when they are sampled."""
+        """Update the running scales of observations and costs.
+
+        Args:
+            obs: Observations ``(B, *obs_shape)``, of every environment one or many.
+            reward: Rewards ``(B,)`` as the environment gives them.
+            unit: What rewards are divided by when they are sampled, as `VecNormalize` does.
+        """
         self.encoder.observe(self.observation(self._raw(obs)))
         self.cost_module.observe_cost(self._tensor(reward), unit)
 
@@ -214,6 +316,7 @@ class WorldModel(nn.Module):
 
     @property
     def device(self) -> torch.device:
+        """Where the parameters are."""
         return self.cost_module.cost_scale.device
 
     def _raw(self, obs: ArrayLike | Mapping[str, ArrayLike]) -> Observations:

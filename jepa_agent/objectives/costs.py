@@ -37,7 +37,18 @@ class Cost(ABC):
 
     @abstractmethod
     def of_steps(self, model: WorldModel, experience: Experience) -> StepCosts:
-        """This cost as the given world model sees it. ``ValueError`` where that cannot be."""
+        """This cost as a function of imagined latents and actions.
+
+        Args:
+            model: The world model that imagines.
+            experience: Observations and latents that a cost may be fitted to or tried on.
+
+        Returns:
+            Latents ``(..., H+1, D)`` along actions ``(..., H, A)`` to costs ``(..., H)``.
+
+        Raises:
+            ValueError: The cost cannot be asked of this world model.
+        """
 
     def __add__(self, other: Cost) -> WeightedSum:
         return 1.0 * self + other
@@ -168,6 +179,7 @@ class Objective:
     end_cost: float
 
     def __call__(self, z: Tensor, actions: Tensor) -> Tensor:
+        # sum_t gamma^t [P(alive_t) c_t + (1 - P(alive_t)) end_cost]
         latents = self.model.imagine(z.unsqueeze(1).expand(*actions.shape[:2], z.shape[-1]), actions)
         terminated = self.model.cost(latents[..., :-1, :], actions).terminated
         alive = discount_weights(terminated, 1.0)[..., :-1]  # before each step: the one that ends an episode costs its own
@@ -180,8 +192,15 @@ class Objective:
 def make_objective(cost: Cost, model: WorldModel, experience: Experience, end_cost: float | None = None) -> Objective:
     """Bind a cost to a world model and try it on familiar latents, those that the actor would see next among them.
 
-    An ``end_cost`` of None is the worst cost met there, but at least 0: ending is then never worth while. ``ValueError``
-    if the cost raises, answers in another shape than one number per latent, or with numbers that are not finite.
+    Args:
+        cost: What to minimise.
+        model: The world model that imagines.
+        experience: What the replay buffer holds.
+        end_cost: Cost of each step that an episode has ended before; None is the worst cost met on the familiar latents, but
+            at least 0, so that ending never pays.
+
+    Raises:
+        ValueError: The cost raises, answers in another shape than one number per latent, or is not finite.
     """
     if end_cost is not None and not math.isfinite(end_cost):
         raise ValueError(f"end_cost must be a finite number, got {end_cost!r}")

@@ -23,11 +23,17 @@ _WINDOWS, _BLOCK = 4_000, 500
 def gather_experience(
     policy: JEPAPolicy, buffer: SequenceReplayBuffer, normalizer: VecNormalize | None, reach: int
 ) -> Experience:
-    """Observations from all over the replay buffer and their latents; without any, latents drawn from all there are.
+    """Observations from all over the replay buffer and their latents; without any, latents drawn from the whole sphere.
 
-    Each window gives two: one encoded as it was met, and one of the next ``reach`` steps, with a latent imagined along the
-    actions taken. Errors of imagination add up in one direction, so that latents far ahead do not mean what encoded ones
-    mean; what they do mean is told by what was then observed.
+    Each window gives two: one encoded as it was met, and one of the next ``reach`` steps, imagined along the actions taken.
+    Errors of imagination add up in one direction, so that an imagined latent means something else than the same latent
+    encoded; the observation that followed says what.
+
+    Args:
+        policy: Encodes and imagines.
+        buffer: What was experienced.
+        normalizer: Normalises observations, if any does.
+        reach: Steps to imagine at most.
     """
     space: spaces.Space = policy.observation_space
 

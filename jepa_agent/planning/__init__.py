@@ -56,7 +56,11 @@ def kinds() -> list[str]:
 
 
 def check_planner(planner: Planner, action_space: spaces.Space) -> Planner:
-    """The planner, if it can act in ``action_space``; ``ValueError`` if not. Planners of a user's own are trusted to."""
+    """The planner, if it can act in an action space. Planners of a user's own are trusted to.
+
+    Raises:
+        ValueError: It searches numbers where actions are choices, or the other way round, or follows a plan beyond its end.
+    """
     choices, searched = num_choices(action_space), tuple(getattr(planner, "num_choices", ()))
     if type(planner) in (*FOR_BOX.values(), *FOR_CHOICES.values()) and searched != choices:
         found, wanted = (f"choices among {all_of}" if all_of else "numbers" for all_of in (searched, choices))
@@ -70,7 +74,15 @@ def check_planner(planner: Planner, action_space: spaces.Space) -> Planner:
 
 
 def make_planner(config: PlannerConfig, action_space: spaces.Space) -> Planner:
-    """The planner a configuration asks for; ``ValueError`` where it cannot handle the action space."""
+    """The planner that a configuration asks for.
+
+    Args:
+        config: Kind and settings; those that the kind does not have must be left at their defaults.
+        action_space: Box, Discrete, MultiDiscrete or MultiBinary.
+
+    Raises:
+        ValueError: The kind does not fit the action space, or has no such setting.
+    """
     choices = num_choices(action_space)
     fitting = FOR_CHOICES if choices else FOR_BOX
     kind = next(iter(fitting)) if config.kind == "auto" else config.kind

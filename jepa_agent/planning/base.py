@@ -37,8 +37,14 @@ class Planner(ABC):
 
 
 def within(budget_ms: float, rounds: int, began: float | None = None) -> Iterator[int]:
-    """Count ``rounds``, but begin none that would end after ``budget_ms`` if it takes as long as those before did; the first
-    is always made. 0 is no budget; ``began``, of `time.perf_counter`, is when the search did, if that was before."""
+    """Count rounds of a search for as long as a budget of time allows.
+
+    Args:
+        budget_ms: Milliseconds; 0 is no budget. The first round is always made, and none that would end after the budget if
+            it takes as long as those before did.
+        rounds: Most rounds.
+        began: When the search did, by `time.perf_counter`, if that was before this call.
+    """
     first = time.perf_counter()
     began = first if began is None else began
     for done in range(rounds):
@@ -61,9 +67,14 @@ def even_weights(cost: Tensor) -> Tensor:
 
 
 def soft_weights(cost: Tensor, temperature: float) -> Tensor:
-    """``softmax(-cost / temperature)`` over candidates ``(B, K)``, with costs in units of their own spread.
+    """``softmax(-cost / temperature)`` over candidates, with costs in units of their own spread.
 
-    The spread makes one temperature fit every reward scale. Candidates of infinite cost weigh nothing.
+    Args:
+        cost: Costs ``(B, K)``; infinite ones weigh nothing.
+        temperature: In units of the costs' spread, so that one temperature fits every reward scale.
+
+    Returns:
+        Weights ``(B, K)`` that sum to 1.
     """
     finite = torch.isfinite(cost)
     best = torch.where(finite, cost, torch.inf).amin(-1, keepdim=True).nan_to_num(posinf=0.0)
@@ -74,9 +85,18 @@ def soft_weights(cost: Tensor, temperature: float) -> Tensor:
 
 
 def keep_best(init: PlanInit, init_cost: Tensor, finalists: Tensor, cost: Tensor, mean: Tensor, std: Tensor) -> Plan:
-    """The cheapest of ``finalists`` ``(B, K, H, A)``, whose costs are ``(B, K)``, unless the first proposal is no dearer."""
+    """The plan to return: the cheapest finalist, unless the first proposal costs no more.
+
+    Args:
+        init: Proposals, the first being the actor's own sequence.
+        init_cost: Its cost ``(B,)``.
+        finalists: Sequences ``(B, K, H, A)``.
+        cost: Their costs ``(B, K)``.
+        mean: Centre of the search's distribution, ``(B, H, A)``.
+        std: Its spread, ``(B, H, A)``.
+    """
     best_cost, best = cost.min(-1)
-    better = best_cost < init_cost
+    better = best_cost < init_cost  # false for NaN: the proposal stays
     found = take(finalists, best.unsqueeze(-1)).squeeze(1)
     actions = torch.where(better[:, None, None], found, init.sequences[:, 0])
     return Plan(actions, mean, std, torch.where(better, best_cost, init_cost))

@@ -34,6 +34,7 @@ class ExhaustivePlanner(Planner):
     def plan(self, cost_fn: CostFn, init: PlanInit) -> Plan:
         batch, device = init.sequences.shape[0], init.sequences.device
         actions = all_actions(self.num_choices).to(device)
+        # Sequence n reads as a number of H digits in base len(actions), the least significant first.
         digits = torch.arange(len(actions) ** self.horizon, device=device).unsqueeze(-1)
         place = len(actions) ** torch.arange(self.horizon, device=device)
         every = actions[digits // place % len(actions)]  # (N, H, A)
@@ -89,6 +90,7 @@ class CategoricalCEM(Planner):
             elite_cost, elite = cost.topk(min(self.num_elites, cost.shape[1]), dim=1, largest=False)
             elites = take(candidates, elite)
             best, best_cost = elites[:, :1], elite_cost[:, :1]
+            # Mixed with even chances: a probability of 0 could never be drawn again.
             mean = (even_weights(elite_cost)[..., None, None] * elites).sum(1)
             probability = torch.lerp(mean, anything, self.min_std)
         assert init_cost is not None
@@ -117,7 +119,17 @@ def even_chances(num_choices: tuple[int, ...]) -> Tensor:
 
 
 def draw_choices(probability: Tensor, num_choices: tuple[int, ...], num_samples: int, init: PlanInit) -> Tensor:
-    """Sequences ``(B, N, H, A)`` with the probabilities ``(B, H, A)``, from one draw for all rows."""
+    """Sequences of choices drawn from given probabilities, by the Gumbel-max trick.
+
+    Args:
+        probability: ``(B, H, A)``, the blocks of several choices side by side.
+        num_choices: Options of each choice.
+        num_samples: Number N of sequences.
+        init: Gives the random numbers; one draw serves all rows.
+
+    Returns:
+        One-hot sequences ``(B, N, H, A)``.
+    """
     blocks = []
     for block in probability.split(num_choices, dim=-1):
         # The Gumbel-max trick; its draws are made of normal ones, which come from the planner's own generator.

@@ -54,11 +54,13 @@ class GaussianSearch(Planner):
             candidates = torch.cat([self.carried(init, elites), mean.unsqueeze(1), drawn], dim=1)
             cost = rank_last(cost_fn(candidates))
             init_cost = cost[:, 0] if init_cost is None else init_cost
+            # Refit mean and spread to the elites; the spread neither vanishes nor grows beyond the first draw's.
             elite_cost, elite = cost.topk(min(self.num_elites, cost.shape[1]), dim=1, largest=False)
             elites = take(candidates, elite)
             weight = self.weights(elite_cost)[..., None, None]
             mean = (weight * elites).sum(1)
             std = (weight * (elites - mean.unsqueeze(1)).square()).sum(1).sqrt().clamp(self.min_std, self.init_std)
+            # The best sequence of all iterations is returned, not that of the last.
             if best is None or best_cost is None:
                 best, best_cost = elites[:, :1], elite_cost[:, :1]
             else:
