@@ -17,7 +17,6 @@ import psutil
 import torch
 from stable_baselines3 import SAC
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
-from stable_baselines3.common.type_aliases import TrainFreq
 from torch.utils.flop_counter import FlopCounterMode
 
 from jepa_agent.agent import JEPA
@@ -77,17 +76,15 @@ def update_speed(opened: ExitStack) -> list[dict[str, Any]]:
             for _ in range(9):
                 own.append(milliseconds(lambda: agent.train(1, batch_size), 1, 8))  # noqa: B023
                 theirs.append(milliseconds(lambda: sac.train(1, 256), 1, 8))
-            assert isinstance(agent.train_freq, TrainFreq)
-            per_step = agent.gradient_steps / agent.train_freq.frequency
             rows.append(
                 {
                     "env": env,
                     "batch_size": batch_size,
                     "default": batch_size == agent.batch_size,
                     "ms": median(own),
-                    "ms_per_env_step": median(own) * per_step,
+                    "ms_per_env_step": median(own),  # one update per step, by default
                     "sac_ms": median(theirs),
-                    "ratio_per_env_step": median(a / b for a, b in zip(own, theirs, strict=True)) * per_step,
+                    "ratio_per_env_step": median(a / b for a, b in zip(own, theirs, strict=True)),
                     "gflop": update_gflop(agent, batch_size),
                     "parts_ms": update_parts(agent, batch_size),
                 }
@@ -286,7 +283,7 @@ def _made(cls: type[Model], env: str | gym.Env[Any, Any], opened: ExitStack, **s
 
 def _agent(env: str | gym.Env[Any, Any], opened: ExitStack, **settings: Any) -> JEPA:
     """An agent with experience that has learned nothing from it yet."""
-    agent = _made(JEPA, env, opened, learning_starts=10**9, buffer_size=STORED, **settings)
+    agent = _made(JEPA, env, opened, learning_starts=10**9, gradient_steps=0, buffer_size=STORED, **settings)
     agent.learn(STORED)
     agent.set_mode("planner")
     return agent

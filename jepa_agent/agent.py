@@ -7,7 +7,7 @@ perception            `WorldModel.encode`, with working memory             z_t =
 world model           `WorldModel.predict`, `imagine`                      z'_{t+1} = Pred(z_t, a_t)
 cost, intrinsic       `WorldModel.cost`                                    c_t, P(end) = C(z_t, a_t)
 cost, critic          `WorldModel.cost_to_go`, an ensemble                 Q(z_t, a_t) = c_t + gamma Q(z_{t+1}, pi)
-actor, Mode-1         `WorldModel.actor`                                   a_t = pi(z_t)
+actor, Mode-1         `WorldModel.actor`                                   a_t ~ pi(z_t), down trajectory_cost(z, .)
 actor, Mode-2         `planning.Planner`, `acting.deliberation`            argmin_a trajectory_cost(z_t, a)
 configurator          `acting.mode_switch`, `objectives.Objectives`        which of the two, and for which cost
 short-term memory     `acting.working_memory`                              from step to step through `predict`
@@ -15,8 +15,8 @@ short-term memory     `acting.working_memory`                              from 
 
 Nothing is decoded, so a constant latent would predict itself without error. It does not come about, because the targets are
 latents of a slowly following copy through which no gradient flows (Grill et al., 2006.07733), because latents lie on a
-sphere, and because costs and ends of episodes must be read from them. The nearest agents are TD-MPC2 (2310.16828) and MR.Q
-(2501.16142).
+sphere, and because costs and ends of episodes must be read from them. The nearest agents are TD-MPC2 (2310.16828), MR.Q
+(2501.16142) and, for the actor, DHMBPO (2512.15439).
 """
 
 from __future__ import annotations
@@ -99,14 +99,14 @@ class JEPA(OffPolicyAlgorithm):
         learning_rate: Step of AdamW for all networks, or a schedule of it; its weight decay is 0.01 unless
             ``policy_kwargs=dict(optimizer_kwargs=...)`` says otherwise.
         buffer_size: Transitions kept, over all environments.
-        learning_starts: Random steps before learning; the first episode is acted at random to its end, for at most four
-            times as long.
+        learning_starts: Random steps before learning, whose updates are then made at once; the first episode is acted at
+            random to its end, for at most four times as long.
         batch_size: Windows per update.
         tau: Step of the target networks towards the online ones, in [0, 1].
         gamma: Discount per step, in [0, 1].
         train_freq: Environment steps between rounds of updates, or ``(n, "episode")``.
         gradient_steps: Updates per round; -1 means as many as steps were collected.
-        action_noise: SB3's noise, added to Box actions beside ``exploration_std``.
+        action_noise: SB3's noise, added to Box actions beside the exploration of the actor's own.
         replay_buffer_class: A subclass of `SequenceReplayBuffer`.
         replay_buffer_kwargs: Its further arguments.
         optimize_memory_usage: Not supported: windows need the real last observation of an episode.
@@ -119,8 +119,7 @@ class JEPA(OffPolicyAlgorithm):
         representation: What the world model is fitted to, a list of `RepresentationTerm`; None is prediction, cost and
             termination, and the energy where ``energy_coef`` is not 0, by the weights below.
         exploration: What acts before learning starts, one of `acting.exploration.EXPLORATIONS`.
-        exploration_std: Spread of the noise on collected actions in [-1, 1]; for choices, the chance that each is random.
-        target_noise: Spread of the noise that smooths the cost-to-go of Box actions (TD3, 1802.09477).
+        actor_horizon: Imagined steps along which the actor is improved; 0 is the cost-to-go alone.
         pessimism: Standard deviations of the ensemble added to the targets of the cost-to-go.
         plan_pessimism: Standard deviations of the ensemble by which a plan must beat the actor's own sequence.
         prediction_coef: Weight of latent prediction.
@@ -153,6 +152,7 @@ class JEPA(OffPolicyAlgorithm):
         "_episode_num",
         "_n_updates",
         "_current_progress_remaining",
+        "_updates_owed",
         "_skipped_updates",
         "_bad_observations",
         "_env_restarts",
@@ -167,6 +167,7 @@ class JEPA(OffPolicyAlgorithm):
     _last_cost: np.ndarray | None = None
     _bad_observations = 0  # that ended an episode
     _env_restarts = 0  # of environments that failed in an episode
+    _updates_owed = 0  # of the random steps
     _skipped_updates = 0  # whose losses or gradients were not finite
     _skipped_in_a_row = 0
 
@@ -193,8 +194,7 @@ class JEPA(OffPolicyAlgorithm):
         planner: PlannerConfig | Planner | None = None,
         representation: Sequence[RepresentationTerm] | None = None,
         exploration: str = _DEFAULT.exploration,
-        exploration_std: float = _DEFAULT.exploration_std,
-        target_noise: float = _DEFAULT.target_noise,
+        actor_horizon: int = _DEFAULT.actor_horizon,
         pessimism: float = _DEFAULT.pessimism,
         plan_pessimism: float = _DEFAULT.plan_pessimism,
         prediction_coef: float = _DEFAULT.prediction_coef,
@@ -242,8 +242,7 @@ class JEPA(OffPolicyAlgorithm):
         self.planner = planner
         self.representation = representation
         self.exploration = exploration
-        self.exploration_std = exploration_std
-        self.target_noise = target_noise
+        self.actor_horizon = actor_horizon
         self.pessimism = pessimism
         self.plan_pessimism = plan_pessimism
         self.prediction_coef = prediction_coef
@@ -301,7 +300,7 @@ class JEPA(OffPolicyAlgorithm):
 
     def _setup_model(self) -> None:
         if self.action_noise is not None and not isinstance(self.action_space, spaces.Box):
-            raise ValueError(f"action_noise needs Box actions, got {self.action_space}: explore by exploration_std instead")
+            raise ValueError(f"action_noise needs Box actions, got {self.action_space}: the actor explores by itself")
         # As SB3's `_setup_model`, but with our buffer, and a policy that is given more than `policy_kwargs`.
         self._setup_lr_schedule()
         self.set_random_seed(self.seed)
@@ -315,9 +314,9 @@ class JEPA(OffPolicyAlgorithm):
             **self.replay_buffer_kwargs,
         )
         handed = {name: getattr(self, name) for name in _HANDED_TO_POLICY}
-        self.policy = self.policy_class(
-            self.observation_space, self.action_space, self.lr_schedule, **handed, **self.policy_kwargs
-        ).to(self.device)
+        make, given = self.policy_class, {**handed, **self.policy_kwargs}
+        policy = make(self.observation_space, self.action_space, self.lr_schedule, **given)
+        self.policy = policy.to(self.device)  # type: ignore[assignment]
         self._convert_train_freq()
         self._random_actions = make_exploration(self.exploration, self.action_space, self.n_envs)
         self.objectives = Objectives(self.policy)
@@ -359,6 +358,8 @@ class JEPA(OffPolicyAlgorithm):
     def train(self, gradient_steps: int, batch_size: int = 64) -> None:
         """Fit representation, value and actor.
 
+        The first time, the updates of the random steps are made, too: no step of experience goes without.
+
         Args:
             gradient_steps: How many times.
             batch_size: Windows per update.
@@ -367,6 +368,7 @@ class JEPA(OffPolicyAlgorithm):
             ValueError: The learning rate's schedule gives a number that is not finite.
             FloatingPointError: Losses or gradients of many updates in a row were not finite.
         """
+        gradient_steps, self._updates_owed = gradient_steps + self._updates_owed, 0
         optimizer, past = self.policy.optimizer, self.world_model.past_size
         self._update_learning_rate(optimizer)
         if not math.isfinite(rate := optimizer.param_groups[0]["lr"]):
@@ -398,6 +400,7 @@ class JEPA(OffPolicyAlgorithm):
 
         for name, weight in self._weights.items():
             self.logger.record(f"train/{name}_weight", weight, exclude=("stdout", "log"))
+        self.logger.record("train/temperature", self.world_model.actor.temperature.item())
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         if self._skipped_updates:
             self.logger.record("train/skipped_updates", self._skipped_updates)
@@ -411,14 +414,16 @@ class JEPA(OffPolicyAlgorithm):
 
     def _fit_value(self, samples: Samples) -> tuple[Tensor, Tensor]:
         """Costs-to-go of the actions taken towards n observed steps and the target network's answer: loss and targets."""
-        target = value_target(self.world_model_target, samples, self.n_steps, self.target_noise, self.pessimism)
+        target = value_target(
+            self.world_model_target, samples, self.n_steps, self.world_model.actor.temperature, self.pessimism
+        )
         loss = critic_loss(self.world_model, samples, target)
         loss.backward()
         return loss, target
 
     def _fit_actor(self, samples: Samples) -> dict[str, Tensor]:
-        """The actor down the cost-to-go, with the critic frozen, as in TD3, and towards stored plans: losses, unweighted."""
-        losses = actor_losses(self.world_model, samples, self.value_spread)
+        """The actor down the cost of imagined steps, the world model frozen, and towards stored plans: unweighted losses."""
+        losses = actor_losses(self.world_model, samples, self.value_spread, self.actor_horizon)
         total = torch.stack([self._weights[name] * loss for name, loss in losses.items()]).sum()
         total.backward(inputs=self._actor_parameters)
         return losses
@@ -545,6 +550,8 @@ class JEPA(OffPolicyAlgorithm):
         begun, added = self.num_timesteps, self.replay_buffer.added
         try:
             rollout = super().collect_rollouts(env, callback, *args, **kwargs)
+            if self.num_timesteps <= self.learning_starts:
+                self._updates_owed += rollout.episode_timesteps if self.gradient_steps < 0 else self.gradient_steps
             return rollout if rollout.continue_training else self._finish_step(rollout, callback.locals)
         except BaseException as error:
             # What was not stored has not happened: neither the step under way nor the evaluation due at it.

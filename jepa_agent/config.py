@@ -118,7 +118,7 @@ class AgentConfig:
         learning_rate: AdamW's step for all networks, by which it also shrinks all weights, with a weight_decay of 0.01.
             Other optimizers and settings of theirs go into policy_kwargs (optimizer_class, optimizer_kwargs).
         buffer_size: Transitions kept.
-        learning_starts: Random steps before learning.
+        learning_starts: Random steps before learning; their updates are then made at once.
         batch_size: Windows per update.
         tau: Step of the target networks towards the online ones.
         gamma: Discount.
@@ -129,8 +129,7 @@ class AgentConfig:
         memory: Network that folds the last memory_size steps into what is seen, for environments that show a part of their
             state only.
         exploration: What acts before learning starts: random actions that drift through a Box, or uniform ones.
-        exploration_std: Spread of the noise on collected actions in [-1, 1]; for choices, the chance that each is random.
-        target_noise: Spread of the noise that smooths the cost-to-go of Box actions.
+        actor_horizon: Imagined steps along which the actor is improved; 0 is the cost-to-go alone.
         pessimism: Ensemble standard deviations added to the targets of the cost-to-go.
         plan_pessimism: Ensemble standard deviations by which a plan must beat the actor's own sequence.
         prediction_coef: Weight of latent prediction.
@@ -148,13 +147,12 @@ class AgentConfig:
     tau: float = _number(0.1, 0, 1)
     gamma: float = _number(0.99, 0, 1)
     train_freq: int = _number(1, 1, MANY)
-    gradient_steps: int = _number(1, -1, MANY)
+    gradient_steps: int = _number(-1, -1, MANY)
     n_steps: int = _number(3, 1, 1000)
     train_horizon: int = _number(3, 2, 1000)
     memory: str = "none"
     exploration: str = "drift"
-    exploration_std: float = _number(0.2, 0, 1)
-    target_noise: float = _number(0.2, 0, 1)
+    actor_horizon: int = _number(2, 0, 100)
     pessimism: float = _number(0.5, 0, 100)
     plan_pessimism: float = _number(1.0, 0, 100)
     prediction_coef: float = _number(1.0, 0, MANY)

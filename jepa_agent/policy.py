@@ -266,7 +266,8 @@ class JEPAPolicy(BasePolicy):
                 surprise = memory.surprise(z, model.predict(memory.latent, memory.action))
 
             # Decide: Mode-1 acts everywhere; Mode-2 where the switch asks for a search and accepts its plan.
-            plans, own, ahead = memory.warm_start(), model.actor(z), memory.ahead
+            output = model.actor.net(z)
+            plans, own, ahead = memory.warm_start(), model.actor.mode(output), memory.ahead
             costs = partial(self._candidate_costs, z, own, plans[:, 0])
             situation = Situation(memory, surprise, costs, self.gain_model, model.value_scale)
             decision, wanted = self._act_mode1(own, situation), self.mode_switch.wants_plan(situation)
@@ -289,9 +290,9 @@ class JEPAPolicy(BasePolicy):
                 )
 
             # Explore, and remember what was in fact executed.
-            if not deterministic and self.settings.exploration_std:
-                spread = torch.full_like(surprise, self.settings.exploration_std).unsqueeze(-1)
-                decision = decision._replace(action=model.actor.explore(decision.action, spread, self.generator))
+            if not deterministic:
+                drawn = model.actor.draw(output, self.generator).action
+                decision = decision._replace(action=model.actor.explored(decision.action, own, drawn))
             if noise is not None:
                 decision = decision._replace(action=(decision.action + noise).clamp(-1.0, 1.0))
             if model.memory is not None:

@@ -33,7 +33,26 @@ def discount_weights(terminated: Tensor, gamma: float) -> Tensor:
         Weights ``(..., H+1)`` of depths 0..H; the first is 1.
     """
     alive = torch.cumprod(gamma * (1.0 - terminated), dim=-1)
-    return torch.cat([torch.ones_like(alive[..., :1]), alive], dim=-1)
+    return torch.cat([alive.new_ones(*alive.shape[:-1], 1), alive], dim=-1)
+
+
+def mean_over_depths(cost: Tensor, weights: Tensor, ahead: Tensor) -> Tensor:
+    """Discounted cost of a sequence, averaged over the depths at which a cost-to-go may take over: the mean over h = 0..H of
+    ``sum_{k<h} w_k c_k + w_h Q_h``.
+
+    Args:
+        cost: Of each step, ``(..., H)``.
+        weights: Of each depth, ``(..., H+1)``, as `discount_weights`.
+        ahead: Cost-to-go at each depth, ``(..., H+1)``, or by each member of an ensemble, ``(E, ..., H+1)``.
+
+    Returns:
+        Costs ``(...)``, or ``(E, ...)``.
+    """
+    horizon = cost.shape[-1]
+    # Step k is paid by the depths beyond it, H - k of the H + 1.
+    depths = torch.arange(horizon, 0, -1, device=cost.device)
+    paid = (weights[..., :-1] * cost * depths).sum(-1)
+    return (paid + (weights * ahead).sum(-1)) / (horizon + 1)
 
 
 def polyak_update(source: list[Tensor], target: list[Tensor], tau: float) -> None:

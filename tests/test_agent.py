@@ -94,8 +94,7 @@ def test_executed_plans_reach_the_buffer_and_actor_steps_do_not(small):
 
 def test_memory_records_the_executed_action_with_the_noise_added_after_planning(small):
     noise = NormalActionNoise(np.full(1, 5.0), np.zeros(1))  # pushes every action to the upper bound
-    settings = {"exploration_std": 0.0, "gradient_steps": 0, "learning_starts": 5}
-    model = small("Pendulum-v1", action_noise=noise, **settings).learn(40)
+    model = small("Pendulum-v1", action_noise=noise, gradient_steps=0, learning_starts=5).learn(40)
     assert model._memory.action[0, 0] == 1.0
     assert (model.replay_buffer.actions[20:40] == 1.0).all()
 
@@ -184,7 +183,7 @@ def test_settings_that_cannot_work_are_refused_at_construction(small, settings, 
 def test_normalised_environments_and_several_of_them(small):
     env = VecNormalize(make_vec_env("Pendulum-v1", 2, seed=0))
     model = small(env, gradient_steps=-1, train_freq=(5, "step")).learn(200)
-    assert model._n_updates == pytest.approx(200 - 20, abs=12)
+    assert model._n_updates == 200
     assert all(torch.isfinite(p).all() for p in model.policy.parameters())
 
 

@@ -176,7 +176,7 @@ def test_discrete_actions_start_where_the_space_does(small):
             assert action in (7, 8)
             return 1, float(action == 8), True, False, {}
 
-    model = small(Shifted(), exploration_std=0.5).learn(200)
+    model = small(Shifted()).learn(200)
     for mode in ("actor", "planner"):
         model.set_mode(mode)
         assert model.predict(np.array([0]), deterministic=True)[0].tolist() == [8]

@@ -39,19 +39,6 @@ def n_step_return(cost: Tensor, terminated: Tensor, mask: Tensor, gamma: float, 
     return NStepReturn(total, gamma**length * (1.0 - ended), last)
 
 
-def value_gradient_loss(cost_to_go: Tensor, spread: Tensor) -> Tensor:
-    """Expected cost-to-go under the actor, in units of its spread over states: independent of the scale of rewards.
-
-    Args:
-        cost_to_go: Under the actor, ``(B,)``.
-        spread: Of costs-to-go over states, ``()``.
-
-    Returns:
-        Losses ``(B,)``.
-    """
-    return cost_to_go / spread
-
-
 def distillation_loss(imitation: Tensor, promise: Tensor, planned: Tensor) -> Tensor:
     """Imitation of stored plans, weighted by how much cheaper than the actor's action the critic still expects them to be.
 

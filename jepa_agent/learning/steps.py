@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from jepa_agent.learning.losses import distillation_loss, n_step_return, value_gradient_loss
+from jepa_agent.learning.losses import distillation_loss, n_step_return
+from jepa_agent.model.actor import Draw, ImaginedCosts
 from jepa_agent.model.world_model import WorldModel
-from jepa_agent.tensor_ops import masked_mean, pessimistic, spread
+from jepa_agent.tensor_ops import discount_weights, masked_mean, mean_over_depths, pessimistic, spread
 from jepa_agent.types import SequenceBatch
 
 
@@ -39,27 +41,27 @@ def sample_training_steps(batch: SequenceBatch, z_hat: Tensor) -> Samples:
 
 
 @torch.no_grad()
-def value_target(target: WorldModel, samples: Samples, n_steps: int, noise: float, pessimism: float) -> Tensor:
-    """Costs-to-go to learn: ``n_steps`` observed costs, then the target networks' pessimistic answer at the actor's smoothed
-    action (TD3, 1802.09477).
+def value_target(target: WorldModel, samples: Samples, n_steps: int, temperature: Tensor, pessimism: float) -> Tensor:
+    """Costs-to-go to learn: ``n_steps`` observed costs, then the target networks' pessimistic answer at an action drawn from
+    the target's actor, and the price of its log-probability (SAC, 1812.05905).
 
     Args:
         target: The target networks.
         samples: Where the critic is trained.
         n_steps: Observed costs that are summed.
-        noise: Spread of the noise that smooths Box actions.
+        temperature: Price of a nat of log-probability, in units of the cost-to-go head.
         pessimism: Standard deviations of the ensemble that are added.
 
     Returns:
         Targets ``(B,)`` in the units of -reward.
     """
-    batch = samples.batch
-    # y = sum_k gamma^k c_k + gamma^n Q_target(z_n, pi_target(z_n) + noise), 0 beyond a termination
+    batch, critic = samples.batch, target.cost_module.cost_to_go
+    # y = sum_k gamma^k c_k + gamma^n [Q_target(z_n, a) + temperature log pi(a)], 0 beyond a termination
     known = n_step_return(batch.cost, batch.terminated, batch.mask, target.gamma, samples.step, n_steps)
     z_next = target.observe(batch, known.last + 1, 1)[:, 0]
-    action = target.actor.relaxed(target.actor.net(z_next), noise)
-    ahead = target.cost_module.cost_to_go.forward_subsampled(z_next, action, members_per_row=2) * target.value_scale
-    return known.cost + known.discount * pessimistic(ahead, pessimism)
+    drawn = target.actor.draw(target.actor.net(z_next))
+    ahead = pessimistic(critic.forward_subsampled(z_next, drawn.expected, members_per_row=2), pessimism)
+    return known.cost + known.discount * (ahead + temperature * drawn.log_prob) * target.value_scale
 
 
 def critic_loss(model: WorldModel, samples: Samples, target: Tensor) -> Tensor:
@@ -74,31 +76,64 @@ def critic_loss(model: WorldModel, samples: Samples, target: Tensor) -> Tensor:
     return masked_mean(critic.loss(samples.z, taken, target / model.value_scale), samples.weight)
 
 
-def actor_losses(model: WorldModel, samples: Samples, value_spread: Tensor) -> dict[str, Tensor]:
-    """Losses of the actor by name: the cost-to-go of its actions, imitation of stored plans, and what keeps it from
-    saturating.
+def imagined_costs(model: WorldModel, z: Tensor, first: Draw, horizon: int) -> ImaginedCosts:
+    """What actions cost along imagined steps on which the actor's draws follow: the estimate by which plans are judged, and
+    the price of the later draws' log-probability.
+
+    One member of the ensemble answers for all of a row, so that rows differ by what the members disagree about.
 
     Args:
-        model: The world model; its costs-to-go are frozen by the caller, as in TD3.
+        model: Imagines and costs. Gradients run through it back to the actions; its own are for the caller to leave out.
+        z: Latents ``(B, D)`` to start from.
+        first: Actions ``(B, A)`` to begin with, or K for each latent, ``(B, K, A)``.
+        horizon: Number H of imagined steps; 0 is the critic alone.
+
+    Returns:
+        Costs ``(B,)`` or ``(B, K)``, in units of the cost-to-go head.
+    """
+    actor, heads = model.actor, model.cost_module
+    several = first.action.dim() > z.dim()
+    latents, draws = [z.unsqueeze(1).expand(-1, first.action.shape[1], -1) if several else z], [first]
+    while len(latents) <= horizon:
+        latents.append(model.predictor(latents[-1], draws[-1].action))
+        draws.append(actor.draw(actor.net(latents[-1])))
+    z_hat = torch.stack(latents, dim=-2)  # (..., H+1, D)
+    action, expected = (torch.stack([getattr(drawn, name) for drawn in draws], dim=-2) for name in ("action", "expected"))
+    # The first draw's log-probability is left to the actor, which is charged for it apart.
+    paid = torch.stack(
+        [torch.zeros_like(first.log_prob), *(actor.temperature * drawn.log_prob for drawn in draws[1:])], dim=-1
+    )
+    ahead = heads.cost_to_go.forward_subsampled(z_hat.flatten(0, -2), expected.flatten(0, -2), members_per_row=1)[0]
+    ahead = ahead.unflatten(0, z_hat.shape[:-1])
+    cost, logit = heads.step(z_hat[..., :-1, :], action[..., :-1, :])
+    weights = discount_weights(logit.sigmoid(), model.gamma)
+    # One unit of the cost head is worth 1 / (effective horizon) of one of the cost-to-go head.
+    mean = mean_over_depths(cost / heads.effective_horizon + paid[..., :-1], weights, ahead + paid)
+    return ImaginedCosts(ahead[..., 0], mean)
+
+
+def actor_losses(model: WorldModel, samples: Samples, value_spread: Tensor, horizon: int) -> dict[str, Tensor]:
+    """Losses of the actor by name: the cost of its actions along imagined steps, imitation of stored plans, and what keeps
+    it from saturating.
+
+    Args:
+        model: The world model, which the caller leaves as it is, as TD3 its critic; only the actor's temperature moves.
         samples: Where the actor is trained. Plans are stored for a window's first step only.
         value_spread: Running spread ``()`` of costs-to-go over latents, in which the first is expressed; updated here.
+        horizon: Imagined steps.
     """
     actor, batch, z = model.actor, samples.batch, samples.z
-
-    def cost_of(action: Tensor) -> Tensor:
-        return model.cost_module.cost_to_go.forward_subsampled(z, action, members_per_row=1)[0]
-
-    # min_pi Q(z, pi(z)) / spread: one member per row, whose error the next row does not share.
     output = actor.net(z)
-    cost_to_go = actor.expected(output, cost_of)
+    improvement = actor.improve(output, partial(imagined_costs, model, z, horizon=horizon), value_spread.clone())
+    actor.learn_temperature(masked_mean(improvement.entropy, samples.weight))
     with torch.no_grad():
-        value_spread.lerp_(spread(cost_to_go).clamp(min=1e-3), 0.01)
-        plan_cost = cost_of(batch.plan_mean)
+        value_spread.lerp_(spread(improvement.cost_to_go).clamp(min=1e-3), 0.01)
+        plan_cost = model.cost_module.cost_to_go.forward_subsampled(z, batch.plan_mean, members_per_row=1)[0]
     # Plans are stored for a window's first step, and imitated as far as the critic still thinks them better.
     planned = batch.planned & (samples.step == 0)
-    promise = (cost_to_go - plan_cost) / value_spread
+    promise = (improvement.cost_to_go - plan_cost) / value_spread
     return {
-        "actor": masked_mean(value_gradient_loss(cost_to_go, value_spread), samples.weight),
+        "actor": masked_mean(improvement.loss, samples.weight),
         "distillation": distillation_loss(actor.imitation(output, batch.plan_mean), promise, planned).mean(),
         "regularisation": masked_mean(actor.regularisation(output), samples.weight),
     }

@@ -63,7 +63,16 @@ class EnsembleLinear(nn.Module):
 
 
 class EnsembleMLP(nn.Module):
-    """Independent perceptrons, on the same input ``(B, in)`` or each on its own ``(E, B, in)``: to ``(E, B, out)``."""
+    """Independent perceptrons, on the same input ``(B, in)`` or each on its own ``(E, B, in)``: to ``(E, B, out)``.
+
+    Args:
+        ensemble_size: Number E of members.
+        input_dim: Size of the input.
+        net_arch: Hidden widths.
+        output_dim: Size of the output.
+        activation_fn: Between the layers.
+        norm_every_layer: Whether a LayerNorm follows every hidden layer, or the first alone.
+    """
 
     def __init__(
         self,
@@ -72,6 +81,7 @@ class EnsembleMLP(nn.Module):
         net_arch: Sequence[int],
         output_dim: int,
         activation_fn: type[nn.Module] = nn.ReLU,
+        norm_every_layer: bool = False,
     ):
         super().__init__()
         self.ensemble_size = ensemble_size
@@ -82,7 +92,8 @@ class EnsembleMLP(nn.Module):
             activation(activation_fn),
         ]
         for fan_in, width in pairwise(net_arch):
-            layers += [EnsembleLinear(ensemble_size, fan_in, width), activation(activation_fn)]
+            norm = [nn.LayerNorm(width)] if norm_every_layer else []
+            layers += [EnsembleLinear(ensemble_size, fan_in, width), *norm, activation(activation_fn)]
         self.layers = Chain(*layers, EnsembleLinear(ensemble_size, net_arch[-1], output_dim))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import nn
 
 from jepa_agent.config import ModelConfig
-from jepa_agent.model.actor import Actor, BoundedActor, CategoricalActor, FactoredActor
+from jepa_agent.model.actor import Actor, BoundedActor, CategoricalActor
 from jepa_agent.model.cost import CostToGo, JointCostToGo, PerActionCostToGo
 from jepa_agent.model.encoders import ENCODERS, Encoder, VectorObservation
 from jepa_agent.model.features import ExtractorFeatures, FeatureEncoder, PartFeatures, is_image
@@ -71,9 +71,7 @@ def make_actor(space: spaces.Space, sizes: ModelConfig, activation_fn: type[nn.M
     choices, latent_dim, head = num_choices(space), sizes.latent_dim, sizes.head_arch
     if not choices:
         return BoundedActor(latent_dim, action_code(space).dim, head, activation_fn)
-    if len(choices) == 1:
-        return CategoricalActor(latent_dim, choices[0], head, activation_fn)
-    return FactoredActor(latent_dim, choices, head, activation_fn)
+    return CategoricalActor(latent_dim, choices, head, activation_fn)
 
 
 def build_features(

@@ -28,7 +28,7 @@ from jepa_agent.model.encoders import Encoder, on_sphere
 from jepa_agent.model.features import FeatureEncoder
 from jepa_agent.model.memory import MemoryNetwork
 from jepa_agent.model.predictor import Predictor
-from jepa_agent.tensor_ops import discount_weights, span
+from jepa_agent.tensor_ops import discount_weights, mean_over_depths, span
 from jepa_agent.types import ArrayLike, Observations, Past, SequenceBatch, StepCost
 
 _CACHED_SEQUENCES = 160
@@ -245,13 +245,9 @@ class WorldModel(nn.Module):
         """
         step = self.cost(latents[..., :-1, :], actions)
         weights = discount_weights(step.terminated, self.gamma)  # (B, N, H+1)
-        # sum over depths h of sum_{k<h} w_k c_k: step k is paid by the depths beyond it, H - k of the H + 1.
-        horizon = actions.shape[-2]
-        depths = torch.arange(horizon, 0, -1, device=actions.device)
-        paid = (weights[..., :-1] * step.cost * depths).sum(-1)
         closing = torch.cat([actions, self.actor(latents[..., -1:, :])], dim=-2)
         ahead = self.cost_to_go(latents.flatten(0, -2), closing.flatten(0, -2)).unflatten(-1, weights.shape)
-        total = (paid + (weights * ahead).sum(-1)) / (horizon + 1)
+        total = mean_over_depths(step.cost, weights, ahead)
         if self.energy_weight:
             total = total + self.energy_weight * self.cost_module.cost_scale * self.cost_module.energy(latents).mean(-1)
         return total

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from jepa_agent._version import __version__
 
-FORMATS = {"agent": 5, "replay": 4, "index": 3}
+FORMATS = {"agent": 6, "replay": 4, "index": 3}
 """The format that each kind of file is written in; those before it are migrated, step by step, where `_MIGRATIONS` can."""
 _MANIFEST = "manifest.json"
 _LARGEST_MANIFEST = 2**26
@@ -199,7 +199,7 @@ def _read(file: IO[bytes], kind: str, name: str) -> Checkpoint:
                 if found != listed["sha256"]:
                     raise CheckpointError(f"{name}: {member}: expected sha256 {listed['sha256']}, found {found}")
                 members[member.removesuffix(".safetensors")] = tensors_from_bytes(blob)
-        return _migrated(Checkpoint(manifest, members), kind)
+        return _migrated(Checkpoint(manifest, members), kind, name)
     except CheckpointError:
         raise
     except MemoryError as error:
@@ -221,9 +221,12 @@ def _check_format(manifest: Mapping[str, Any], kind: str, name: str) -> None:
         raise FormatError(f"{told}, which this version, {__version__}, cannot migrate: load it with that version")
 
 
-def _migrated(content: Checkpoint, kind: str) -> Checkpoint:
+def _migrated(content: Checkpoint, kind: str, name: str) -> Checkpoint:
     for step in range(content.manifest["format"], FORMATS[kind]):
-        content = _MIGRATIONS[kind, step](content)
+        try:
+            content = _MIGRATIONS[kind, step](content)
+        except FormatError as error:
+            raise FormatError(f"{name}: {error}") from error
     return content
 
 
@@ -240,6 +243,20 @@ def _agent_4(content: Checkpoint) -> Checkpoint:
     return Checkpoint(content.manifest, {**content.members, **({"run": run} if "run" in content.members else {})})
 
 
+def _agent_5(content: Checkpoint) -> Checkpoint:
+    """All actors explored by noise that was given; those of Box actions and their critics were other networks."""
+    if content.manifest["action_space"]["kind"] == "Box":
+        author = content.manifest["versions"]["jepa_agent"]
+        raise FormatError(
+            f"an agent for Box actions written by jepa_agent {author} has other networks than those of this version, "
+            f"{__version__}: load it with that version, or train it anew"
+        )
+    arguments = dict(content.manifest["arguments"])
+    for name in ("exploration_std", "target_noise"):
+        arguments.pop(name, None)
+    return Checkpoint({**content.manifest, "arguments": arguments}, content.members)
+
+
 def _replay_3(content: Checkpoint) -> Checkpoint:
     """A plan's spread was held to say whether it acted: negative where not."""
     rows = dict(content.members["rows"])
@@ -250,6 +267,7 @@ def _replay_3(content: Checkpoint) -> Checkpoint:
 _MIGRATIONS: dict[tuple[str, int], Callable[[Checkpoint], Checkpoint]] = {
     ("agent", 3): _agent_3,
     ("agent", 4): _agent_4,
+    ("agent", 5): _agent_5,
     ("replay", 3): _replay_3,
 }
 """By kind and format, what makes the next format of a file's content."""

@@ -17,6 +17,6 @@ def sample_params(trial: optuna.Trial, n_actions: int, n_envs: int, additional_a
         "train_freq": trial.suggest_categorical("train_freq", [1, 2, 4, 8]),
         "n_steps": trial.suggest_int("n_steps", 1, 20),
         "train_horizon": trial.suggest_int("train_horizon", 2, 6),
-        "exploration_std": trial.suggest_float("exploration_std", 0.05, 0.5),
+        "actor_horizon": trial.suggest_int("actor_horizon", 0, 4),
         "plan_pessimism": trial.suggest_float("plan_pessimism", 0.0, 2.0),
     }

@@ -5,7 +5,8 @@ import torch
 
 from jepa_agent.environments.observations import BAD_OBSERVATION
 from jepa_agent.learning.replay_buffer import SequenceReplayBuffer
-from jepa_agent.learning.steps import actor_losses, sample_training_steps
+from jepa_agent.learning.steps import actor_losses, imagined_costs, sample_training_steps, value_target
+from jepa_agent.model.actor import Draw
 
 
 def experience(small):
@@ -34,7 +35,7 @@ def test_plans_are_imitated_where_they_were_made_only(small):
     samples = sample_training_steps(batch, torch.randn(64, 4, 16))
     spread = torch.ones(()) * 1e-3
     at_first, later = (
-        actor_losses(model.world_model, samples._replace(step=torch.full((64,), step)), spread.clone())["distillation"]
+        actor_losses(model.world_model, samples._replace(step=torch.full((64,), step)), spread.clone(), 2)["distillation"]
         for step in (0, 1)
     )
     assert at_first > 0
@@ -49,3 +50,62 @@ def test_a_step_that_was_none_is_in_no_window(small):
         buffer.add(obs, obs + 1, np.zeros((1, 1), np.float32), np.zeros(1), np.array([t == 2]), [info])
     assert buffer.window(np.array([0]), np.array([0]), 5).mask[0].tolist() == [1, 1, 0, 0, 0]
     assert buffer.window(np.array([2]), np.array([0]), 3).mask[0].tolist() == [0, 0, 0]
+
+
+def test_imagined_costs_are_those_by_which_plans_are_judged(small):
+    """With one member, no temperature and an actor that always draws the same, both are one number."""
+    model = small("Pendulum-v1", mode="actor", policy_kwargs={"ensemble_size": 1}).learn(60).world_model
+    with torch.no_grad():
+        model.actor.net[-1].weight.zero_()
+        model.actor.net[-1].bias.copy_(torch.tensor([0.3, -20.0]))  # the least spread there is: exp(-5)
+        model.actor.log_temperature.fill_(-100.0)
+        z, first = model.encode(torch.randn(32, 3)), torch.rand(32, 1) * 2.0 - 1.0
+        then = model.actor(z)
+        sequence = torch.stack([first, then], dim=1).unsqueeze(1)  # (B, 1, 2, 1)
+        judged = model.trajectory_cost(z, sequence).squeeze(1) / model.value_scale
+        found = imagined_costs(model, z, Draw(first, first, torch.zeros(32)), horizon=2)
+        torch.testing.assert_close(found.mean, judged, atol=2e-3, rtol=0)
+        torch.testing.assert_close(found.now, model.cost_to_go(z, first)[0] / model.value_scale)
+        at_once = imagined_costs(model, z, Draw(first, first, torch.zeros(32)), horizon=0)
+        torch.testing.assert_close(at_once.mean, found.now)
+        several = imagined_costs(model, z, Draw(sequence[:, 0], sequence[:, 0], torch.zeros(32, 2)), horizon=2)
+        torch.testing.assert_close(several.mean[:, 0], found.mean, atol=2e-3, rtol=0)
+
+
+def test_later_draws_are_charged_for_their_certainty(small):
+    model = small("Pendulum-v1", mode="actor").learn(60).world_model
+    z, first = model.encode(torch.randn(64, 3)), torch.zeros(64, 1)
+    means = []
+    for temperature in (1e-9, 1.0):
+        model.actor.log_temperature.fill_(temperature).log_()
+        torch.manual_seed(0)
+        means.append(imagined_costs(model, z, Draw(first, first, torch.zeros(64)), horizon=1).mean)
+    torch.manual_seed(0)
+    later = model.actor.draw(model.actor.net(model.predict(z, first))).log_prob
+    alive = model.gamma * (1.0 - model.cost(z, first).terminated)
+    torch.testing.assert_close(means[1] - means[0], 0.5 * alive * later)  # of two depths, one pays for it
+
+
+def test_the_gradient_of_the_actor_runs_through_imagined_steps(small):
+    model = small("Pendulum-v1", mode="actor").learn(60).world_model
+    z = model.encode(torch.randn(16, 3)).detach()
+    first = torch.zeros(16, 1, requires_grad=True)
+    imagined_costs(model, z, Draw(first, first, torch.zeros(16)), horizon=2).mean.sum().backward()
+    deep, first.grad = first.grad, None
+    imagined_costs(model, z, Draw(first, first, torch.zeros(16)), horizon=0).mean.sum().backward()
+    assert deep.abs().max() > 0
+    assert not torch.allclose(deep, first.grad)
+
+
+def test_targets_are_charged_for_the_certainty_of_what_the_actor_will_do(small):
+    model, batch = experience(small)
+    batch = batch._replace(terminated=torch.zeros_like(batch.terminated))
+    samples = sample_training_steps(batch, torch.randn(64, 4, 16))
+    target, found = model.world_model_target, []
+    for temperature in (0.0, 1.0):
+        torch.manual_seed(0)
+        found.append(value_target(target, samples, 1, torch.tensor(temperature), 0.0))
+    charged = (found[1] - found[0]) / (model.gamma * target.value_scale)
+    ends = target.observe(batch, samples.step + 1, 1)[:, 0]
+    torch.manual_seed(0)
+    torch.testing.assert_close(charged, target.actor.draw(target.actor.net(ends)).log_prob, atol=1e-3, rtol=1e-3)

@@ -3,7 +3,7 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from jepa_agent.model.actor import BoundedActor, CategoricalActor, FactoredActor
+from jepa_agent.model.actor import BoundedActor, CategoricalActor, ImaginedCosts
 from jepa_agent.model.blocks import EnsembleMLP, RunningNorm, mlp
 from jepa_agent.model.cost import CostModule, JointCostToGo, PerActionCostToGo
 from jepa_agent.model.encoders import Encoder, VectorObservation, random_latents
@@ -88,11 +88,57 @@ def test_bounded_actor_stays_in_bounds_even_when_exploring():
     assert action.std() > 0.1
 
 
-def test_categorical_expectation_is_the_exact_sum():
-    actor = CategoricalActor(4, 3, [8])
-    z, values = torch.randn(5, 4), torch.tensor([1.0, 10.0, 100.0])
-    expected = (actor.net(z).softmax(-1) * values).sum(-1)
-    torch.testing.assert_close(actor.relaxed(actor.net(z), 0.0) @ values, expected)
+def test_one_choice_is_drawn_and_expected_with_its_probabilities():
+    torch.manual_seed(0)
+    actor = CategoricalActor(4, (3,), [8])
+    output = actor.net(torch.randn(1, 4)).detach().expand(20_000, 3)
+    drawn = actor.draw(output)
+    torch.testing.assert_close(drawn.expected, output.softmax(-1))
+    assert set(drawn.action.unique().tolist()) == {0.0, 1.0}
+    torch.testing.assert_close(drawn.action.mean(0), drawn.expected[0], atol=0.02, rtol=0)
+
+
+def test_a_gaussian_draw_knows_its_density_and_the_temperature_holds_its_entropy():
+    torch.manual_seed(0)
+    actor = BoundedActor(4, 1, [8])
+    output = actor.net(torch.randn(1, 4)).detach().expand(100_000, 2)
+    drawn = actor.draw(output)
+    assert drawn.action.abs().max() <= 1.0
+    count, edges = torch.histogram(drawn.action[:, 0], bins=40, range=(-0.95, 0.95), density=False)
+    middle = 0.5 * (edges[1:] + edges[:-1])
+    found = count / len(output) / (edges[1] - edges[0])
+    nearest = (drawn.action - middle).abs().argmin(0)
+    torch.testing.assert_close(found, drawn.log_prob[nearest].exp(), atol=0.06, rtol=0.1)
+    before = actor.temperature.clone()
+    actor.learn_temperature(torch.tensor(-5.0))  # too certain
+    assert actor.temperature > before
+    for _ in range(5):
+        actor.learn_temperature(torch.tensor(3.0))
+    assert actor.temperature < before
+
+
+def test_a_gaussian_moves_down_the_cost_of_its_draws_and_is_charged_for_certainty():
+    torch.manual_seed(0)
+    actor = BoundedActor(2, 1, [8])
+    optimizer = torch.optim.Adam(actor.parameters(), lr=0.02)
+    z, spread = torch.ones(64, 2), torch.tensor(1.0)
+
+    def cost_of(drawn):
+        cost = (drawn.action - 0.5).square().sum(-1)
+        return ImaginedCosts(cost, cost)
+
+    for temperature, most in ((1e-6, 0.2), (1.0, None)):
+        actor.log_temperature.fill_(temperature).log_()
+        for _ in range(300):
+            optimizer.zero_grad()
+            actor.improve(actor.net(z), cost_of, spread).loss.mean().backward()
+            optimizer.step()
+        drawn = actor.draw(actor.net(torch.ones(2000, 2))).action
+        if most is not None:
+            assert actor(z)[0, 0].item() == pytest.approx(0.5, abs=0.05)
+            assert drawn.std() < most
+        else:
+            assert drawn.std() > 0.4
 
 
 def test_costs_to_go_of_choices_are_exact_for_probabilities():
@@ -127,13 +173,15 @@ def test_hooks_on_layers_are_heard_and_change_nothing():
 
 
 def test_categorical_exploration_swaps_at_the_given_rate():
-    actor = CategoricalActor(2, 4, [8])
+    actor = CategoricalActor(2, (4,), [8])
     action = torch.eye(4)[torch.zeros(4000, dtype=torch.long)]
     explored = actor.explore(action, torch.full((4000, 1), 0.4), torch.Generator().manual_seed(0))
     assert (explored.argmax(-1) != 0).float().mean().item() == pytest.approx(0.4 * 3 / 4, abs=0.03)
 
 
-@pytest.mark.parametrize("actor", [BoundedActor(3, 2, [8]), CategoricalActor(3, 2, [8]), FactoredActor(3, (2, 3), [8])])
+@pytest.mark.parametrize(
+    "actor", [BoundedActor(3, 2, [8]), CategoricalActor(3, (2,), [8]), CategoricalActor(3, (2, 3), [8])]
+)
 def test_one_draw_of_exploration_serves_all_rows(actor):
     z, spreads = torch.randn(4, 3), torch.full((50, 1), 0.5)
     action = actor(z).unsqueeze(1).expand(-1, 50, -1)
@@ -145,12 +193,12 @@ def test_one_draw_of_exploration_serves_all_rows(actor):
 
 @pytest.mark.parametrize("options", [5, 40])
 def test_all_of_few_options_may_be_done_instead_and_some_of_many(options):
-    others = CategoricalActor(3, options, [8]).others(torch.eye(options)[:2])
+    others = CategoricalActor(3, (options,), [8]).others(torch.eye(options)[:2])
     assert (others.sum(-1) == 1).all()
     assert len(others[0].argmax(-1).unique()) == (options if options == 5 else pytest.approx(5, abs=2))
 
 
-@pytest.mark.parametrize("actor", [BoundedActor(3, 2, [8]), FactoredActor(3, (2, 3), [8])])
+@pytest.mark.parametrize("actor", [BoundedActor(3, 2, [8]), CategoricalActor(3, (2, 3), [8])])
 def test_what_may_be_done_instead_lies_near_and_is_always_the_same(actor):
     action = actor(torch.randn(3, 3))
     others = actor.others(action)
@@ -158,10 +206,10 @@ def test_what_may_be_done_instead_lies_near_and_is_always_the_same(actor):
     assert torch.equal(others[1:2], actor.others(action[1:2]))
 
 
-@pytest.mark.parametrize("kind", [BoundedActor, CategoricalActor])
-def test_imitation_is_least_where_the_actor_agrees(kind):
+@pytest.mark.parametrize(("kind", "size"), [(BoundedActor, 2), (CategoricalActor, (2,))])
+def test_imitation_is_least_where_the_actor_agrees(kind, size):
     torch.manual_seed(0)
-    actor = kind(4, 2, [8])
+    actor = kind(4, size, [8])
     optimizer = torch.optim.Adam(actor.parameters(), lr=0.05)
     z, plan = torch.randn(1, 4).expand(8, 4), torch.tensor([[1.0, 0.0]]).expand(8, 2)
     before = actor.imitation(actor.net(z), plan).mean()
@@ -175,10 +223,10 @@ def test_imitation_is_least_where_the_actor_agrees(kind):
 
 def test_several_choices_are_each_one_of_their_own_options():
     torch.manual_seed(0)
-    actor = FactoredActor(4, (2, 4, 3), [8])
+    actor = CategoricalActor(4, (2, 4, 3), [8])
     z = torch.randn(200, 4)
     explored = actor.explore(actor(z), torch.full((200, 1), 1.0), torch.Generator().manual_seed(0))
-    for action in (actor(z), actor.relaxed(actor.net(z), 0.0), explored):
+    for action in (actor(z), actor.draw(actor.net(z)).action, explored):
         for block in action.split((2, 4, 3), dim=-1):
             torch.testing.assert_close(block.sum(-1), torch.ones(200))
             assert set(block.unique().tolist()) == {0.0, 1.0}
@@ -189,28 +237,61 @@ def test_several_choices_are_each_one_of_their_own_options():
 
 def test_several_choices_are_drawn_with_their_probabilities():
     torch.manual_seed(0)
-    actor = FactoredActor(4, (2, 3), [8])
+    actor = CategoricalActor(4, (2, 3), [8])
     output = actor.net(torch.randn(1, 4)).detach().expand(20_000, 5)
     expected = torch.cat([block.softmax(-1) for block in output[:1].split((2, 3), dim=-1)], -1)
-    torch.testing.assert_close(actor.relaxed(output, 0.0).mean(0, keepdim=True), expected, atol=0.02, rtol=0)
+    drawn = actor.draw(output)
+    torch.testing.assert_close(drawn.action.mean(0, keepdim=True), expected, atol=0.02, rtol=0)
+    assert torch.equal(drawn.expected, drawn.action)
 
 
-def test_the_expected_cost_of_several_choices_and_its_slope_are_right_on_average():
+@pytest.mark.parametrize("num_choices", [(3,), (2, 3), (40,), (2,) * 20])
+def test_probabilities_of_choices_become_the_shares_of_votes(num_choices):
     torch.manual_seed(0)
-    actor, table = FactoredActor(4, (2, 3), [8]), torch.randn(2, 3)
-    exact_output = torch.randn(5, requires_grad=True)
-    first, second = (block.softmax(-1) for block in exact_output.split((2, 3)))
-    exact = (first[:, None] * second * table).sum()
-    exact.backward()
-    output = exact_output.detach().expand(200_000, 5).clone().requires_grad_(True)
-    cost = actor.expected(output, lambda action: torch.einsum("bi,ij,bj->b", action[:, :2], table, action[:, 2:]))
-    cost.sum().backward()
-    torch.testing.assert_close(cost.mean(), exact, atol=0.01, rtol=0)
-    torch.testing.assert_close(output.grad.mean(0), exact_output.grad, atol=0.01, rtol=0)
+    actor = CategoricalActor(2, num_choices, [8])
+    optimizer = torch.optim.Adam(actor.parameters(), lr=0.03)
+    z, rows = torch.ones(64, 2), torch.arange(64)
+
+    def cost_of(drawn):
+        # Three voters of four want the first option of every choice, the fourth the last.
+        for_last = (rows % 4 == 0).float()[:, None]
+        blocks = drawn.action.split(num_choices, dim=-1)
+        first, last = (torch.stack([block[..., end] for block in blocks]).sum(0) for end in (0, -1))
+        cost = -torch.where(for_last > 0, last, first)
+        return ImaginedCosts(cost, cost)
+
+    for _ in range(400):
+        optimizer.zero_grad()
+        actor.improve(actor.net(z), cost_of, torch.ones(())).loss.mean().backward()
+        optimizer.step()
+    for block in actor.net(z)[0].split(num_choices):
+        chance = block.softmax(-1)
+        assert chance[0].item() == pytest.approx(0.75, abs=0.12)
+        assert chance[-1].item() == pytest.approx(0.25, abs=0.12)
+
+
+def test_what_choices_may_cost_is_expected_and_their_entropy_is_known():
+    actor = CategoricalActor(2, (3,), [8])
+    output = torch.tensor([[0.0, 1.0, 2.0]])
+    values = torch.tensor([1.0, 10.0, 100.0])
+    found = actor.improve(output, lambda drawn: ImaginedCosts(drawn.action @ values, drawn.action @ values), torch.ones(()))
+    chance = output.softmax(-1)
+    torch.testing.assert_close(found.cost_to_go, (chance * values).sum(-1))
+    torch.testing.assert_close(found.entropy, -(chance * chance.log()).sum(-1))
+    torch.testing.assert_close(found.loss, -chance[:, 0].log())
+
+
+def test_exploring_a_plan_adds_the_deviation_of_the_actors_draw():
+    box, choices = BoundedActor(2, 2, [8]), CategoricalActor(2, (2, 2), [8])
+    plan, own, drawn = torch.tensor([[0.9, -0.5]]), torch.tensor([[0.0, 0.2]]), torch.tensor([[0.3, 0.1]])
+    torch.testing.assert_close(box.explored(plan, own, drawn), torch.tensor([[1.0, -0.6]]))
+    plan, own, drawn = torch.tensor([[1.0, 0, 1, 0]]), torch.tensor([[0.0, 1, 0, 1]]), torch.tensor([[0.0, 1, 1, 0]])
+    assert choices.explored(plan, own, drawn).tolist() == [[1, 0, 1, 0]]
+    assert choices.explored(own, own, drawn).tolist() == drawn.tolist()
 
 
 def test_several_choices_imitate_the_combination_a_plan_begins_with():
-    actor = FactoredActor(4, (2, 3), [8])
+    actor = CategoricalActor(4, (2, 3), [8])
     action, mean = torch.tensor([[0.0, 1, 0, 0, 1]]), torch.tensor([[0.6, 0.4, 0.2, 0.3, 0.5]])
     plan = actor.distillation_target(action, mean)
     assert plan.tolist() == action.tolist()
@@ -249,13 +330,6 @@ def test_a_critics_loss_is_huber_over_all_members_that_see_a_row_and_leaves_its_
     loss.sum().backward()
     assert target.grad is None
     torch.testing.assert_close(critic.expected(z, action), members.sum(0) / 3)
-
-
-def test_the_noise_that_smooths_a_target_is_clipped_and_stays_within_bounds():
-    torch.manual_seed(0)
-    actor = BoundedActor(2, 1, [8])
-    assert (actor.relaxed(torch.zeros(5000, 1), 0.2).abs().max() - 0.4).abs() < 1e-6
-    assert actor.relaxed(torch.full((5000, 1), 3.0), 0.2).max() == 1.0
 
 
 def test_an_untrained_predictor_of_no_weight_stands_still():

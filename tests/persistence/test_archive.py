@@ -176,7 +176,7 @@ def test_a_payload_is_not_run(tmp_path):
         ([("manifest.json", "{}"), ("../../escape.json", "x")], r"\.\./\.\./escape\.json"),
         ([("manifest.json", "{}"), ("/etc/passwd", "x")], "/etc/passwd"),
         ([("manifest.json", "{}"), ("manifest.json", "{}")], "twice"),
-        ([("manifest.json", '{"format": 99, "kind": "agent"}')], "'format': expected 5, found 99.*upgrade"),
+        ([("manifest.json", '{"format": 99, "kind": "agent"}')], "'format': expected 6, found 99.*upgrade"),
         ([("manifest.json", '{"format": 3, "kind": "replay"}')], "'kind': expected 'agent', found 'replay'"),
         ([("manifest.json", "[" * 100_000)], "not a readable"),
         ([("manifest.json", "[]")], "not a readable"),

@@ -343,7 +343,7 @@ if __name__ == "__main__":
 
 
 def test_a_run_saved_before_plans_were_told_by_a_bit_goes_on_as_if_it_had_been_saved_now(small, tmp_path):
-    env = make_vec_env("Pendulum-v1", seed=0)
+    env = make_vec_env("CartPole-v1", seed=0)
     model = small(env, mode="planner", learning_starts=5).learn(230)
     model.save_checkpoint(tmp_path / "new")
     shutil.copytree(tmp_path / "new", tmp_path / "old")
@@ -363,7 +363,7 @@ def test_a_run_saved_before_plans_were_told_by_a_bit_goes_on_as_if_it_had_been_s
         archive.write(file, kind, {**manifest, "format": {"agent": 4, "replay": 3}[kind]}, members)
     gone_on = []
     for name in ("new", "old"):
-        model = JEPA.resume(tmp_path / name, make_vec_env("Pendulum-v1", seed=0))
+        model = JEPA.resume(tmp_path / name, make_vec_env("CartPole-v1", seed=0))
         gone_on.append(model.learn(20, reset_num_timesteps=False))
     new, old = gone_on
     assert old.replay_buffer.planned.any()

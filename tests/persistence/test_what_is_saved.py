@@ -151,6 +151,31 @@ def test_a_file_written_when_numbers_of_callbacks_were_saved_still_loads(tmp_pat
     assert not hasattr(again, "best")
 
 
+def written_when_actors_explored_by_given_noise(env, tmp_path):
+    """An agent and a file of it as format 5 had it, but for the networks of Box actions."""
+    model = JEPA("MlpPolicy", env, **settings(mode="actor")).learn(40)
+    model.save(tmp_path / "new.zip")
+    manifest, members = archive.read(tmp_path / "new.zip", "agent")
+    arguments = {**manifest["arguments"], "exploration_std": 0.2, "target_noise": 0.2}
+    del arguments["actor_horizon"]
+    archive.write(tmp_path / "old.zip", "agent", {**manifest, "arguments": arguments, "format": 5}, members)
+    return model, tmp_path / "old.zip"
+
+
+def test_an_agent_for_choices_saved_when_noise_was_given_acts_and_learns_on(tmp_path):
+    model, old = written_when_actors_explored_by_given_noise(CART, tmp_path)
+    again, obs = JEPA.load(old, CART), model.observation_space.sample()
+    assert again.predict(obs, deterministic=True)[0] == model.predict(obs, deterministic=True)[0]
+    again.learn(20, reset_num_timesteps=False)
+    assert again._n_updates > model._n_updates
+
+
+def test_an_agent_for_box_actions_saved_when_noise_was_given_says_what_reads_it(tmp_path):
+    _, old = written_when_actors_explored_by_given_noise("Pendulum-v1", tmp_path)
+    with pytest.raises(CheckpointError, match=r"old.*written by jepa_agent 0\.\d.*load it with that version"):
+        JEPA.load(old)
+
+
 def test_a_subclass_declares_what_of_its_own_is_saved(tmp_path):
     class Counting(JEPA):
         saved_counters = (*JEPA.saved_counters, "visits")

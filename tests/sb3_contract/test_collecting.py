@@ -163,11 +163,11 @@ def test_a_learning_rate_schedule_is_followed_and_logged(small):
 @pytest.mark.parametrize(
     ("n_envs", "train_freq", "gradient_steps", "updates"),
     [
-        (1, 4, 1, 10),  # rounds end at 24, 28, ... 60
-        (1, (2, "step"), -1, 40),
-        (1, (1, "episode"), -1, 40),  # episodes of ten steps end at 30, 40, 50, 60
-        (1, (2, "episode"), 3, 6),
-        (2, (3, "step"), -1, 42),  # six steps a round: 24, 30, ... 60
+        (1, 4, 1, 15),  # rounds end at 4, 8, ... 60; the first after 20 random steps makes up for five
+        (1, (2, "step"), -1, 60),
+        (1, (1, "episode"), -1, 60),  # episodes of ten steps end at 10, 20, ... 60
+        (1, (2, "episode"), 3, 9),
+        (2, (3, "step"), -1, 60),  # six steps a round: 6, 12, ... 60
         (2, 1, 0, 0),
     ],
 )
