@@ -1,4 +1,4 @@
-"""Stopping in good order: a signal is noted when it comes, and heeded where nothing is half done."""
+"""Stopping in good order: a signal is recorded when it arrives, and acted on where no work is half done."""
 
 from __future__ import annotations
 
@@ -22,7 +22,11 @@ class Interrupted(KeyboardInterrupt):
 
 
 def poll() -> None:
-    """Raise `Interrupted` if a signal has been noted. Collection, updates, evaluation and planning ask at every turn."""
+    """Raise `Interrupted` if a signal has been recorded. Collecting, updates, evaluation and planning call it.
+
+    Raises:
+        Interrupted: A signal asked the process to end.
+    """
     if _noted:
         _set_alarm(0.0)
         raise Interrupted(_noted[0])
@@ -41,8 +45,8 @@ def _set_alarm(seconds: float) -> None:
 
 @contextmanager
 def noting_signals() -> Iterator[None]:
-    """Inside, a first signal that asks to end waits for the next `poll`, but no longer than `PATIENCE`, for an environment
-    may hang in a step; a second one is heeded at once. Neither disturbs what is `undisturbed`."""
+    """Inside, the first signal that asks to end is recorded for the next `poll`. After `PATIENCE` seconds without one, as in
+    an environment that hangs, or at a second signal, `Interrupted` is raised at once; never within `undisturbed`."""
 
     def note(signum: int, _: FrameType | None) -> None:
         if not _noted:
@@ -70,7 +74,7 @@ def noting_signals() -> Iterator[None]:
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Inside, as while saving, signals are noted and nothing more."""
+    """Inside, as while saving, signals are recorded and nothing more."""
     _saving.append(True)
     try:
         yield

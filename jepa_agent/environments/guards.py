@@ -40,7 +40,12 @@ def check_kind(env: Any) -> None:
 
 
 def seed_env(env: VecEnv, seed: int) -> None:
-    """Seed the next reset, where the environment can be seeded: VecEnvs of others, as SuperSuit's, often cannot."""
+    """Seed the next reset of all environments. Those that cannot be seeded, as SuperSuit's often, are named in a warning.
+
+    Args:
+        env: SB3's vectorised environments.
+        seed: Of the first; the others get those that follow.
+    """
     try:
         env.seed(seed)
     except (AttributeError, NotImplementedError, TypeError) as error:
@@ -67,7 +72,16 @@ class Unusable(ValueError):
 
 
 def check_finite(name: str, values: Any, step: int | None = None) -> None:
-    """`Unusable` if an environment gave something not finite in ``values`` ``(n_envs, ...)``, or in a part of it."""
+    """See that all environments gave finite numbers.
+
+    Args:
+        name: What was given, for the message.
+        values: ``(n_envs, ...)``, or a dict of them.
+        step: Number of steps so far, for the message.
+
+    Raises:
+        Unusable: Names the environment and what it gave.
+    """
     if (bad := first_not_finite(values, name)) is not None:
         raise Unusable(*bad, step)
 
@@ -75,7 +89,17 @@ def check_finite(name: str, values: Any, step: int | None = None) -> None:
 def check_last_observations(
     dones: np.ndarray, infos: Sequence[dict[str, Any]], space: spaces.Space, step: int | None = None
 ) -> None:
-    """`Unusable` if the last observation of an episode that has just ended is not of the space's form or not finite."""
+    """See that the last observations of episodes that have just ended are of the space's form and finite.
+
+    Args:
+        dones: Which episodes ended, ``(n_envs,)``.
+        infos: Of all environments; they hold the last observations.
+        space: Of the observations.
+        step: Number of steps so far, for the message.
+
+    Raises:
+        Unusable: Names the environment and what it gave.
+    """
     for index in map(int, np.flatnonzero(dones)):
         last = infos[index].get("terminal_observation")
         if last is not None:

@@ -17,8 +17,13 @@ _SHOWN = 100  # characters of a value in a message
 def check_form(
     obs: Any, space: spaces.Space, lead: tuple[int, ...] = (), name: str = "the environment's observation"
 ) -> None:
-    """See that observations ``(*lead, *obs_shape)`` are what their space promises, but for the bounds of a Box, which many
-    environments overstep.
+    """See that observations are what their space promises, but for the bounds of a Box, which many environments overstep.
+
+    Args:
+        obs: ``(*lead, *obs_shape)``, by name for a Dict space.
+        space: Of one observation.
+        lead: Leading axes.
+        name: What is checked, for the message.
 
     Raises:
         ValueError: For another shape, other parts, what is no number, and choices that the space has not.
@@ -41,8 +46,17 @@ def check_form(
 
 
 def check_given(obs: Any, space: spaces.Space, name: str) -> None:
-    """See that what a user gave is one observation ``(*obs_shape)`` of a space or several ``(n, *obs_shape)``, and finite.
-    Images may have their channels at the other end, as for SB3. ``ValueError`` for anything else."""
+    """See that what a user gave is one observation of a space or several, and finite.
+
+    Args:
+        obs: ``(*obs_shape)`` or ``(n, *obs_shape)``, by name for a Dict space. Images may have their channels at the
+            other end, as for SB3.
+        space: Of one observation.
+        name: What is checked, for the message.
+
+    Raises:
+        ValueError: Anything else.
+    """
     if isinstance(space, spaces.Dict):
         named = (
             {key: _as_seen(part, space.spaces.get(key)) for key, part in obs.items()} if isinstance(obs, Mapping) else obs
@@ -58,7 +72,12 @@ def check_given(obs: Any, space: spaces.Space, name: str) -> None:
 
 
 def has_choices(space: spaces.Space, values: np.ndarray) -> bool:
-    """Whether all ``values`` ``(..., *shape)`` are among the options of a space; numbers always are."""
+    """Whether values are among the options of a space; numbers always are.
+
+    Args:
+        space: Of one value.
+        values: ``(..., *shape)``.
+    """
     if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)):
         first, count = space.start, space.n if isinstance(space, spaces.Discrete) else space.nvec
     elif isinstance(space, spaces.MultiBinary):
@@ -84,7 +103,15 @@ def is_finite_reward(reward: Any) -> bool:
 
 
 def first_not_finite(values: Any, name: str) -> tuple[int, str] | None:
-    """The first environment that gave something not finite in ``values`` ``(n_envs, ...)``, and what; else None."""
+    """The first environment that gave something not finite.
+
+    Args:
+        values: ``(n_envs, ...)``, or a dict of them.
+        name: What was given, for the message.
+
+    Returns:
+        Index of the environment, and a sentence; None if all is finite.
+    """
     if isinstance(values, Mapping):
         found = (first_not_finite(part, f"{name} {key!r}") for key, part in values.items())
         return next((bad for bad in found if bad is not None), None)

@@ -18,7 +18,6 @@ _OTHERS, _OTHERS_STD = 8, 0.5
 _FEW = 32  # options, all of which may be looked at
 _COMPARED = 16  # options that are compared in one update
 _LOG_STD = (-5.0, 2.0)  # of a Gaussian before the tanh
-_AIMED_LOG_STD = -1.0 - 0.5 * math.log(2.0 * math.pi * math.e)  # whose entropy is -1 nat
 _FIRST_TEMPERATURE = 1e-3  # in units of the cost-to-go head
 _TEMPERATURE_STEP = 1e-3  # largest change of the temperature's logarithm in one update
 
@@ -174,7 +173,8 @@ class BoundedActor(Actor):
 
     def draw(self, output: Tensor, generator: torch.Generator | None = None) -> Draw:
         mean, log_std = output.chunk(2, dim=-1)
-        log_std = self._log_std(log_std)
+        low, high = _LOG_STD
+        log_std = low + 0.5 * (high - low) * (torch.tanh(log_std) + 1.0)
         device = generator.device if generator is not None else mean.device
         noise = torch.randn(mean.shape, generator=generator, device=device).to(mean)
         raw = mean + log_std.exp() * noise
@@ -183,11 +183,6 @@ class BoundedActor(Actor):
         log_prob = -0.5 * noise.square() - log_std - 0.5 * math.log(2.0 * math.pi)
         log_prob = log_prob - 2.0 * (math.log(2.0) - raw - F.softplus(-2.0 * raw))
         return Draw(action, action, log_prob.sum(-1))
-
-    @staticmethod
-    def _log_std(output: Tensor) -> Tensor:
-        low, high = _LOG_STD
-        return low + 0.5 * (high - low) * (torch.tanh(output) + 1.0)
 
     def improve(self, output: Tensor, cost_of: ImaginedCostFn, spread: Tensor) -> Improvement:
         drawn = self.draw(output)
@@ -218,9 +213,7 @@ class BoundedActor(Actor):
         return (self.mode(output) - plan_mean).square().mean(-1)
 
     def regularisation(self, output: Tensor) -> Tensor:
-        # A temperature only raises entropy. Where noise costs nothing, it would grow until it does the actor's work.
-        mean, log_std = output.chunk(2, dim=-1)
-        return mean.square().mean(-1) + (self._log_std(log_std) - _AIMED_LOG_STD).clamp(min=0.0).mean(-1)
+        return output[..., : self.action_dim].square().mean(-1)
 
 
 class CategoricalActor(Actor):

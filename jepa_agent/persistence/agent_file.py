@@ -41,7 +41,15 @@ _NOT_SAVED = {"policy", "env", "device", "_init_setup_model"}
 
 
 def contents(model: Agent, exclude: set[str] | None = None) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """What is written of an agent: the manifest, without the settings to ``exclude``, and the tensors by name."""
+    """What is written of an agent.
+
+    Args:
+        model: The agent.
+        exclude: Settings to leave out.
+
+    Returns:
+        The manifest, and tensors by name.
+    """
     tensors = {f"policy/{name}": value for name, value in model.policy.state_dict().items()}
     tensors.update({f"algorithm/{name}": value for name, value in _own_tensors(model).items()})
     groups = {}
@@ -220,7 +228,12 @@ def _take_tensors(model: Agent, tensors: Mapping[str, Tensor], groups: Mapping[s
 
 
 def parameters_from(model: Agent, path: str | Path | BinaryIO) -> dict[str, Any]:
-    """Weights and optimisers of a file, as SB3's ``set_parameters`` takes them."""
+    """Weights and optimisers of a file, as SB3's ``set_parameters`` takes them.
+
+    Args:
+        model: Says which optimisers there are.
+        path: A file of `contents`.
+    """
     content = archive.read(path, "agent")
     with told_of(path):
         tensors = content.members["tensors"]
@@ -280,7 +293,16 @@ def optimizer_states(
     tensors: Mapping[str, Tensor],
     groups: Mapping[str, list[dict[str, Any]]],
 ) -> dict[str, dict[str, Any]]:
-    """State dictionaries from what `pack_optimizer` took; ``ValueError`` for moments of other sizes than the weights'."""
+    """State dictionaries of optimisers.
+
+    Args:
+        optimizers: Those of the model, by name.
+        tensors: Of the file, named ``name/index/field``.
+        groups: Plain settings of the file's parameter groups, by name of the optimiser.
+
+    Raises:
+        ValueError: Moments of other sizes than the weights', or another number of groups or weights.
+    """
     states = {}
     for name, optimizer in optimizers.items():
         now = optimizer.state_dict()["param_groups"]

@@ -84,7 +84,18 @@ def told_of(path: Any) -> Iterator[None]:
 def write(
     path: str | Path | BinaryIO, kind: str, manifest: Mapping[str, Any], members: Mapping[str, Mapping[str, Tensor]]
 ) -> None:
-    """Write a checkpoint; a path without a suffix gets ``.zip``, missing folders are made. A path is replaced as a whole."""
+    """Write a checkpoint. A path is replaced as a whole; a stream is written to at once.
+
+    Args:
+        path: A file, for which missing folders are made and ``.zip`` is added where there is no suffix; or a stream.
+        kind: One of `FORMATS`.
+        manifest: What is JSON.
+        members: Tensors by name, for each member of the archive.
+
+    Raises:
+        OSError: The file cannot be written; the previous one is whole.
+    """
+    # All in memory first: what cannot be encoded must fail before anything is written.
     blobs = {
         f"{name}.safetensors": tensors_to_bytes({k: t.detach().cpu().contiguous() for k, t in tensors.items()})
         for name, tensors in members.items()
@@ -105,7 +116,7 @@ def _write_archive(file: IO[bytes], blobs: Mapping[str, bytes]) -> None:
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for name, blob in blobs.items():
             archive.writestr(zipfile.ZipInfo(name), blob)  # of no date: equal content makes equal files
-        archive.comment = b"0" * _SEAL
+        archive.comment = b"0" * _SEAL  # room for the digest, which is of all bytes before it
     seal = _digest_before_seal(file)
     file.seek(-_SEAL, os.SEEK_END)
     file.write(seal)
@@ -124,7 +135,11 @@ def _digest_before_seal(file: IO[bytes]) -> bytes:
 
 @contextmanager
 def replacing(target: Path) -> Iterator[IO[bytes]]:
-    """A file to write, which takes the place of ``target`` as a whole once the block has ended well and all is on disk."""
+    """A temporary file that replaces ``target`` when the block has ended without an exception and all of it is on disk.
+
+    Args:
+        target: The file to replace; missing folders are made.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(target.parent, target.name)
     descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.{os.getpid()}.", suffix=".tmp", dir=target.parent)
@@ -133,6 +148,7 @@ def replacing(target: Path) -> Iterator[IO[bytes]]:
             yield file
             file.flush()
             os.fsync(file.fileno())
+        # The umask can only be read by setting it.
         umask = os.umask(0)
         os.umask(umask)
         os.chmod(name, 0o666 & ~umask)  # mkstemp's are private
@@ -144,7 +160,12 @@ def replacing(target: Path) -> Iterator[IO[bytes]]:
 
 
 def remove_leftovers(folder: Path, name: str) -> None:
-    """Remove what writers that were killed left beside the file of that name, which may be a pattern."""
+    """Remove temporary files of processes that were killed while writing.
+
+    Args:
+        folder: Where they are.
+        name: Of the file that was to be replaced, or a pattern.
+    """
     for leftover in folder.glob(f".{name}.*.tmp"):
         owner = leftover.name.split(".")[-3]
         if not (owner.isdigit() and psutil.pid_exists(int(owner))):
@@ -171,7 +192,16 @@ def with_suffix(path: str | Path) -> Path:
 
 
 def read(path: str | Path | BinaryIO, kind: str) -> Checkpoint:
-    """Read a checkpoint of a ``kind``; `CheckpointError` if anything about the file is not as it was written."""
+    """Read a checkpoint; older formats are migrated.
+
+    Args:
+        path: A file, with or without its suffix, or a stream.
+        kind: One of `FORMATS`.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        CheckpointError: The file is not as it was written, or is of another kind or format.
+    """
     if not isinstance(path, (str, Path)):
         return _read(path, kind, "the given file object")
     found = Path(path) if Path(path).exists() else with_suffix(path)

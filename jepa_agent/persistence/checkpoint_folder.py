@@ -100,7 +100,11 @@ def _entry(chunks: list[list[Any]], **fields: Any) -> Entry:
 
 @contextmanager
 def all_or_nothing(folder: Path) -> Iterator[None]:
-    """Files that a save has written go again if it fails: on a full disk they would keep the next one from succeeding."""
+    """Remove the files that a save has written if it fails: on a full disk they would keep the next one from succeeding.
+
+    Args:
+        folder: Of the checkpoints.
+    """
     before = {file.name for file in folder.iterdir()}
     try:
         yield
@@ -119,14 +123,21 @@ def _remove(folder: Path, keep: set[str]) -> None:
 
 
 def commit(folder: Path, entry: Entry, keep_last: int, after: str | None) -> None:
-    """Make an entry, whose files are written, the newest checkpoint; keep the ``keep_last`` newest of its history. ``after``
-    is the agent's file of the checkpoint it follows, if known: newer ones, which it was not resumed from for their damage,
-    are dropped."""
+    """Make an entry, whose files are written, the newest checkpoint, and remove those no longer kept.
+
+    Args:
+        folder: Of the checkpoints.
+        entry: The new one.
+        keep_last: How many of its history to keep.
+        after: The agent's file of the checkpoint that the run was resumed from, if known. Newer ones, which were
+            damaged, are dropped.
+    """
     try:
         listed = archive.read(folder / _INDEX, "index").manifest["checkpoints"]
     except (OSError, CheckpointError):
         listed = _told_by_agents(folder)
     there = [_entry(**data) for data in listed]
+    # Another history is that of another buffer: a run begun anew in the same folder replaces what was there.
     past = [old for old in there if old.history == entry.history and old.num_timesteps < entry.num_timesteps]
     names = [old.agent for old in past]
     if after in names:
@@ -138,7 +149,17 @@ def commit(folder: Path, entry: Entry, keep_last: int, after: str | None) -> Non
 
 
 def append_rows(folder: Path, buffer: SequenceReplayBuffer, known: Iterable[Chunk]) -> tuple[Chunk, ...]:
-    """Write the rows that ``known`` chunks lack; returns the chunks that make up the buffer, oldest first."""
+    """Write the rows of a buffer that chunks on disk lack.
+
+    Args:
+        folder: Of the checkpoints.
+        buffer: Whose rows are written.
+        known: Chunks written before, oldest first. If a file is missing, all rows are written anew.
+
+    Returns:
+        The chunks that make up the buffer, oldest first.
+    """
+    # Rows are numbered from the first that was ever added, so that chunks stay valid as the buffer wraps round.
     oldest = buffer.added - buffer.size()
     chunks = [chunk for chunk in known if chunk.last > oldest]
     if not all((folder / chunk.file).is_file() for chunk in chunks):
@@ -154,7 +175,16 @@ def append_rows(folder: Path, buffer: SequenceReplayBuffer, known: Iterable[Chun
 
 
 def restore_rows(folder: Path, entry: Entry, buffer: SequenceReplayBuffer) -> None:
-    """Fill the buffer as it was; `CheckpointError` if a row is missing or of another history."""
+    """Fill a buffer as it was at a checkpoint.
+
+    Args:
+        folder: Of the checkpoints.
+        entry: The checkpoint.
+        buffer: To be filled.
+
+    Raises:
+        CheckpointError: A row is missing or of another history.
+    """
     buffer.reset()
     expected = max(entry.added - buffer.buffer_size, 0)
     for chunk in entry.chunks:
@@ -178,7 +208,16 @@ def log_sizes(logs: Iterable[Path]) -> dict[str, int]:
 
 
 def cut_logs(folder: Path, logs_folder: Path, num_timesteps: int) -> None:
-    """Shorten the run's logs to what they held at the checkpoint of a step; what came after will come again."""
+    """Shorten the run's logs to what they held at a checkpoint; what came after will be written again.
+
+    Args:
+        folder: Of the checkpoints.
+        logs_folder: Of the logs.
+        num_timesteps: Step of the checkpoint.
+
+    Raises:
+        CheckpointError: The index names a file outside the folder.
+    """
     entry = next(entry for entry in reversed(entries(folder)) if entry.num_timesteps == num_timesteps)
     for name, size in entry.logs.items():
         log = logs_folder / name

@@ -106,7 +106,15 @@ def _options(space: spaces.Space) -> Iterator[int]:
 
 
 def check_tensors(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
-    """``ValueError`` that names the first tensor missing or of another shape or type than expected."""
+    """See that a file has the tensors that a model needs; others are passed over.
+
+    Args:
+        expected: Tensors of the model, by name.
+        found: Tensors of the file.
+
+    Raises:
+        ValueError: Names the first tensor missing or of another shape or type.
+    """
     for name, wanted in expected.items():
         if name not in found:
             raise ValueError(f"tensor {name!r}: expected {_form(wanted)}, found none")

@@ -30,8 +30,13 @@ _PARTS: tuple[type, ...] = (
 
 
 def encode(value: Any, known: Iterable[type]) -> Any:
-    """A setting as JSON; what is neither plain, nor of a ``known`` dataclass, nor SB3's schedule or noise, nor a class of
-    torch becomes a ``{"custom": name}`` that the user must hand to ``load``."""
+    """A setting as JSON.
+
+    Args:
+        value: Plain values, arrays, dataclasses of ours, SB3's schedules and noise, and classes of torch and SB3 are
+            encoded. Anything else becomes ``{"custom": name}``, which the user must hand to ``load``.
+        known: Dataclasses that may be named.
+    """
     known = tuple(known)
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
@@ -58,8 +63,16 @@ def encode(value: Any, known: Iterable[type]) -> Any:
 
 
 def decode(value: Any, known: Iterable[type], name: str) -> Any:
-    """The inverse of `encode`; ``ValueError`` that begins with the setting's ``name``, for a custom object one that says how
-    to hand it over."""
+    """The inverse of `encode`.
+
+    Args:
+        value: JSON.
+        known: Dataclasses that may be named.
+        name: Of the setting, for messages.
+
+    Raises:
+        ValueError: A class that is not known, or an object of the user's own, with how to hand it over.
+    """
     known = tuple(known)
     if isinstance(value, list):
         return [decode(item, known, name) for item in value]

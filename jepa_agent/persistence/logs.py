@@ -39,7 +39,12 @@ class LastingLogger(Logger):
 
 
 def lasting_logger(folder: str, names: Iterable[str]) -> LastingLogger:
-    """A logger that writes formats of these names to a folder, less those that it cannot begin."""
+    """A logger of several formats, less those that cannot be opened, for which a warning is given.
+
+    Args:
+        folder: Where the files go.
+        names: SB3's names of formats, as ``"csv"``.
+    """
     formats = []
     for name in names:
         try:
@@ -90,8 +95,12 @@ def with_lasting_rows(env: gym.Env) -> gym.Env:
 
 
 def mend_monitor_file(file: Path, env_id: str) -> None:
-    """Let what is appended to a monitor file begin a row, after a head that readers know: a row that was cut short goes, and
-    a file without its head begins anew."""
+    """See that rows appended to a monitor file are read: a row cut short is removed, and a file without a head begins anew.
+
+    Args:
+        file: Of a `Monitor`; need not exist.
+        env_id: Written into a new head.
+    """
     content = file.read_bytes() if file.is_file() else b""
     if re.match(rb"#\{[^\n]*\}\nr,l,t[^\n]*\n", content):
         whole = content.rfind(b"\n") + 1

@@ -24,6 +24,7 @@ class _PlainLoader(yaml.SafeLoader):
     """Safe YAML without aliases, a few of which stand for any amount of data."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
+        """As PyYAML's, but an alias is an error."""
         if self.check_event(yaml.events.AliasEvent):
             raise yaml.constructor.ConstructorError(None, None, "aliases (*name) are not read", self.peek_event().start_mark)
         return super().compose_node(parent, index)
@@ -56,7 +57,15 @@ def parse_json(text: str) -> Any:
 
 
 def refuse_classes(content: Any, named: str) -> None:
-    """``ValueError`` if plain data names a class to be built, at any depth."""
+    """See that plain data names no class to be built, at any depth.
+
+    Args:
+        content: Mappings, lists, texts and numbers.
+        named: Where they are from, for the message.
+
+    Raises:
+        ValueError: There is a ``class_path``.
+    """
     if isinstance(content, dict):
         if "class_path" in content:
             raise ValueError(

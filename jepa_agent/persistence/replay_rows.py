@@ -33,7 +33,14 @@ def bytes_per_row(buffer: SequenceReplayBuffer) -> int:
 
 
 def write_rows(path: str | Path | BinaryIO, buffer: SequenceReplayBuffer, first: int, last: int) -> None:
-    """Write rows ``first`` to ``last``, the latter not included; all must still be in the buffer."""
+    """Write some rows of a buffer.
+
+    Args:
+        path: A file or a stream.
+        buffer: Must still hold the rows.
+        first: Number of the first row, counted from the first that was ever added.
+        last: Number after the last.
+    """
     slots = np.arange(first, last) % buffer.buffer_size
     rows = {name: torch.from_numpy(array[slots]) for name, array in arrays(buffer).items()}
     manifest = {**_spaces(buffer), "history": buffer.history, "first": first, "last": last}
@@ -41,9 +48,17 @@ def write_rows(path: str | Path | BinaryIO, buffer: SequenceReplayBuffer, first:
 
 
 def read_rows(path: str | Path | BinaryIO, buffer: SequenceReplayBuffer) -> dict[str, Any]:
-    """Put the rows of a file in their places, as far as the buffer reaches back; returns the file's manifest.
+    """Put the rows of a file in their places, as far as the buffer reaches back. The buffer's counters are not touched.
 
-    ``ValueError`` if they are of other spaces, shapes or types than the buffer's. The buffer's counters are not touched.
+    Args:
+        path: A file of `write_rows`.
+        buffer: Takes the rows.
+
+    Returns:
+        The file's manifest.
+
+    Raises:
+        ValueError: The rows are of other spaces, shapes or types than the buffer's, or not finite.
     """
     manifest, rows = _fitting_rows(path, buffer)
     _place(buffer, rows, manifest["first"], manifest["last"])
@@ -51,7 +66,15 @@ def read_rows(path: str | Path | BinaryIO, buffer: SequenceReplayBuffer) -> dict
 
 
 def read_all(path: str | Path | BinaryIO, buffer: SequenceReplayBuffer) -> None:
-    """Make a file's rows, or the newest that there is room for, all that the buffer holds."""
+    """Replace all that a buffer holds by a file's rows, or by the newest that there is room for.
+
+    Args:
+        path: A file of `write_rows`.
+        buffer: Takes the rows.
+
+    Raises:
+        ValueError: The rows are of other spaces, shapes or types than the buffer's, or not finite.
+    """
     manifest, rows = _fitting_rows(path, buffer)
     buffer.reset()
     _place(buffer, rows, 0, manifest["last"] - manifest["first"])
