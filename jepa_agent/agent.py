@@ -14,9 +14,11 @@ short-term memory     `acting.working_memory`                              from 
 ====================  ==================================================  =============================
 
 Nothing is decoded, so a constant latent would predict itself without error. It does not come about, because the targets are
-latents of a slowly following copy through which no gradient flows (Grill et al., 2006.07733), because latents lie on a
-sphere, and because costs and ends of episodes must be read from them. The nearest agents are TD-MPC2 (2310.16828), MR.Q
-(2501.16142) and, for the actor, DHMBPO (2512.15439).
+latents of a slow copy of the encoder through which no gradient flows (Grill et al., 2006.07733), because latents lie on a
+sphere, and because costs and ends of episodes must be read from them. The copy must be slow: with one that follows in ten
+updates, latents of neighbouring states of MountainCarContinuous-v0 come ten times as near to one another within 2,000, until
+the critic cannot tell them apart. The nearest agents are TD-MPC2 (2310.16828), MR.Q (2501.16142) and, for the actor,
+DHMBPO (2512.15439).
 """
 
 from __future__ import annotations
@@ -86,6 +88,7 @@ _DEFAULT = AgentConfig()
 _HANDED_TO_POLICY = ("settings", "memory", "planner", "mode")
 _MOST_SKIPPED = 10  # updates in a row
 _PATIENCE = 4  # times learning_starts
+_ENCODER_LAG = 20  # the target encoder begins as a mean of all so far, of which the latest 1/20 count most
 
 
 class JEPA(OffPolicyAlgorithm):
@@ -102,7 +105,7 @@ class JEPA(OffPolicyAlgorithm):
         learning_starts: Random steps before learning, whose updates are then made at once; the first episode is acted at
             random to its end, for at most four times as long.
         batch_size: Windows per update.
-        tau: Step of the target networks towards the online ones, in [0, 1].
+        tau: Step of the target critic and actor towards the online ones, in [0, 1].
         gamma: Discount per step, in [0, 1].
         train_freq: Environment steps between rounds of updates, or ``(n, "episode")``.
         gradient_steps: Updates per round; -1 means as many as steps were collected.
@@ -111,6 +114,7 @@ class JEPA(OffPolicyAlgorithm):
         replay_buffer_kwargs: Its further arguments.
         optimize_memory_usage: Not supported: windows need the real last observation of an episode.
         n_steps: Observed costs summed before the cost-to-go bootstraps.
+        encoder_tau: Step of the target encoder, whose latents are predicted, in [0, 1]; a fast one lets latents contract.
         train_horizon: Imagined steps T that the world model is trained on.
         memory: ``"none"``, ``"gru"``, ``"attention"``, or a `MemoryNetwork`, which is copied: what folds the last steps into
             the latent where the environment shows only a part of its state.
@@ -188,6 +192,7 @@ class JEPA(OffPolicyAlgorithm):
         replay_buffer_kwargs: dict[str, Any] | None = None,
         optimize_memory_usage: bool = False,
         n_steps: int = _DEFAULT.n_steps,
+        encoder_tau: float = _DEFAULT.encoder_tau,
         train_horizon: int = _DEFAULT.train_horizon,
         memory: str | MemoryNetwork = _DEFAULT.memory,
         mode: str | ModeSwitch = "auto",
@@ -236,6 +241,7 @@ class JEPA(OffPolicyAlgorithm):
             support_multi_env=True,
             sde_support=False,
         )
+        self.encoder_tau = encoder_tau
         self.train_horizon = train_horizon
         self.memory = memory
         self.mode = mode
@@ -338,7 +344,8 @@ class JEPA(OffPolicyAlgorithm):
         self._statistics: list[Tensor] = [self.value_spread, *self.world_model.buffers()]
         # Listed once: walking all modules costs more than the arithmetic on their parameters.
         self._parameters: list[Tensor] = list(self.world_model.parameters())
-        self._target_parameters: list[Tensor] = list(self.world_model_target.parameters())
+        own, targets = self.world_model.perception_and_heads(), self.world_model_target.perception_and_heads()
+        self._perception, self._heads = zip(own, targets, strict=True)
         self._actor_parameters = list(self.world_model.actor.parameters())
 
     def set_random_seed(self, seed: int | None = None) -> None:
@@ -389,7 +396,8 @@ class JEPA(OffPolicyAlgorithm):
 
                 if self._is_finite(losses):
                     optimizer.step()
-                    polyak_update(self._parameters, self._target_parameters, self.tau)
+                    polyak_update(*self._perception, max(self.encoder_tau, _ENCODER_LAG / (self._n_updates + _ENCODER_LAG)))
+                    polyak_update(*self._heads, self.tau)
                     self._n_updates += 1
                 else:
                     torch._foreach_copy_(self._statistics, statistics)
@@ -414,9 +422,7 @@ class JEPA(OffPolicyAlgorithm):
 
     def _fit_value(self, samples: Samples) -> tuple[Tensor, Tensor]:
         """Costs-to-go of the actions taken towards n observed steps and the target network's answer: loss and targets."""
-        target = value_target(
-            self.world_model_target, samples, self.n_steps, self.world_model.actor.temperature, self.pessimism
-        )
+        target = value_target(self.world_model, self.world_model_target, samples, self.n_steps, self.pessimism)
         loss = critic_loss(self.world_model, samples, target)
         loss.backward()
         return loss, target

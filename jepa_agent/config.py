@@ -120,7 +120,8 @@ class AgentConfig:
         buffer_size: Transitions kept.
         learning_starts: Random steps before learning; their updates are then made at once.
         batch_size: Windows per update.
-        tau: Step of the target networks towards the online ones.
+        tau: Step of the target critic and actor towards the online ones.
+        encoder_tau: Step of the target encoder, whose latents are predicted; a fast one lets latents contract.
         gamma: Discount.
         train_freq: Environment steps between rounds of updates.
         gradient_steps: Updates per round; -1 means as many as steps were collected.
@@ -145,6 +146,7 @@ class AgentConfig:
     learning_starts: int = _number(300, 0, MANY)
     batch_size: int = _number(192, 1, MANY)
     tau: float = _number(0.1, 0, 1)
+    encoder_tau: float = _number(0.01, 0, 1)
     gamma: float = _number(0.99, 0, 1)
     train_freq: int = _number(1, 1, MANY)
     gradient_steps: int = _number(-1, -1, MANY)

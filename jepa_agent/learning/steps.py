@@ -41,15 +41,15 @@ def sample_training_steps(batch: SequenceBatch, z_hat: Tensor) -> Samples:
 
 
 @torch.no_grad()
-def value_target(target: WorldModel, samples: Samples, n_steps: int, temperature: Tensor, pessimism: float) -> Tensor:
+def value_target(model: WorldModel, target: WorldModel, samples: Samples, n_steps: int, pessimism: float) -> Tensor:
     """Costs-to-go to learn: ``n_steps`` observed costs, then the target networks' pessimistic answer at an action drawn from
     the target's actor, and the price of its log-probability (SAC, 1812.05905).
 
     Args:
-        target: The target networks.
+        model: Encodes, for the target's encoder follows more slowly than its critic, and holds the temperature.
+        target: Its critic and its actor.
         samples: Where the critic is trained.
         n_steps: Observed costs that are summed.
-        temperature: Price of a nat of log-probability, in units of the cost-to-go head.
         pessimism: Standard deviations of the ensemble that are added.
 
     Returns:
@@ -58,10 +58,10 @@ def value_target(target: WorldModel, samples: Samples, n_steps: int, temperature
     batch, critic = samples.batch, target.cost_module.cost_to_go
     # y = sum_k gamma^k c_k + gamma^n [Q_target(z_n, a) + temperature log pi(a)], 0 beyond a termination
     known = n_step_return(batch.cost, batch.terminated, batch.mask, target.gamma, samples.step, n_steps)
-    z_next = target.observe(batch, known.last + 1, 1)[:, 0]
+    z_next = model.observe(batch, known.last + 1, 1)[:, 0]
     drawn = target.actor.draw(target.actor.net(z_next))
     ahead = pessimistic(critic.forward_subsampled(z_next, drawn.expected, members_per_row=2), pessimism)
-    return known.cost + known.discount * (ahead + temperature * drawn.log_prob) * target.value_scale
+    return known.cost + known.discount * (ahead + model.actor.temperature * drawn.log_prob) * target.value_scale
 
 
 def critic_loss(model: WorldModel, samples: Samples, target: Tensor) -> Tensor:

@@ -300,6 +300,13 @@ class WorldModel(nn.Module):
         self.encoder.observe(self.observation(self._raw(obs)))
         self.cost_module.observe_cost(self._tensor(reward), unit)
 
+    def perception_and_heads(self) -> tuple[list[Tensor], list[Tensor]]:
+        """Parameters of what makes latents of observations, and of everything else."""
+        names = ("observation.", "encoder.", "memory.")
+        perception = [weight for name, weight in self.named_parameters() if name.startswith(names)]
+        heads = [weight for name, weight in self.named_parameters() if not name.startswith(names)]
+        return perception, heads
+
     @property
     def has_observed(self) -> bool:
         """Whether any step has gone into the running scales."""

@@ -98,14 +98,15 @@ def test_the_gradient_of_the_actor_runs_through_imagined_steps(small):
 
 
 def test_targets_are_charged_for_the_certainty_of_what_the_actor_will_do(small):
-    model, batch = experience(small)
+    agent, batch = experience(small)
     batch = batch._replace(terminated=torch.zeros_like(batch.terminated))
     samples = sample_training_steps(batch, torch.randn(64, 4, 16))
-    target, found = model.world_model_target, []
+    model, target, found = agent.world_model, agent.world_model_target, []
     for temperature in (0.0, 1.0):
         torch.manual_seed(0)
-        found.append(value_target(target, samples, 1, torch.tensor(temperature), 0.0))
+        model.actor.log_temperature.fill_(temperature).log_()
+        found.append(value_target(model, target, samples, 1, 0.0))
     charged = (found[1] - found[0]) / (model.gamma * target.value_scale)
-    ends = target.observe(batch, samples.step + 1, 1)[:, 0]
+    ends = model.observe(batch, samples.step + 1, 1)[:, 0]
     torch.manual_seed(0)
     torch.testing.assert_close(charged, target.actor.draw(target.actor.net(ends)).log_prob, atol=1e-3, rtol=1e-3)
