@@ -30,9 +30,9 @@ from jepa_agent.experiments.records import write_json
 from jepa_agent.planning import FOR_BOX, FOR_CHOICES, ExhaustivePlanner, Planner, make_planner
 from jepa_agent.types import CostFn, Plan, PlanInit
 
-_MOST_CANDIDATES = 4096  # of a planner that is fitted to a compute budget
+_MOST_CANDIDATES = 4096  # limit for planners fitted to a compute budget
 _REFINEMENTS = 4
-_MOST_SEQUENCES = 1024  # of exhaustive search where its horizon is varied
+_MOST_SEQUENCES = 1024  # limit for exhaustive search where its horizon is varied
 NO_SEARCH = "no search"
 HORIZONS = {"agent": 3, "pendulum": 15, "cartpole": 8}  # imagined steps; more for exact models, which have no cost-to-go
 UNIT = "matrix products by torch.utils.flop_counter, and one for each number that any other operation makes"
