@@ -1,1 +1,1 @@
-"""Comparing agents: baselines, runs, statistics, reports."""
+"""Experiments that compare agents: baselines, training runs, statistics, figures and reports."""

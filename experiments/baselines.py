@@ -1,4 +1,7 @@
-"""The algorithms to compare with, as others tuned them."""
+"""The baselines JEPA is compared with: SB3 and sb3_contrib algorithms with hyperparameters that others tuned.
+
+`baselines.yaml` holds the hyperparameters by algorithm and environment, with the source of each entry.
+"""
 
 from __future__ import annotations
 
@@ -32,6 +35,7 @@ BASELINES = {
     "TQC": "sb3_contrib:TQC",
     "CrossQ": "sb3_contrib:CrossQ",
 }
+# Action spaces by algorithm; an algorithm that is not listed takes Box actions only.
 _ANY = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
 _ACTION_SPACES: dict[str, tuple[type[spaces.Space], ...]] = {
     "PPO": _ANY,
@@ -41,6 +45,7 @@ _ACTION_SPACES: dict[str, tuple[type[spaces.Space], ...]] = {
 }
 EXTRAS = ("n_envs", "normalize", "noise_type", "noise_std")
 """Settings beside those of an algorithm's constructor, see baselines.yaml."""
+# rl_zoo3's names of action noise.
 _NOISES: dict[str, type[NormalActionNoise] | type[OrnsteinUhlenbeckActionNoise]] = {
     "normal": NormalActionNoise,
     "ornstein-uhlenbeck": OrnsteinUhlenbeckActionNoise,
@@ -48,19 +53,28 @@ _NOISES: dict[str, type[NormalActionNoise] | type[OrnsteinUhlenbeckActionNoise]]
 
 
 def algorithm_class(algorithm: str) -> type[BaseAlgorithm]:
-    """The class of a baseline by name, or any algorithm of yours as ``module:Class``.
+    """Return the class of an algorithm.
 
-    Raises ValueError if there is no such baseline, class or module, or the class is no SB3 algorithm.
+    Args:
+        algorithm: Name of a baseline, as in `BASELINES`, or ``module:Class`` for any other SB3 algorithm. The module is
+            imported.
+
+    Returns:
+        A subclass of SB3's ``BaseAlgorithm``.
+
+    Raises:
+        ValueError: There is no such baseline, module or class, importing the module fails, or the class is no SB3 algorithm.
     """
     module, _, name = (algorithm if ":" in algorithm else BASELINES[_known(algorithm)]).partition(":")
     try:
         found = getattr(importlib.import_module(module), name)
     except ModuleNotFoundError as error:
+        # The name of the missing module tells an extra that is not installed from a misspelt module.
         hint = ": pip install 'jepa_agent[baselines]'" if error.name == "sb3_contrib" else ""
         raise ValueError(f"{algorithm} needs the module {error.name!r}, which is not installed{hint}") from error
     except AttributeError as error:
         raise ValueError(f"{algorithm}: module {module!r} has no {name!r}") from error
-    except Exception as error:  # whatever a module of the user's raises
+    except Exception as error:  # a module of the user's may raise anything while it is imported
         raise ValueError(f"{algorithm}: importing {module!r} raised {error!r}") from error
     if not (isinstance(found, type) and issubclass(found, BaseAlgorithm)):
         raise ValueError(f"{algorithm} is no Stable-Baselines3 algorithm")
@@ -68,19 +82,36 @@ def algorithm_class(algorithm: str) -> type[BaseAlgorithm]:
 
 
 def fits(algorithm: str, action_space: spaces.Space) -> bool:
-    """Whether the baseline can act in this action space; ValueError if there is no such baseline. An algorithm of yours
-    is taken at its word."""
+    """Return whether an algorithm supports an action space.
+
+    Args:
+        algorithm: Name of a baseline, or ``module:Class``, which is not checked and always counts as fitting.
+        action_space: Action space of the environment.
+
+    Raises:
+        ValueError: There is no such baseline.
+    """
     return ":" in algorithm or isinstance(action_space, _ACTION_SPACES.get(_known(algorithm), (spaces.Box,)))
 
 
 def settings(algorithm: str, env_id: str) -> dict[str, Any]:
-    """The tuned settings for an environment, or the default ones, as `baselines.yaml` has them (a copy).
+    """Return the tuned hyperparameters of an algorithm for an environment, or its defaults where none are tuned.
 
-    An algorithm of yours has its constructor's. Raises ValueError if there is no such baseline.
+    Args:
+        algorithm: Name of a baseline, or ``module:Class``, which has no tuned settings.
+        env_id: Gymnasium id; the part before a colon, a module to import, is ignored.
+
+    Returns:
+        A copy of the entry in `baselines.yaml`: constructor arguments, those in `EXTRAS`, and ``source``. Empty for
+        ``module:Class``.
+
+    Raises:
+        ValueError: There is no such baseline.
     """
     if ":" in algorithm:
         return {}
     entries = _table()[_known(algorithm)]
+    # A copy down to nested dictionaries, since the table is cached and callers may change what they get.
     return copy.deepcopy(entries.get(env_id.split(":")[-1], entries["default"]))
 
 
@@ -91,15 +122,25 @@ def make_baseline(
     env_kwargs: dict[str, Any] | None = None,
     overrides: dict[str, Any] | None = None,
 ) -> BaseAlgorithm:
-    """A baseline on the CPU with its own seeded environments and tuned settings, some replaced by ``overrides``.
+    """Build an untrained baseline on the CPU, with its own seeded environments.
 
-    Raises ValueError if there is no such baseline or it cannot act in the environment.
+    Args:
+        algorithm: Name of a baseline, or ``module:Class``.
+        env_id: Gymnasium id.
+        seed: Seed of the algorithm and of its environments.
+        env_kwargs: Arguments of the environment.
+        overrides: Settings that replace the tuned ones, by the names of `settings`.
+
+    Raises:
+        ValueError: There is no such baseline, it does not support the action space, or a setting has an unknown value.
     """
     chosen = {**settings(algorithm, env_id), **(overrides or {})}
+    # The rest of `chosen` goes to the constructor, which does not take these.
     chosen.pop("source", None)
     normalize = chosen.pop("normalize", False)
     with ExitStack() as opened:
         env = make_vec_env(env_id, chosen.pop("n_envs", 1), seed=seed, env_kwargs=env_kwargs)
+        # Until the model owns the environments, any error must close them.
         opened.callback(env.close)
         if not fits(algorithm, env.action_space):
             able = ", ".join(name for name in BASELINES if fits(name, env.action_space)) or "none"
@@ -112,7 +153,9 @@ def make_baseline(
 
 
 def _baseline_on(env: VecEnv, algorithm: str, seed: int, normalize: Any, chosen: dict[str, Any]) -> BaseAlgorithm:
+    """Build the baseline on ``env``, adding reward and observation normalisation and action noise where ``chosen`` asks."""
     if normalize:
+        # VecNormalize scales rewards by the spread of discounted returns, so its discount must be the algorithm's.
         discount = {"gamma": chosen["gamma"]} if "gamma" in chosen else {}
         env = VecNormalize(env, **{**discount, **(normalize if isinstance(normalize, dict) else {})})
     if "noise_type" in chosen:
@@ -123,7 +166,15 @@ def _baseline_on(env: VecEnv, algorithm: str, seed: int, normalize: Any, chosen:
 
 
 def with_classes(arguments: dict[str, Any]) -> dict[str, Any]:
-    """A copy of constructor arguments as a file has them, the name of an activation turned into torch's class."""
+    """Return a copy of constructor arguments read from a file, with ``activation_fn`` as a class.
+
+    Args:
+        arguments: Constructor arguments; ``policy_kwargs["activation_fn"]`` may be the name of a class of `torch.nn`.
+
+    Raises:
+        ValueError: `torch.nn` has no class of that name.
+    """
+    # The caller's dictionary stays as JSON has it: it is written beside the results.
     given = copy.deepcopy(arguments)
     chosen = given.get("policy_kwargs", {})
     if isinstance(chosen.get("activation_fn"), str):
@@ -136,18 +187,21 @@ def with_classes(arguments: dict[str, Any]) -> dict[str, Any]:
 
 @functools.cache
 def _table() -> dict[str, dict[str, dict[str, Any]]]:
+    """Return the content of `baselines.yaml`, read once: settings by algorithm and environment."""
     return yaml.safe_load(Path(__file__).with_name("baselines.yaml").read_text())
 
 
 def _known(algorithm: str) -> str:
+    """Return the key of a baseline in `BASELINES`; ValueError with similar names if there is none."""
     if algorithm.replace("-", "") in BASELINES:
-        return algorithm.replace("-", "")  # QR-DQN, as its paper has it
+        return algorithm.replace("-", "")  # its paper writes QR-DQN
     near = difflib.get_close_matches(algorithm.upper(), BASELINES, n=2, cutoff=0.5)
     hint = f", did you mean {' or '.join(near)}?" if near else ";"
     raise ValueError(f"there is no baseline {algorithm!r}{hint} Choose from {', '.join(BASELINES)}")
 
 
 def _noise(kind: str, std: float, action_space: spaces.Space) -> ActionNoise:
+    """Build action noise of standard deviation ``std`` for every action dimension."""
     if kind not in _NOISES:
         raise ValueError(f"noise_type must be one of {', '.join(_NOISES)}, got {kind!r}")
     shape = action_space.shape
@@ -156,6 +210,7 @@ def _noise(kind: str, std: float, action_space: spaces.Space) -> ActionNoise:
 
 
 def _schedule(value: Any) -> Any:
+    """Turn rl_zoo3's ``lin_x`` into a schedule that falls linearly from x to 0 over training; pass other values through."""
     if isinstance(value, str) and value.startswith("lin_"):
         return LinearSchedule(float(value.removeprefix("lin_")), 0.0, 1.0)
     return value

@@ -1,4 +1,4 @@
-"""The report of a study: Markdown for reading here, one HTML file for sending on."""
+"""The report of a comparison study: Markdown with figures, and a single HTML file with the figures embedded."""
 
 from __future__ import annotations
 
@@ -52,18 +52,25 @@ FIGURES, MARKDOWN, HTML = "figures", "report.md", "report.html"
 
 
 class Picture(NamedTuple):
-    """A figure of the report."""
+    """A figure of the report and its caption."""
 
-    file: str  # below the report's folder
+    file: str  # path relative to the report's folder
     caption: str
 
 
 def write_report(study: Study, curves: Sequence[Curve], folder: Path, command: str) -> list[Summary]:
-    """Write summary.json, report.md, report.html, the figures they show and TensorBoard's events into ``folder``; return
-    the summaries.
+    """Write the report of a study: summary.json, report.md, report.html, figures and TensorBoard events.
 
-    ``curves`` are those of the study's finished runs, at least one.
+    Args:
+        study: The study, of which only some runs may have finished.
+        curves: Curves of the finished runs, at least one.
+        folder: The study's folder, which holds the runs' results and receives the report.
+        command: Shell command that reproduces the report, shown in it.
+
+    Returns:
+        A summary per environment, algorithm and mode, in the study's order of environments.
     """
+    # Colours and markers follow the order of curves.
     curves = _in_order(study, curves)
     summaries = [
         summary
@@ -72,9 +79,11 @@ def write_report(study: Study, curves: Sequence[Curve], folder: Path, command: s
     ]
     write_summary(summaries, command, folder / "summary.json")
     write_events(curves, study.thresholds(), folder)
+    # Measured once: where the study gives no value, random episodes are played for it.
     lows = random_returns(study, curves)
     scores = normalised_scores(study, curves, lows)
     pictures = draw(study, summaries, curves, scores, folder)
+    # One spec per run: a run of JEPA has a curve for each mode.
     specs = list({key(curve.spec): curve.spec for curve in curves}.values())
     results = results_of(specs, folder)
     content: dict[str, Any] = {
@@ -104,6 +113,7 @@ def write_report(study: Study, curves: Sequence[Curve], folder: Path, command: s
     templates.trim_blocks = templates.lstrip_blocks = True
     templates.filters["times"], templates.filters["times_fewer"] = _times, times_fewer
     (folder / MARKDOWN).write_text(templates.get_template("report.md.j2").render(content))
+    # Only HTML is escaped: Markdown shows <, > and & as they are.
     templates.autoescape = True
     images = {picture.file: _inline(folder / picture.file) for picture in pictures}
     (folder / HTML).write_text(templates.get_template("report.html.j2").render(**content, images=images))
@@ -114,19 +124,29 @@ def write_report(study: Study, curves: Sequence[Curve], folder: Path, command: s
 
 
 class Ratio(NamedTuple):
-    """One of JEPA's modes against the best baseline of an environment, both by the median run."""
+    """JEPA in one mode against the best baseline of an environment, by the medians over runs."""
 
     env: str
     mode: str
-    n: int  # JEPA's runs
-    steps: float | None  # how many times fewer steps to the threshold; None where one of the two has no median
-    fewest: str  # the baseline that needs the fewest steps, and its runs
-    cpu_seconds: float | None  # as `steps`, for CPU seconds
-    quickest: str  # the baseline that needs the least CPU seconds, and its runs
+    n: int  # number of JEPA's runs
+    steps: float | None  # the baseline's median steps to the threshold over JEPA's; None where either has no median
+    fewest: str  # name of the baseline with the fewest steps, and its number of runs
+    cpu_seconds: float | None  # the same ratio for CPU seconds of training
+    quickest: str  # name of the baseline with the fewest CPU seconds, and its number of runs
 
 
 def headline(summaries: Sequence[Summary]) -> dict[str, Any]:
-    """Ratios to the best baseline of each environment and, by mode, their geometric means over environments."""
+    """Compute how much less JEPA needs to reach the thresholds than the best baseline of each environment.
+
+    Args:
+        summaries: Summaries of any number of environments.
+
+    Returns:
+        ``ratios``, a list of `Ratio`, and ``means`` by mode. Each of these holds the geometric means over environments of
+        ``steps`` and ``cpu_seconds`` (None where no ratio is known), and counts: ``known`` ratios of steps, ``tasks``
+        (environments in all), environments where JEPA needs ``fewer``, ``as_many`` or ``more`` steps, and ``no_dearer``
+        where it needs no more CPU seconds.
+    """
     envs = list(dict.fromkeys(summary.env for summary in summaries))
     ratios = [ratio for env in envs for ratio in _ratios(env, summaries)]
     means = {}
@@ -134,6 +154,7 @@ def headline(summaries: Sequence[Summary]) -> dict[str, Any]:
         own = [ratio for ratio in ratios if ratio.mode == mode]
         steps, seconds = ([r for r in values if r] for values in ([o.steps for o in own], [o.cpu_seconds for o in own]))
         means[mode] = {
+            # Ratios multiply: only their geometric mean is the same whichever of the two is the numerator.
             "steps": float(gmean(steps)) if steps else None,
             "cpu_seconds": float(gmean(seconds)) if seconds else None,
             "known": len(steps),
@@ -147,19 +168,23 @@ def headline(summaries: Sequence[Summary]) -> dict[str, Any]:
 
 
 def _ratios(env: str, summaries: Sequence[Summary]) -> list[Ratio]:
+    """Return a ratio for each of JEPA's modes in one environment; none where no baseline has run."""
     own = [summary for summary in summaries if summary.env == env]
     baselines = [summary for summary in own if summary.algorithm != AGENT]
     if not baselines:
         return []
 
     def best(field: str) -> Summary:
+        """Return the baseline with the smallest median of ``field``; baselines without a median come last."""
         return min(baselines, key=lambda s: np.inf if getattr(s, field).median is None else getattr(s, field).median)
 
     def ratio(ours: Summary, field: str) -> float | None:
+        """Return the best baseline's median of ``field`` over JEPA's, None where either is unknown."""
         theirs, mine = getattr(best(field), field).median, getattr(ours, field).median
         return None if theirs is None or mine is None else theirs / mine
 
     def name(field: str) -> str:
+        """Return the name and number of runs of the best baseline, "-" where no baseline has a median."""
         found = best(field)
         return "-" if getattr(found, field).median is None else f"{found.algorithm}, n={found.n_seeds}"
 
@@ -171,7 +196,17 @@ def _ratios(env: str, summaries: Sequence[Summary]) -> list[Ratio]:
 
 
 def aggregates(scores: dict[str, list[np.ndarray]]) -> dict[str, Any]:
-    """Interquartile mean, median and optimality gap of every agent, with intervals, as rows of text."""
+    """Aggregate the normalised scores of every agent over environments.
+
+    Args:
+        scores: By agent, one array of runs per environment, as `normalised_scores` returns them.
+
+    Returns:
+        ``columns``, and ``rows`` of text: interquartile mean, median and optimality gap with 95% intervals.
+
+    Source:
+        Agarwal et al., "Deep Reinforcement Learning at the Edge of the Statistical Precipice", arXiv 2108.13264.
+    """
     rows = []
     for name, own in scores.items():
         found = [estimate(statistic, own) for statistic in (iqm, median, optimality_gap)]
@@ -180,13 +215,22 @@ def aggregates(scores: dict[str, list[np.ndarray]]) -> dict[str, Any]:
 
 
 def needed(study: Study, curves: Sequence[Curve]) -> dict[str, Any]:
-    """What it took to the threshold, runs that never got there counted as given up at their end, as rows of text."""
+    """Tabulate the median steps and CPU seconds to the threshold, with runs that never reached it as censored data.
+
+    Args:
+        study: Holds the threshold of each environment.
+        curves: Curves of the finished runs.
+
+    Returns:
+        ``columns``, and ``rows`` of text, one per environment, algorithm and mode.
+    """
     rows = []
     for (env, algorithm, mode), own in group(curves).items():
         threshold = study.tasks[env].threshold
         found = [
             censored_median(
                 [first_reaching(x, curve.means, threshold) for x, curve in zip(axis, own, strict=True)],
+                # A run without success is censored at its end: the threshold may lie anywhere beyond.
                 [float(x[-1]) for x in axis],
             )
             for axis in ([curve.steps for curve in own], [curve.cpu_seconds for curve in own])
@@ -197,15 +241,25 @@ def needed(study: Study, curves: Sequence[Curve]) -> dict[str, Any]:
 
 
 def paired(curves: Sequence[Curve]) -> dict[str, Any]:
-    """How much better than Mode-1 every other mode of the same runs is, at their ends and on the way, as rows of text."""
+    """Tabulate by how much each of JEPA's modes beats Mode-1 (the actor) on the same runs.
+
+    Args:
+        curves: Curves of the finished runs; modes of one run share its weights, so they are paired by seed.
+
+    Returns:
+        ``columns``, and ``rows`` of text: mean difference in return with its 95% interval, at the last evaluation and as a
+        mean over all evaluations.
+    """
     groups = group(curves)
     rows = []
     for (env, algorithm, mode), own in groups.items():
         actor = groups.get((env, algorithm, "actor"))
+        # Variants (JEPA+name) are left out: the table is about modes of the same weights.
         if algorithm != AGENT or mode == "actor" or actor is None:
             continue
         by_seed = {curve.spec.seed: curve.means for curve in actor}
         ends = paired_difference([c.means[-1] for c in own], [by_seed[c.spec.seed][-1] for c in own])
+        # The mean over all evaluations stands for the area under the learning curve.
         ways = paired_difference([c.means.mean() for c in own], [by_seed[c.spec.seed].mean() for c in own])
         rows.append([env, f"{mode} - actor", str(ends.n), _text(ends), _text(ways)])
     return {"columns": ["environment", "difference", "n", "last evaluation", "all evaluations"], "rows": rows}
@@ -221,7 +275,18 @@ def draw(
     scores: dict[str, list[np.ndarray]],
     folder: Path,
 ) -> list[Picture]:
-    """All figures, written below ``folder``."""
+    """Draw all figures of a report.
+
+    Args:
+        study: Holds the thresholds.
+        summaries: Summaries of the curves, at least one.
+        curves: Curves of the finished runs.
+        scores: Normalised scores by agent; without any, the performance profile is left out.
+        folder: The report's folder; figures go to `FIGURES` below it.
+
+    Returns:
+        The figures, in the order in which the report shows them.
+    """
     pictures = []
     for env in dict.fromkeys(summary.env for summary in summaries):
         own = [curve for curve in curves if curve.spec.env == env]
@@ -249,7 +314,15 @@ def draw(
 
 
 def improvement(scores: dict[str, list[np.ndarray]], beats: str) -> dict[str, Estimate]:
-    """Chances that a run of JEPA's beats one of each other agent, more being better."""
+    """Estimate the probability that a run of JEPA beats a run of each other agent.
+
+    Args:
+        scores: By agent, one array of runs per environment; higher is better.
+        beats: Verb of the labels, such as "ends better than".
+
+    Returns:
+        Estimates with 95% intervals by label, for every mode of JEPA and every other agent.
+    """
     return {
         f"{name} {beats} {other}": estimate(probability_of_improvement, own, against)
         for name, own in scores.items()
@@ -259,7 +332,15 @@ def improvement(scores: dict[str, list[np.ndarray]], beats: str) -> dict[str, Es
 
 
 def missing(study: Study, finished: Sequence[RunSpec]) -> list[str]:
-    """The runs that have not finished, by environment and algorithm."""
+    """List the runs of a study that have not finished.
+
+    Args:
+        study: The study.
+        finished: Specs of its finished runs.
+
+    Returns:
+        A line per environment and algorithm that names the missing seeds.
+    """
     done, waiting = {key(spec) for spec in finished}, dict[tuple[str, str], list[str]]()
     for spec in study.specs():
         if key(spec) not in done:
@@ -268,6 +349,7 @@ def missing(study: Study, finished: Sequence[RunSpec]) -> list[str]:
 
 
 def _inline(path: Path) -> str:
+    """Return a PNG file as a data URL, so that the HTML report is a single file."""
     return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
 
 
@@ -275,10 +357,12 @@ def _inline(path: Path) -> str:
 
 
 def _row(summary: Summary) -> list[str]:
+    """Return a row of the report's main table."""
     return [f"{summary.env}, {summary.threshold:g}", *cells(summary)]
 
 
 def _needed(found: Censored, style: str) -> str:
+    """Format a median and its interval; "-" where there is none."""
     median = "-" if found.median is None else format(found.median, style)
     if found.interval is None:
         return f"{median} (-)"
@@ -287,22 +371,24 @@ def _needed(found: Censored, style: str) -> str:
 
 
 def _times(ratio: float) -> str:
+    """Say in words how many times fewer, or times as many, steps or seconds a ratio means."""
     if f"{max(ratio, 1 / ratio):.1f}" == "1.0":
         return "as many"
     return f"{ratio:.1f} times fewer" if ratio > 1.0 else f"{1 / ratio:.1f} times as many"
 
 
 def times_fewer(ratio: float | None) -> str:
-    """A ratio in two digits; "-" where there is none."""
+    """Format a ratio with two significant digits, without decimals from 10 on; "-" for None."""
     return "-" if ratio is None else f"{ratio:.2g}" if ratio < 10 else f"{ratio:.0f}"
 
 
 def _text(found: Estimate) -> str:
+    """Format an estimate and its interval; "(-)" where there is none."""
     interval = "(-)" if found.interval is None else f"({found.interval[0]:.2f}..{found.interval[1]:.2f})"
     return f"{found.value:.2f} {interval}"
 
 
 def _in_order(study: Study, curves: Sequence[Curve]) -> list[Curve]:
-    """As the study has them: JEPA before its baselines, so that it looks the same in all figures."""
+    """Sort curves as the study lists them: JEPA first, so that it has the same colour in all figures."""
     places = {agent: place for place, agent in enumerate(dict.fromkeys((s.env, s.algorithm) for s in study.specs()))}
     return sorted(curves, key=lambda curve: places.get((curve.spec.env, curve.spec.algorithm), len(places)))

@@ -1,4 +1,4 @@
-"""A study's curves in TensorBoard: means with their intervals as scalars, runs in the hparams tab."""
+"""TensorBoard events of a study: means with 95% intervals as scalars, single runs in the hparams tab."""
 
 from __future__ import annotations
 
@@ -18,8 +18,17 @@ TAG = "eval/mean_reward"  # SB3's own, so that single runs and studies share a c
 
 
 def write_events(curves: Sequence[Curve], thresholds: Mapping[str, float], root: Path) -> None:
-    """Write ``root/tensorboard`` anew: a run per environment and agent with the mean over seeds and the ends of its 95%
-    interval, and below it every seed's hyperparameters and final return."""
+    """Write TensorBoard events of a study into ``root/tensorboard``, replacing what an earlier call wrote.
+
+    Each environment and agent gets a TensorBoard run with its mean return over seeds and the ends of the 95% interval. Below
+    it, every seed has its hyperparameters, final return and steps to the threshold in the hparams tab.
+
+    Args:
+        curves: Curves of the finished runs.
+        thresholds: Return that counts as solved, by environment.
+        root: The study's folder.
+    """
+    # TensorBoard shows all event files of a folder together, so old ones would appear beside the new.
     shutil.rmtree(root / FOLDER, ignore_errors=True)
     for (env, algorithm, mode), own in group(curves).items():
         agent = re.sub(r"[^\w.-]+", "-", name_of(algorithm, mode)).strip("-")
@@ -35,6 +44,7 @@ def write_events(curves: Sequence[Curve], thresholds: Mapping[str, float], root:
         with SummaryWriter(str(folder)) as writer:
             for curve in own:
                 settings = {"env": env, "algorithm": algorithm, "mode": mode, "seed": curve.spec.seed}
+                # hparams takes numbers only, so a run that never reached the threshold shows nan.
                 steps = first_reaching(curve.steps, curve.means, thresholds[env])
                 results = {
                     "final_return": float(curve.means[-1]),

@@ -1,4 +1,7 @@
-"""Who is at work in a folder."""
+"""Locks on output folders, so that two processes never write into the same one, and checks for symbolic links.
+
+The lock is an `flock` on a hidden file, which also names the process that holds it.
+"""
 
 from __future__ import annotations
 
@@ -19,43 +22,56 @@ _NOTE = ".running"
 
 
 class FolderError(ValueError):
-    """The folder cannot be worked in."""
+    """The folder cannot be used."""
 
 
 class FolderInUseError(FolderError):
-    """Another process is at work there."""
+    """Another process uses the folder."""
 
 
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Inside, no other process of ours writes into the folder.
+    """Hold the lock of a folder inside the context, making the folder where needed.
 
-    The system holds the lock for this process and releases it however the process ends, so nothing is left by a kill.
+    The operating system holds the lock for this process and releases it however the process ends, so a killed process leaves
+    no stale lock.
+
+    Args:
+        folder: Folder to lock; other processes of this package respect the lock.
 
     Raises:
-        FolderInUseError: Another process holds it; the message says which.
-        FolderError: A link in the folder would lead what is written elsewhere.
+        FolderInUseError: Another process holds the lock; the message names it.
+        FolderError: The folder holds a symbolic link, through which files would be written elsewhere.
     """
     folder.mkdir(parents=True, exist_ok=True)
     refuse_links(folder)
     descriptor = _locked(folder / _NOTE)
     try:
-        with suppress(OSError):  # a full disk: the lock holds without saying whose it is
+        with suppress(OSError):  # on a full disk the lock still holds, without naming its owner
             os.ftruncate(descriptor, 0)
             os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()} since {time.ctime()}".encode())
         yield
     finally:
+        # Removed before the lock is released: afterwards it could be another process's file.
         (folder / _NOTE).unlink(missing_ok=True)
         os.close(descriptor)
 
 
 def refuse_if_held(folder: Path) -> None:
-    """`FolderInUseError` if another process is at work in a folder, which need not be there."""
+    """Raise if another process holds the lock of a folder; does not take the lock.
+
+    Args:
+        folder: Folder to check; it need not exist.
+
+    Raises:
+        FolderInUseError: Another process holds the lock; the message names it.
+    """
     if fcntl is None or not (folder / _NOTE).is_file() or (folder / _NOTE).is_symlink():
         return
-    with suppress(FileNotFoundError):  # its owner removed it meanwhile
+    with suppress(FileNotFoundError):  # the owner removed the file in the meantime
         descriptor = os.open(folder / _NOTE, os.O_RDONLY)
         try:
+            # A shared lock conflicts with the owner's exclusive one, but not with other processes that only check.
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             raise FolderInUseError(f"{folder} is in use by {_owner(descriptor)}: wait for it, or stop it") from None
@@ -64,7 +80,11 @@ def refuse_if_held(folder: Path) -> None:
 
 
 def refuse_links(folder: Path) -> None:
-    """`FolderError` if a symbolic link lies in the folder or below: what is written would go where it leads."""
+    """Raise if a folder holds a symbolic link at any depth: files would be written where it leads.
+
+    Raises:
+        FolderError: There is a link; the message names it and its target.
+    """
     for where, folders, files in os.walk(folder):
         for name in (*folders, *files):
             path = Path(where, name)
@@ -75,7 +95,7 @@ def refuse_links(folder: Path) -> None:
 
 
 def _owner(descriptor: int) -> str:
-    """Who holds the lock, as it says of itself a moment after it took it."""
+    """Return the description that the owner of the lock writes just after taking it, waiting up to a second for it."""
     for _ in range(20):
         text = os.pread(descriptor, 200, 0).decode(errors="replace")
         if text.startswith("process "):
@@ -85,7 +105,8 @@ def _owner(descriptor: int) -> str:
 
 
 def _lock(descriptor: int, tries: int = 5) -> None:
-    """Take the lock; `BlockingIOError` if another process holds it for longer than it takes to ask."""
+    """Take the exclusive lock; BlockingIOError if another process still holds it after ``tries`` attempts, 10 ms apart."""
+    # `refuse_if_held` holds a shared lock for a moment, which must not look like a process at work.
     for left in reversed(range(tries)):
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -97,7 +118,7 @@ def _lock(descriptor: int, tries: int = 5) -> None:
 
 
 def _locked(note: Path) -> int:
-    """An open descriptor that holds the lock on a file which is still there."""
+    """Open the lock file and return a descriptor that holds its lock; the file is the one the path names now."""
     while True:
         descriptor = os.open(note, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
         try:
@@ -105,6 +126,7 @@ def _locked(note: Path) -> int:
                 warnings.warn("this system has no flock: nothing keeps two processes out of one folder", stacklevel=4)
                 return descriptor
             _lock(descriptor)
+            # The lock is worth something only on the file that others will open: the last owner may have unlinked this one.
             if note.exists() and os.path.samestat(os.fstat(descriptor), os.stat(note)):
                 return descriptor
         except BlockingIOError:
@@ -114,4 +136,4 @@ def _locked(note: Path) -> int:
         except BaseException:
             os.close(descriptor)
             raise
-        os.close(descriptor)  # its owner removed it between our opening and locking it
+        os.close(descriptor)  # the owner removed the file after it was opened here: try again

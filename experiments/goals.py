@@ -1,7 +1,7 @@
-"""Other goals without learning anew: an agent that learned one task is asked for another.
+"""Zero-shot goals: agents that learned one task are scored on another task in the same environment.
 
-``python -m jepa_agent.experiments.goals`` trains what is missing in its output folder, plays, and draws the figure. Each
-result is a file of its own, so that it goes on where it was stopped.
+``python -m jepa_agent.experiments.goals`` trains and plays what is missing in its output folder and draws the figure. Each
+result is a file of its own, so an interrupted run can be continued.
 """
 
 from __future__ import annotations
@@ -37,9 +37,18 @@ RANDOM, ASKED, FROZEN = "random actions", "JEPA, asked", "JEPA's actor, frozen"
 
 @dataclass(frozen=True)
 class Goal:
-    """What is asked for in ``task``, an environment of `jepa_agent.envs.goals`, of agents that learned ``learned``.
+    """A task to score agents on that have learned another task in the same environment.
 
-    ``reward`` keeps the score; ``cost`` is what the planner is asked to keep low.
+    Args:
+        name: Name of the goal, and of its folder of results.
+        learned: Gymnasium id of the task that agents have learned.
+        task: Gymnasium id of the environment with the goal's reward, from `jepa_agent.envs.goals`.
+        reward: Reward of ``task`` as a function of observations ``(..., obs_dim)``.
+        shown: Returns the quantity to plot, ``(...)``, from observations ``(..., obs_dim)``.
+        asked: Value of that quantity that the goal asks for.
+        label: Name and unit of that quantity.
+        seconds_per_step: Simulated seconds of an environment step.
+        cost: Cost that the planner minimises, as a function of observations; need not be the negative reward.
     """
 
     name: str
@@ -54,6 +63,7 @@ class Goal:
 
 
 def _negative(reward: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Return the cost that belongs to a reward."""
     return lambda obs: -reward(obs)
 
 
@@ -89,12 +99,12 @@ GOALS = (
         CartPosition().position,
         "position of the cart, m",
         0.02,
-        # A cart gets there in a hundred steps only: the squared distance shows the way where the reward is flat, and the
-        # squared speed keeps from going past.
+        # The cart needs about a hundred steps to get there. The reward is flat at a distance, so the cost is the squared
+        # distance instead, with a squared speed that keeps the cart from overshooting.
         lambda obs: (obs[..., 0] - CartPosition().position) ** 2 + 0.05 * obs[..., 1] ** 2,
     ),
 )
-# A baseline for each learned task, and the steps that it and JEPA learn for, on that task or on a goal from scratch.
+# The baseline of each learned task, and environment steps of training, on that task or from scratch on a goal.
 BASELINE = {"Pendulum-v1": "SAC", "CartPole-v1": "DQN"}
 STEPS = {
     "JEPA": {"Pendulum-v1": 3_000, "CartPole-v1": 6_000},
@@ -104,7 +114,14 @@ STEPS = {
 
 
 def learn(algorithm: str, goal: Goal, env: str, seed: int) -> BaseAlgorithm:
-    """An agent trained on ``env``: the learned task, or the goal from scratch. Settings are those of the learned task."""
+    """Train an agent.
+
+    Args:
+        algorithm: "JEPA" or the baseline of the goal's learned task.
+        goal: Goal whose learned task decides the settings and the number of steps.
+        env: Gymnasium id to train on: the learned task, or the goal's own for an agent from scratch.
+        seed: Seed of training.
+    """
     steps = STEPS[algorithm][goal.learned]
     if algorithm == "JEPA":
         return JEPA("MlpPolicy", env, seed=seed, device="cpu").learn(steps)
@@ -112,17 +129,27 @@ def learn(algorithm: str, goal: Goal, env: str, seed: int) -> BaseAlgorithm:
 
 
 def play(act: Callable[..., Any], task: str, episodes: int) -> tuple[list[float], np.ndarray]:
-    """Returns of episodes with the same starts for everyone, played side by side, and what the first one looked like: its
-    observations ``(T+1, *obs_shape)``. ``act`` is an agent's `predict`."""
+    """Play evaluation episodes side by side, with the same starts for every agent.
+
+    Args:
+        act: An agent's `predict`.
+        task: Gymnasium id of the environment.
+        episodes: Number of episodes.
+
+    Returns:
+        The return of each episode, and the observations ``(T+1, *obs_shape)`` of the first one.
+    """
     with side_by_side(lambda: gym.make(task), episodes) as envs:
         return _play(act, envs)
 
 
 def _play(act: Callable[..., Any], envs: list[gym.Env]) -> tuple[list[float], np.ndarray]:
+    """Play one episode in each environment, deterministically."""
     episodes = len(envs)
     obs = np.stack([env.reset(seed=EVALUATION_SEED + k)[0] for k, env in enumerate(envs)])
     returns, playing, state, seen = np.zeros(episodes), np.ones(episodes, dtype=bool), None, [obs[0].copy()]
     while playing.any():
+        # Ended episodes stay in the batch, where their actions are ignored: the state keeps its number of rows.
         actions, state = act(obs, state, deterministic=True)
         for k in np.flatnonzero(playing):
             obs[k], reward, terminated, truncated, _ = envs[k].step(actions[k])
@@ -134,7 +161,12 @@ def _play(act: Callable[..., Any], envs: list[gym.Env]) -> tuple[list[float], np
 
 
 def at_random(task: str, seed: int) -> Callable[..., Any]:
-    """The `predict` of an agent that draws its actions."""
+    """Return a `predict` function that samples uniformly random actions.
+
+    Args:
+        task: Gymnasium id, for its action space.
+        seed: Seed of the action space.
+    """
     with closing(gym.make(task)) as env:
         space = env.action_space
     space.seed(seed)
@@ -142,21 +174,35 @@ def at_random(task: str, seed: int) -> Callable[..., Any]:
 
 
 class Results:
-    """A folder of results, a file each: ``goal/agent-seed.json``."""
+    """A folder of results with a file ``goal/agent-seedN.json`` for each.
+
+    Args:
+        folder: Folder of the results.
+        episodes: Episodes per agent and goal.
+        command: Shell command that reproduces the results, stored in each.
+    """
 
     def __init__(self, folder: Path, episodes: int, command: str):
         self.folder, self.episodes, self.command = folder, episodes, command
 
     def path(self, goal: Goal, agent: str, seed: int) -> Path:
-        """Where a result lies."""
+        """Return the file of a result."""
         return self.folder / goal.name / f"{re.sub('[^A-Za-z ]', '', agent).replace(' ', '_')}-seed{seed}.json"
 
     def missing(self, goals: Sequence[Goal], agents: Sequence[str], seed: int) -> list[tuple[Goal, str]]:
-        """What has not been measured yet."""
+        """Return the pairs of goal and agent that have no result for a seed yet."""
         return [(goal, agent) for goal in goals for agent in agents if not self.path(goal, agent, seed).exists()]
 
     def measure(self, goal: Goal, agent: str, seed: int, act: Callable[..., Any], **more: Any) -> None:
-        """Play and write what came of it."""
+        """Play an agent on a goal and write the result.
+
+        Args:
+            goal: Goal to play.
+            agent: Name of the agent in results and tables.
+            seed: Seed that the agent was trained with.
+            act: The agent's `predict`.
+            more: Further entries of the result's file.
+        """
         began = time.process_time()
         returns, seen = play(act, goal.task, self.episodes)
         result = {
@@ -178,25 +224,35 @@ class Results:
         path.write_text(json.dumps(result, indent=1) + "\n")
 
     def read(self, goal: Goal, agent: str) -> list[dict[str, Any]]:
-        """All seeds of an agent."""
+        """Return the results of an agent on a goal for all seeds that have one."""
         files = sorted(self.path(goal, agent, 0).parent.glob(self.path(goal, agent, 0).name.replace("seed0", "seed*")))
         return [json.loads(file.read_text()) for file in files]
 
 
 def run(results: Results, goals: Sequence[Goal], seeds: Sequence[int]) -> None:
-    """Train and play what is missing."""
+    """Train and play what is missing.
+
+    Args:
+        results: Folder of results; what it holds is not measured again.
+        goals: Goals to play.
+        seeds: Seeds of training.
+    """
     for seed in seeds:
         for learned in dict.fromkeys(goal.learned for goal in goals):
+            # One training run serves all goals of its learned task.
             own, baseline = [goal for goal in goals if goal.learned == learned], BASELINE[learned]
             for goal, agent in results.missing(own, [RANDOM], seed):
                 results.measure(goal, agent, seed, at_random(goal.task, seed))
+            # Training is the expensive part: an agent is trained only if one of its results is missing.
             if results.missing(own, [ASKED, FROZEN], seed):
                 model = learn("JEPA", own[0], learned, seed)
                 assert isinstance(model, JEPA)
                 for goal, agent in results.missing(own, [ASKED], seed):
+                    # The goal is given to the planner as a cost; nothing is trained.
                     with model.using_cost(FeatureCost(goal.cost)):
                         more = {"steps": STEPS["JEPA"][learned], "planner": str(model.policy.planner)}
                         results.measure(goal, agent, seed, model.predict, **more)
+                # The actor alone, which knows the learned task only, shows what planning for the goal adds.
                 model.set_mode("actor")
                 for goal, agent in results.missing(own, [FROZEN], seed):
                     results.measure(goal, agent, seed, model.predict, steps=STEPS["JEPA"][learned])
@@ -204,6 +260,7 @@ def run(results: Results, goals: Sequence[Goal], seeds: Sequence[int]) -> None:
                 other = learn(baseline, own[0], learned, seed)
                 for goal, agent in results.missing(own, [frozen(baseline)], seed):
                     results.measure(goal, agent, seed, other.predict, steps=STEPS[baseline][learned])
+            # Trained on the goal itself, an agent shows what can be reached in as many steps.
             for algorithm in ("JEPA", baseline):
                 for goal, agent in results.missing(own, [from_scratch(algorithm)], seed):
                     taught = learn(algorithm, goal, goal.task, seed)
@@ -211,23 +268,32 @@ def run(results: Results, goals: Sequence[Goal], seeds: Sequence[int]) -> None:
 
 
 def frozen(algorithm: str) -> str:
-    """The name of a baseline that learned the learned task."""
+    """Return the name of a baseline that was trained on the learned task and plays the goal unchanged."""
     return f"{algorithm}, frozen"
 
 
 def from_scratch(algorithm: str) -> str:
-    """The name of an agent that learned the goal."""
+    """Return the name of an agent that was trained on the goal itself."""
     return f"{algorithm} from scratch"
 
 
 def table(results: Results, goals: Sequence[Goal]) -> str:
-    """Mean returns, and the share of what the better agent from scratch gains over random actions that JEPA reaches."""
+    """Make a Markdown table of mean returns, a row per goal.
+
+    The last column is the share of the gain over random actions by the better agent from scratch that JEPA reaches
+    zero-shot.
+
+    Args:
+        results: Folder of results; a missing result shows as nan.
+        goals: Goals to show.
+    """
     names = ("goal", "runs", RANDOM, FROZEN, "baseline, frozen", ASKED, "from scratch", "share of it")
     rows: list[tuple[str, ...]] = [names, ("---", *["---:"] * 7)]
     for goal in goals:
         baseline = BASELINE[goal.learned]
         agents = (RANDOM, FROZEN, frozen(baseline), ASKED, from_scratch("JEPA"), from_scratch(baseline))
         means = {agent: float(np.mean([r["mean"] for r in results.read(goal, agent)] or [np.nan])) for agent in agents}
+        # Comparisons with nan are always false, so a missing result counts as minus infinity.
         best = max(from_scratch("JEPA"), from_scratch(baseline), key=lambda name: np.nan_to_num(means[name], nan=-np.inf))
         share = (means[ASKED] - means[RANDOM]) / (means[best] - means[RANDOM])
         shown = (f"{means[agent]:.0f}" for agent in agents[:4])
@@ -237,11 +303,19 @@ def table(results: Results, goals: Sequence[Goal]) -> str:
 
 
 def draw(results: Results, goals: Sequence[Goal], path: Path, seed: int) -> None:
-    """What is asked for and what happened in the first episode, a panel per goal."""
+    """Draw the requested value and the first episode of each agent, a panel per goal.
+
+    Args:
+        results: Folder of results, complete for ``seed``.
+        goals: Goals to show.
+        path: File to write; its suffix decides the format.
+        seed: Seed of training whose agents are shown.
+    """
     figure = Figure(figsize=(4.2 * len(goals), 3.8), layout="constrained")
     for axes, goal in zip(np.atleast_1d(figure.subplots(1, len(goals))), goals, strict=True):
         for index, agent in enumerate((ASKED, FROZEN, frozen(BASELINE[goal.learned]))):
             shown = json.loads(results.path(goal, agent, seed).read_text())["shown"]
+            # The panels share one legend, although their baselines differ.
             label = agent.replace(BASELINE[goal.learned], "SAC or DQN")
             x = goal.seconds_per_step * np.arange(len(shown))
             axes.plot(x, shown, color=COLOURS[index], linestyle=LINES[index], linewidth=1.6, label=label)
@@ -256,7 +330,7 @@ def draw(results: Results, goals: Sequence[Goal], path: Path, seed: int) -> None
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Measure what is missing, then write ``table.md`` and ``figure.png``."""
+    """Measure what is missing, then write ``table.md`` and ``figure.png``; ``argv`` defaults to the command line."""
     parser = argparse.ArgumentParser(prog="python -m jepa_agent.experiments.goals", description="Other goals, no learning.")
     parser.add_argument("--output", type=Path, default=Path("experiments/results/goals"), help="folder of the results")
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)), help="seeds of training")

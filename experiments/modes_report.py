@@ -1,4 +1,4 @@
-"""What a study of modes found: tables in Markdown and a figure, made anew from its rows."""
+"""Report of a study of modes: tables in Markdown and a figure, made from its rows."""
 
 from __future__ import annotations
 
@@ -19,35 +19,46 @@ Scale = tuple[float, float]
 
 
 class Cell(NamedTuple):
-    """What one mode did in one environment, over seeds; scores are normalised, one per seed."""
+    """Results of a mode in an environment over seeds; scores are normalised, one per seed."""
 
     env: str
     variant: str
     mode: str
     n_seeds: int
-    final: float  # mean return of the last agents
-    score: float  # mean over all agents of a run, then over runs
-    gain: float  # mean score less the actor's on the same agents
+    final: float  # mean return of the agents of the last checkpoint
+    score: float  # mean over all agents
+    gain: float  # mean difference from the actor's score on the same agents
     gain_interval: tuple[float, float] | None  # its 95% bootstrap interval over seeds
     searched: float
     planned: float
-    decision_ms: float  # median CPU milliseconds of deciding on a step, the environment's own not counted
+    decision_ms: float  # median CPU milliseconds of a decision, the environment's own time excluded
 
 
 def renamed(row: Row) -> Row:
-    """A row, or a cell as a dictionary, by today's names: deciding was called ``ms_per_step``, which elsewhere is all that a
-    step takes."""
+    """Return a row, or a cell as a dictionary, with old field names replaced.
+
+    The time of a decision was called ``ms_per_step`` in older files; elsewhere that name includes the environment's time.
+    """
     return {"decision_ms" if name == "ms_per_step" else name: value for name, value in row.items()}
 
 
 def cells(rows: Sequence[Row], scales: dict[str, Scale]) -> list[Cell]:
-    """A cell per environment, variant and mode, from the agents that every mode has acted on."""
+    """Aggregate rows over seeds.
+
+    Args:
+        rows: Rows of a study, each with the results of one mode on one agent.
+        scales: Returns with normalised scores 0 and 1, by environment.
+
+    Returns:
+        A cell per environment, variant and mode, computed from the agents on which every mode has acted.
+    """
     found = []
     for env, variant in dict.fromkeys((row["env"], row["variant"]) for row in rows):
         own = [row for row in rows if (row["env"], row["variant"]) == (env, variant)]
         modes = list(dict.fromkeys(row["mode"] for row in own))
         scores = {(row["seed"], row["step"], row["mode"]): score(row, scales[env]) for row in own}
         agents = sorted({(seed, step) for seed, step, _ in scores})
+        # An interrupted study has agents that only some modes have played; they would bias the comparison.
         agents = [agent for agent in agents if all((*agent, mode) in scores for mode in modes)]
         if not agents:
             continue
@@ -79,13 +90,22 @@ def cells(rows: Sequence[Row], scales: dict[str, Scale]) -> list[Cell]:
 
 
 def score(row: Row, scale: Scale) -> float:
-    """Mean return of a row, normalised."""
+    """Return the normalised mean return of a row."""
     low, high = scale
     return (float(np.mean(row["returns"])) - low) / (high - low)
 
 
 def by_step(rows: Sequence[Row], mode: str, scales: dict[str, Scale]) -> list[str]:
-    """Lines of a table: ``mode`` less the actor, agent by agent, paired over seeds."""
+    """Make a table of a mode against the actor for each checkpoint, paired by seed.
+
+    Args:
+        rows: Rows of a study.
+        mode: Mode to compare with the actor.
+        scales: Returns with normalised scores 0 and 1, by environment.
+
+    Returns:
+        Lines of Markdown.
+    """
     lines = [f"| environment | steps | n | actor | {mode} | gained | 95 % interval |", "|---|---:|---:|---:|---:|---:|---|"]
     keyed = {(row["env"], row["variant"], row["step"], row["seed"], row["mode"]): row for row in rows}
     seeds = sorted({row["seed"] for row in rows})
@@ -101,7 +121,17 @@ def by_step(rows: Sequence[Row], mode: str, scales: dict[str, Scale]) -> list[st
 
 
 def by_environment(rows: Sequence[Row], mode: str, other: str, scales: dict[str, Scale]) -> list[str]:
-    """Lines of a table: ``mode`` less ``other`` on the same agents, a mean over each run's agents, paired over seeds."""
+    """Make a table of one mode against another on the same agents, averaged over each run's agents and paired by seed.
+
+    Args:
+        rows: Rows of a study.
+        mode: Mode to compare.
+        other: Mode to compare it with.
+        scales: Returns with normalised scores 0 and 1, by environment.
+
+    Returns:
+        Lines of Markdown.
+    """
     lines = [f"| environment | n | {other} | {mode} | better by | 95 % interval |", "|---|---:|---:|---:|---:|---|"]
     scored = {(row["env"], row["variant"], row["seed"], row["step"], row["mode"]): row for row in rows}
     for env, variant in dict.fromkeys(key[:2] for key in scored):
@@ -111,6 +141,7 @@ def by_environment(rows: Sequence[Row], mode: str, other: str, scales: dict[str,
             if key[:2] == (env, variant) and key[4] == mode and theirs:
                 runs.setdefault(key[2], []).append((score(row, scales[env]), score(theirs, scales[env])))
         if runs:
+            # Agents of one run are not independent, so the interval is over runs.
             means = np.array([np.mean(pairs, axis=0) for pairs in runs.values()])
             (own, against), gains = means.mean(0), means[:, 0] - means[:, 1]
             shown = f"{against:.3f} | {own:.3f} | {gains.mean():+.3f} | {_interval(bootstrap_interval(gains))}"
@@ -119,7 +150,12 @@ def by_environment(rows: Sequence[Row], mode: str, other: str, scales: dict[str,
 
 
 def plot_trade_off(cells: Sequence[Cell], path: Path) -> None:
-    """Normalised score against the milliseconds that a decision takes, a panel per environment."""
+    """Draw normalised score against CPU milliseconds of a decision, a panel per environment.
+
+    Args:
+        cells: Cells of a study.
+        path: File to write; its suffix decides the format.
+    """
     acting = [_name(cell.mode, cell.variant) for cell in cells]
     envs, modes = (list(dict.fromkeys(names)) for names in ([cell.env for cell in cells], acting))
     columns = min(len(envs), 3)
@@ -128,7 +164,7 @@ def plot_trade_off(cells: Sequence[Cell], path: Path) -> None:
     for axes, env in zip(panels, envs, strict=False):
         own = [(cell, name) for cell, name in zip(cells, acting, strict=True) if cell.env == env]
         for cell, name in own:
-            again, index = divmod(modes.index(name), len(COLOURS))  # hollow, once colours and markers have run out
+            again, index = divmod(modes.index(name), len(COLOURS))  # hollow markers once all colours are used
             style = {"color": COLOURS[index], "fillstyle": "none" if again else "full", "linestyle": "none", "markersize": 8}
             marker = MARKERS[index % len(MARKERS)]
             axes.plot(cell.decision_ms, cell.score, marker=marker, label=name, **style)  # type: ignore[arg-type]
@@ -146,15 +182,24 @@ def plot_trade_off(cells: Sequence[Cell], path: Path) -> None:
 
 
 def _name(what: str, variant: str) -> str:
+    """Return the name of a mode or environment, with the variant unless it is the default."""
     return what if variant == "defaults" else f"{what}, {variant}"
 
 
 def _interval(interval: tuple[float, float] | None) -> str:
+    """Format an interval; "-" where there is none."""
     return "-" if interval is None else f"{interval[0]:+.3f} to {interval[1]:+.3f}"
 
 
 def write_report(rows: Sequence[Row], scales: dict[str, Scale], command: str, folder: Path) -> None:
-    """Write summary.json, report.md and modes.png into ``folder``."""
+    """Write summary.json, report.md and modes.png into a folder.
+
+    Args:
+        rows: Rows of a study.
+        scales: Returns with normalised scores 0 and 1, by environment.
+        command: Shell command that reproduces the report.
+        folder: Folder to write into.
+    """
     found = cells(rows, scales)
     write_json(folder / "summary.json", {"command": command, "cells": [cell._asdict() for cell in found]})
     lines = [
@@ -177,6 +222,7 @@ def write_report(rows: Sequence[Row], scales: dict[str, Scale], command: str, fo
         if {"actor", mode} <= modes:
             lines += ["", f"## {mode} against actor, agent by agent", "", *by_step(rows, mode, scales)]
     for mode in sorted(modes):
+        # A switch with a budget is compared with random searches of the same budget.
         switch, _, budget = mode.partition("_")
         if (random := f"random_{budget}") in modes and switch != "random":
             lines += ["", f"## {mode} against {random}", "", *by_environment(rows, mode, random, scales)]

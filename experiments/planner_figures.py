@@ -1,4 +1,4 @@
-"""Pictures of planning: what compute buys, and what became of an episode's plans. Readable in black and white."""
+"""Figures of planning, readable in black and white: return against compute, and the plans of an episode."""
 
 from __future__ import annotations
 
@@ -23,9 +23,14 @@ STUDIES = {"samples": "candidates per iteration", "iterations": "iterations", "h
 
 
 def plot_compute(result: dict[str, Any], path: Path) -> None:
-    """Return against operations per plan, a panel for each thing compute can be spent on and a line for each planner.
+    """Draw mean return against operations per plan, a panel per quantity that compute is spent on and a line per planner.
 
-    Episodes begin alike for all, so intervals are those of the difference from the best there is, or from no search.
+    All planners play the same episodes, so intervals are those of the paired difference from the optimal return if it is
+    known, or else from acting without a search.
+
+    Args:
+        result: Content of a results file, as `Laboratory.run` returns it.
+        path: File to write; its suffix decides the format.
     """
     reference = _reference(result)
     kinds = list(result["design"]["planners"])
@@ -45,6 +50,7 @@ def plot_compute(result: dict[str, Any], path: Path) -> None:
     figure.suptitle(
         f"{result['name']}: {result['design']['episodes']} episodes, paired 95% bootstrap intervals", fontsize=11
     )
+    # Not every planner is in every panel, so the legend collects labels from all of them.
     handles, labels = figure.axes[0].get_legend_handles_labels()
     for axes in figure.axes[1:]:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
@@ -56,18 +62,20 @@ def plot_compute(result: dict[str, Any], path: Path) -> None:
 
 
 def _reference(result: dict[str, Any]) -> np.ndarray:
-    """Return of each episode by the best policy if that is known, else without a search."""
+    """Return the optimal return of each episode if it is known, else the return without a search."""
     bare = next(row["returns"] for row in result["rows"] if row["planner"] == NO_SEARCH)
     return np.array(bare if result["best"] is None else result["best"])
 
 
 def _line(axes: Axes, rows: list[dict[str, Any]], reference: np.ndarray, label: str, index: int) -> None:
+    """Draw a planner's line with paired intervals, each point labelled with the value that is varied."""
     if not rows:
         return
     x = np.array([row["mflop"] for row in rows])
     looks = style(index, x)
     axes.plot(x, [np.mean(row["returns"]) for row in rows], label=label, **looks)
     for row, at in zip(rows, x, strict=True):
+        # Pairing by episode takes out how much harder some starts are than others.
         interval = bootstrap_interval(np.array(row["returns"]) - reference)
         if interval is not None:
             axes.plot((at, at), np.array(interval) + reference.mean(), color=looks["color"], linewidth=0.9, alpha=0.6)
@@ -78,7 +86,7 @@ def _line(axes: Axes, rows: list[dict[str, Any]], reference: np.ndarray, label: 
 
 
 def _levels(axes: Axes, result: dict[str, Any]) -> None:
-    """What is had without searching, and the best there is."""
+    """Draw the mean return without a search, and the optimal one if it is known."""
     bare = [row["returns"] for row in result["rows"] if row["planner"] == NO_SEARCH]
     if bare:
         axes.axhline(np.mean(bare), color="0.35", linewidth=1.0, linestyle=(0, (4, 3)), label=NO_SEARCH, zorder=1)
@@ -92,7 +100,12 @@ def _levels(axes: Axes, result: dict[str, Any]) -> None:
 
 
 def plot_explanation(told: Explanation, path: Path) -> None:
-    """Who acted and why, what was expected and what came, and the plans' imagined latents beside the observed ones."""
+    """Draw an episode: which mode acted, predicted gains, predicted and realised costs, prediction errors, and latents.
+
+    Args:
+        told: The recorded episode.
+        path: File to write; its suffix decides the format.
+    """
     figure = Figure(figsize=(12.5, 7.2), layout="constrained")
     left, right = np.asarray(figure.subfigures(1, 2, width_ratios=(1.25, 1.0)))
     strip, gains, costs, misses = np.ravel(left.subplots(4, 1, sharex=True, height_ratios=(0.45, 1.0, 1.2, 1.2)))
@@ -108,6 +121,7 @@ def plot_explanation(told: Explanation, path: Path) -> None:
     left.align_ylabels()
     misses.set_xlabel("step of the episode")
     misses.set_xlim(0, len(told.cost))
+    # A figure of its own on the right: its axes are not steps of the episode.
     _draw_plane(right.subplots(), told)
     figure.suptitle(
         f"{told.env_id}, mode {told.mode}: return {-told.cost.sum():.1f} in {len(told.cost)} steps; "
@@ -118,7 +132,8 @@ def plot_explanation(told: Explanation, path: Path) -> None:
 
 
 def _draw_modes(axes: Axes, told: Explanation) -> None:
-    """A band that says who acted at each step."""
+    """Draw a strip that shows which mode acted at each step."""
+    # 0: new plan executed; 1: later step of a plan; 2: searched, plan refused; 3: Mode-1 without a search.
     kinds = np.where(told.planned, np.where(told.searched, 0, 1), np.where(told.searched, 2, 3))
     looks: tuple[tuple[str, str, str], ...] = (
         ("a new plan acted", "#0072B2", ""),
@@ -126,6 +141,7 @@ def _draw_modes(axes: Axes, told: Explanation) -> None:
         ("plan refused", "0.92", "////"),
         ("Mode-1, no search", "white", ""),
     )
+    # One patch per run of equal steps: hatching of single steps would be unreadable.
     borders = [0, *(np.flatnonzero(np.diff(kinds)) + 1), len(kinds)]
     for start, end in pairwise(borders):
         _, colour, hatch = looks[int(kinds[start])]
@@ -138,8 +154,10 @@ def _draw_modes(axes: Axes, told: Explanation) -> None:
 
 
 def _draw_gains(axes: Axes, told: Explanation) -> None:
+    """Draw the predicted gain of each search as a bar, executed and refused plans apart."""
     steps = np.arange(len(told.cost)) + 0.5
     for chosen, colour, label in ((told.planned, "#0072B2", "executed"), (~told.planned, "0.65", "refused")):
+        # Later steps of a plan have no search of their own, and so no bar.
         heights = np.where(chosen & told.searched, told.gain, 0.0)
         axes.bar(steps, heights, width=1.0, color=colour, linewidth=0, label=label)
     axes.axhline(0.0, color="0.4", linewidth=0.6)
@@ -147,6 +165,7 @@ def _draw_gains(axes: Axes, told: Explanation) -> None:
 
 
 def _draw_costs(axes: Axes, told: Explanation) -> None:
+    """Draw the cost of each step as predicted by the cost module and as realised."""
     steps = np.arange(len(told.cost)) + 0.5
     axes.plot(steps, told.cost, color="0.65", linewidth=3.0, label="realised", solid_capstyle="round")
     axes.plot(steps, told.expected_cost, color="black", linewidth=1.1, linestyle=(0, (3, 1.5)), label="predicted")
@@ -154,11 +173,13 @@ def _draw_costs(axes: Axes, told: Explanation) -> None:
 
 
 def _draw_misses(axes: Axes, told: Explanation) -> None:
+    """Draw the prediction error for the shortest, a middle and the longest horizon."""
     missed = told.misses()
     ahead = sorted({1, (missed.shape[1] + 1) // 2, missed.shape[1]})
     for index, k in enumerate(ahead):
         label = "1 step ahead: surprise" if k == 1 else f"{k} steps ahead"
         axes.plot(
+            # Shown at the step that was predicted, not at the step that predicted it.
             np.arange(len(missed)) + k,
             missed[:, k - 1],
             color=COLOURS[index],
@@ -173,14 +194,14 @@ def _draw_misses(axes: Axes, told: Explanation) -> None:
 
 
 def _draw_plane(axes: Axes, told: Explanation, plans: int = 24) -> None:
-    """The observed latents as a path that darkens with time, and some of the imagined ones that branch off from it."""
+    """Draw observed latents as a path that darkens with time, and about ``plans`` imagined paths that branch off from it."""
     observed, imagined, share = told.plane()
     segments = np.stack([observed[:-1], observed[1:]], axis=1)
     path = LineCollection(list(segments), cmap="Greys", norm=Normalize(-0.35 * len(segments), len(segments)), linewidths=2.4)
     path.set_array(np.arange(len(segments)))
     path.set_capstyle("round")
     axes.add_collection(path)
-    # As many as there is room for: at equal distances along the path, not in time.
+    # Imagined paths begin at equal distances along the observed path, not in time, so that they do not overlap.
     way = np.concatenate([[0.0], np.linalg.norm(np.diff(observed[:-1], axis=0), axis=1).cumsum()])
     for line in imagined[np.unique(np.searchsorted(way, np.linspace(0.0, way[-1], plans)))]:
         axes.plot(*line.T, color="#D55E00", linewidth=1.3, zorder=3)

@@ -1,4 +1,4 @@
-"""Where a study's runs were done and with what: processors, versions, settings."""
+"""Provenance of a study's runs: processors, versions and settings."""
 
 from __future__ import annotations
 
@@ -14,17 +14,32 @@ RunKey = tuple[str, str, int]
 
 
 def results_of(specs: Sequence[RunSpec], folder: Path) -> dict[RunKey, dict[str, Any]]:
-    """What finished runs left of themselves, by run."""
+    """Read the result files of finished runs.
+
+    Args:
+        specs: Finished runs.
+        folder: The study's folder.
+
+    Returns:
+        Contents of ``result.json`` by environment, algorithm and seed.
+    """
     return {key(spec): json.loads((spec.folder(folder) / RESULT).read_text()) for spec in specs}
 
 
 def key(spec: RunSpec) -> RunKey:
-    """What tells a run of a study from the others."""
+    """Return environment, algorithm and seed, which identify a run within a study."""
     return spec.env, spec.algorithm, spec.seed
 
 
 def machines(results: dict[RunKey, dict[str, Any]]) -> list[str]:
-    """Processors and versions behind the runs, each combination once, with the runs it did."""
+    """List the processors and versions that runs were done with.
+
+    Args:
+        results: Result files by run.
+
+    Returns:
+        A line per combination of processor and versions, with the number of runs by algorithm and environment.
+    """
     found: dict[str, dict[str, int]] = {}
     for (env, algorithm, _), result in results.items():
         versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
@@ -35,23 +50,38 @@ def machines(results: dict[RunKey, dict[str, Any]]) -> list[str]:
 
 
 def on_several_processors(results: dict[RunKey, dict[str, Any]]) -> list[str]:
-    """Environments whose runs were not all done on the same kind of processor."""
+    """Return the environments whose runs were done on more than one model of processor.
+
+    Args:
+        results: Result files by run.
+    """
     found: dict[str, set[str]] = {}
     for (env, _, _), result in results.items():
+        # CPU seconds of different processors cannot be compared.
         found.setdefault(env, set()).add(result["cpu"])
     return [env for env, processors in found.items() if len(processors) > 1]
 
 
 def with_several_settings(results: dict[RunKey, dict[str, Any]]) -> list[str]:
-    """Environments where runs of JEPA's had not the same settings, as far as they were recorded: defaults may have changed
-    between them."""
+    """Return the environments where runs of JEPA have different recorded settings.
+
+    Versions may differ in their defaults, so equal specs need not mean equal settings.
+
+    Args:
+        results: Result files by run; those without settings are ignored.
+    """
     found: dict[str, set[str]] = {}
     for (env, algorithm, _), result in results.items():
         if algorithm == AGENT and "settings" in result:
+            # Settings are nested dictionaries; as text they can be members of a set.
             found.setdefault(env, set()).add(json.dumps(result["settings"], sort_keys=True))
     return [env for env, settings in found.items() if len(settings) > 1]
 
 
 def unrecorded(results: dict[RunKey, dict[str, Any]]) -> int:
-    """How many of JEPA's runs did not record their settings, as those of earlier versions."""
+    """Count JEPA's runs without recorded settings, which earlier versions did not write.
+
+    Args:
+        results: Result files by run.
+    """
     return sum(algorithm == AGENT and "settings" not in result for (_, algorithm, _), result in results.items())

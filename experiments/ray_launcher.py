@@ -1,4 +1,4 @@
-"""Runs on a Ray cluster (extra ``ray``), when one machine is too small."""
+"""Launcher of runs on a Ray cluster (extra ``ray``), for studies that are too large for one machine."""
 
 from __future__ import annotations
 
@@ -14,51 +14,70 @@ from jepa_agent.experiments.records import LOG, SPEC, RunSpec, read_spec
 
 
 class RayLauncher:
-    """A Ray task with one core for every run. The nodes share the study's folder, and jepa_agent is installed on each.
+    """Starts every run as a Ray task with one core.
 
-    A worker or a node that dies takes unfinished runs with it; Ray starts them afresh elsewhere, up to ``retries`` times.
-    What is finished lies in its folder and stays. Raises ConnectionError if there is no cluster at ``address``.
+    All nodes must share the study's folder and have jepa_agent installed. When a worker or node dies, Ray restarts its
+    unfinished runs from scratch elsewhere; finished runs keep their results.
+
+    Args:
+        address: Address of the cluster, as for `ray.init`.
+        retries: How often Ray restarts a run whose worker or node has died.
+
+    Raises:
+        ConnectionError: There is no cluster at ``address``.
     """
 
     def __init__(self, address: str = "auto", retries: int = 3):
         ray.init(address=address, ignore_reinit_error=True, log_to_driver=False)
-        # A fresh process for every run, as the local launcher has it.
+        # max_calls=1: a new process for every run, as with the local launcher.
         self._task = ray.remote(num_cpus=1, max_retries=retries, max_calls=1)(_do)
 
     def places(self) -> int:
-        """One for each of the cluster's cores."""
+        """Return the number of the cluster's cores."""
         return max(int(ray.cluster_resources().get("CPU", 1)), 1)
 
     def start(self, spec: RunSpec, folder: Path) -> RayJob:
-        """Hand the run to the cluster; it waits there until a core is free."""
+        """Submit a run, which waits in the cluster until a core is free.
+
+        Args:
+            spec: The run; the task reads it from the file in ``folder``.
+            folder: Folder of the run, at the same path on every node.
+        """
         return RayJob(self._task.remote(str(folder.resolve())), folder)
 
 
 @dataclass(frozen=True)
 class RayJob:
-    """A run on the cluster."""
+    """A run on the cluster.
+
+    Args:
+        reference: Ray's reference to the task's exit code.
+        folder: Folder of the run.
+    """
 
     reference: Any
     folder: Path
 
     def poll(self) -> int | None:
-        """0 or 1 once it is over, 1 also where Ray gave up on it; None as long as it goes on."""
+        """Return the exit code, 1 also where Ray has given up; None while the run is waiting or under way."""
         ready, _ = ray.wait([self.reference], timeout=0)
         if not ready:
             return None
         try:
             return ray.get(self.reference)
         except ray.exceptions.RayError as error:
+            # The reason of a failure is read from the last line of the log.
             (self.folder / LOG).write_text(f"{type(error).__name__}: {' '.join(str(error).split())[:500]}\n")
             return 1
 
     def stop(self) -> None:
-        """Cancel it, and wait until the cluster says so."""
+        """Cancel the run and wait up to 30 seconds for its end."""
         ray.cancel(self.reference, force=True)
         ray.wait([self.reference], timeout=30)
 
 
 def _do(name: str) -> int:
+    """Do the run described in a folder, with its output in the log; return the exit code."""
     from jepa_agent.experiments.runner import run
 
     folder = Path(name)

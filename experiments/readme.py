@@ -1,4 +1,4 @@
-"""The tables of README.md, made from what is committed: ``python -m jepa_agent.experiments.readme``."""
+"""The tables of README.md, made from committed results: ``python -m jepa_agent.experiments.readme``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,11 @@ MODE = "auto"
 
 
 def results_table(results: Path) -> str:
-    """A row per environment of the classic study: what JEPA in its default mode and the baselines needed."""
+    """Make the table of the classic study: what JEPA in its default mode and the baselines need, a row per environment.
+
+    Args:
+        results: Folder of the committed results.
+    """
     study = read_study(Path(__file__).parent / "studies" / f"{CLASSIC}.yaml")
     curves = read_curves(results / CLASSIC)
     rows: list[tuple[str, ...]] = [
@@ -36,18 +40,25 @@ def results_table(results: Path) -> str:
         summaries = [summary for summary in summaries if summary.mode in (MODE, "policy")]
         own = [_needed(summary) for summary in summaries if summary.algorithm == AGENT]
         others = [f"{summary.algorithm}: {_needed(summary)}" for summary in summaries if summary.algorithm != AGENT]
+        # An environment where JEPA or all baselines are still missing has no ratio.
         if own and others:
+            # One mode of JEPA, so one ratio per environment.
             [ratio] = headline(summaries)["ratios"]
             found = times_fewer(ratio.steps), times_fewer(ratio.cpu_seconds)
             rows.append((f"{env}, {threshold:g}", *own, "<br>".join(others), *found))
             everything += summaries
+    # Once more over all environments together, for the geometric means.
     mean = headline(everything)["means"][MODE]
     rows.append(("geometric mean", "", "", times_fewer(mean["steps"]), times_fewer(mean["cpu_seconds"])))
     return _markdown(rows)
 
 
 def memory_table(results: Path) -> str:
-    """A row per task that shows a part of its state: what JEPA needed without a memory network, and with which."""
+    """Make the table of partially observable tasks: what JEPA needs with and without a memory network.
+
+    Args:
+        results: Folder of the committed results.
+    """
     rows: list[tuple[str, ...]] = [
         ("environment, threshold", "budget", "memory", "reached it after", "last evaluation, by seed")
     ]
@@ -58,6 +69,7 @@ def memory_table(results: Path) -> str:
         for env, task in study.tasks.items():
             for summary in summarise([curve for curve in curves if curve.spec.env == env], task.threshold):
                 last = [curve for curve in curves if (curve.spec.env, curve.spec.algorithm) == (env, summary.algorithm)]
+                # Tasks with returns around 1 need decimals.
                 shown = ", ".join(f"{curve.returns[-1].mean():.{0 if abs(task.threshold) > 2 else 2}f}" for curve in last)
                 kind = study.overrides.get(summary.algorithm, {}).get("memory", "none")
                 rows.append(
@@ -67,7 +79,11 @@ def memory_table(results: Path) -> str:
 
 
 def modes_table(results: Path) -> str:
-    """A row per environment: what each mode gained over the actor on the same agents, and what it took."""
+    """Make the table of modes: normalised scores by environment, share of steps with a search, time of a decision.
+
+    Args:
+        results: Folder of the committed results.
+    """
     found = [Cell(**renamed(cell)) for cell in json.loads((results / MODES / "summary.json").read_text())["cells"]]
     modes = list(dict.fromkeys(cell.mode for cell in found))
     rows: list[tuple[str, ...]] = [("environment (runs)", *modes)]
@@ -83,13 +99,18 @@ def modes_table(results: Path) -> str:
 
 
 def planners_table(results: Path) -> str:
-    """A row per planner: what it makes of the default planner's milliseconds."""
+    """Make the table of planners at equal milliseconds per plan, a row per environment and planner.
+
+    Args:
+        results: Folder of the committed results.
+    """
     rows: list[tuple[str, ...]] = [
         ("environment", "planner", "mean return", "promised less realised cost", "ms", "sequences scored")
     ]
     rows.append(("---", "---", *["---:"] * 4))
     for file in sorted((results / PLANNERS).glob("*/results.json")):
         measured = json.loads(file.read_text())
+        # The first budget is the compute of the default planner.
         found = next(rows for title, rows in compared(measured) if title.endswith(" ms per plan"))
         for row in found:
             gap = "" if row["gap"] is None else f"{row['gap']:+.2f}"
@@ -99,10 +120,12 @@ def planners_table(results: Path) -> str:
 
 
 def _markdown(rows: Sequence[Sequence[str]]) -> str:
+    """Return rows of cells as a Markdown table; the second row is the line of dashes."""
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def _needed(summary: Summary) -> str:
+    """Format the median steps and CPU seconds to the threshold, and how many runs reached it; "-" without a median."""
     steps, seconds = summary.steps.median, summary.cpu_seconds.median
     reached = f"{summary.n_reached}/{summary.n_seeds}"
     if steps is None or seconds is None:
@@ -111,7 +134,11 @@ def _needed(summary: Summary) -> str:
 
 
 def speed_table(measured: dict[str, Any]) -> str:
-    """What matters most of `jepa-agent speed`."""
+    """Make the table of the main results of `jepa-agent speed`.
+
+    Args:
+        measured: Content of ``speed.json``, as `speed.measure` returns it.
+    """
     rows = [("what", "JEPA", "SAC", "ratio"), ("---", "---:", "---:", "---:")]
     for update in measured["update"]:
         if update["default"]:
@@ -130,7 +157,12 @@ def speed_table(measured: dict[str, Any]) -> str:
 
 
 def with_tables(text: str, results: Path) -> str:
-    """``text`` with its tables made anew from the committed numbers."""
+    """Return the README with its tables made anew from the committed results.
+
+    Args:
+        text: README with a pair of markers around each table.
+        results: Folder of the committed results.
+    """
     tables = {
         "results": results_table(results),
         "memory": memory_table(results),
@@ -145,8 +177,18 @@ def with_tables(text: str, results: Path) -> str:
 
 
 def between(text: str, name: str, table: str) -> str:
-    """``text`` with ``table`` between the two markers of that name."""
+    """Replace the text between the markers ``<!-- name -->`` and ``<!-- /name -->``.
+
+    Args:
+        text: Text with exactly one such pair of markers.
+        name: Name in the markers.
+        table: Text to put between them.
+
+    Raises:
+        ValueError: The first marker is missing or not unique.
+    """
     start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+    # Unpacking fails unless the marker occurs exactly once.
     before, rest = text.split(start)
     return f"{before}{start}\n{table}\n{end}{rest.split(end)[1]}"
 

@@ -1,4 +1,4 @@
-"""Showing what came out: tables and summaries."""
+"""Tables and JSON summaries of a study's results."""
 
 from __future__ import annotations
 
@@ -23,13 +23,18 @@ _CAPTION = (
 
 
 def print_table(summaries: Sequence[Summary], console: Console | None = None) -> None:
-    """Print a table per environment, a row per algorithm and mode; "-" stands for what was not reached or not known."""
+    """Print a table per environment with a row per algorithm and mode; "-" means not reached or not known.
+
+    Args:
+        summaries: Summaries of any number of environments.
+        console: Rich console to print to; standard output by default.
+    """
     console = console or Console()
     for env, threshold in dict.fromkeys((summary.env, summary.threshold) for summary in summaries):
         title = f"{env}, threshold {threshold:g}"
         table = Table(title=title, caption=_CAPTION, box=box.SIMPLE)
         table.add_column("agent", overflow="fold")
-        shown = [place for place, heading in enumerate(HEADINGS) if heading != "every"]  # a screen is narrow
+        shown = [place for place, heading in enumerate(HEADINGS) if heading != "every"]  # terminals are narrow
         for place in shown:
             table.add_column(HEADINGS[place], justify="right", overflow="fold")
         for summary in summaries:
@@ -40,8 +45,15 @@ def print_table(summaries: Sequence[Summary], console: Console | None = None) ->
 
 
 def write_summary(summaries: Sequence[Summary], command: str, path: Path) -> None:
-    """Write the summaries as JSON, with the command that reproduces them; null stands for what was not reached."""
+    """Write summaries as JSON; null means not reached.
+
+    Args:
+        summaries: Summaries to write.
+        command: Shell command that reproduces them.
+        path: File to write.
+    """
     rows = [
+        # `_asdict` does not convert nested named tuples, which JSON would make nameless lists.
         {name: value._asdict() if isinstance(value, Spread) else value for name, value in summary._asdict().items()}
         for summary in summaries
     ]
@@ -49,12 +61,13 @@ def write_summary(summaries: Sequence[Summary], command: str, path: Path) -> Non
 
 
 def cells(summary: Summary) -> list[str]:
-    """A row of the table: the agent, then one cell per heading."""
+    """Return a row of the table as text: the agent, then one cell for each of `HEADINGS`."""
     return [
         name_of(summary.algorithm, summary.mode),
         str(summary.n_seeds),
         f"{summary.n_reached}/{summary.n_seeds}",
         f"{summary.eval_freq:,}",
+        # Steps are known only up to the interval between evaluations.
         at_first(summary) + _spread(summary.steps, ",.0f"),
         _spread(summary.cpu_seconds, ",.1f"),
         f"{summary.final_return:.1f} {_interval(summary.final_interval)}",
@@ -64,11 +77,15 @@ def cells(summary: Summary) -> list[str]:
 
 
 def at_first(summary: Summary) -> str:
-    """A sign that the first evaluation sufficed: how much less would have, nobody knows."""
+    """Return a "less or equal" sign where the median run reached the threshold by the first evaluation, else nothing.
+
+    How many steps fewer would have been enough is then unknown.
+    """
     return "\u2264 " if summary.steps.median is not None and summary.steps.median <= summary.eval_freq else ""
 
 
 def _spread(spread: Spread, style: str) -> str:
+    """Format a median and its range; "-" where no run reached the threshold."""
     if spread.low is None or spread.high is None:
         return "-"
     median = "-" if spread.median is None else format(spread.median, style)
@@ -76,4 +93,5 @@ def _spread(spread: Spread, style: str) -> str:
 
 
 def _interval(interval: Interval | None) -> str:
+    """Format an interval; "(-)" where there is none."""
     return "(-)" if interval is None else f"({interval[0]:.1f}..{interval[1]:.1f})"

@@ -1,4 +1,4 @@
-"""Doing runs: one in this process, or many side by side, resumed where they were left."""
+"""Training runs: one in this process, or many in parallel processes; finished runs are not repeated."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ __all__ = ["Curve", "Event", "Failure", "RunSpec", "read_curves", "run", "run_al
 
 @dataclass(frozen=True)
 class Event:
-    """What has just become of a run."""
+    """A change in the state of a run, for progress displays."""
 
     kind: Literal["skipped", "started", "finished", "failed"]
     spec: RunSpec
@@ -57,7 +57,7 @@ class Event:
 
 @dataclass(frozen=True)
 class Failure:
-    """A run that failed, and the last line it wrote to its log."""
+    """A failed run and the reason: the last line of its log, or the signal that killed it."""
 
     spec: RunSpec
     reason: str
@@ -65,26 +65,37 @@ class Failure:
 
 
 def run(spec: RunSpec, folder: Path) -> None:
-    """Train from scratch in this process, on one thread; evaluations.jsonl grows on the way, result.json comes last.
+    """Train from scratch in this process on one thread, evaluating on the way.
 
-    Whatever an earlier run left in ``folder`` is replaced; `FolderInUseError` if one is under way there. Raises what
-    building or training the algorithm raises.
+    evaluations.jsonl grows during training; result.json is written last, so it marks the run as finished. Files of an
+    earlier run in the folder are replaced.
+
+    Args:
+        spec: The run.
+        folder: Folder of the run.
+
+    Raises:
+        FolderInUseError: Another process works in the folder.
+        FolderError: The folder holds a symbolic link.
+        Exception: Whatever building or training the algorithm raises.
     """
     torch.set_num_threads(1)
     folder.mkdir(parents=True, exist_ok=True)
     with alone(folder):
+        # The result goes first: without it the folder counts as unfinished, whatever else it holds.
         for name in (RESULT, EVALUATIONS):
             (folder / name).unlink(missing_ok=True)
         write_json(folder / RESULT, _learn(spec, folder))
 
 
 def _learn(spec: RunSpec, folder: Path) -> dict[str, Any]:
-    """Do it; what is to be said of it afterwards."""
+    """Train and evaluate a run; return the content of its result file."""
     began = time.process_time()
     model = _build(spec)
     env = model.get_env()
     assert env is not None
     with closing(env), closing(Evaluator(spec, folder / EVALUATIONS)) as evaluator:
+        # The evaluator may end training earlier, see `stop_at`.
         model.learn(spec.n_timesteps, callback=evaluator)
         training_seconds, _ = evaluator.clock.read()
     return {
@@ -100,34 +111,40 @@ def _learn(spec: RunSpec, folder: Path) -> dict[str, Any]:
 
 
 class Job(Protocol):
-    """A run under way."""
+    """A run that has been started."""
 
     def poll(self) -> int | None:
-        """Its exit code; None as long as it goes on."""
+        """Return the exit code; None while the run goes on."""
 
     def stop(self) -> None:
-        """End it and wait until it has ended."""
+        """End the run and wait until it has ended."""
 
 
 class Launcher(Protocol):
-    """Starts runs somewhere. Folders are reached by the same path from here and from there."""
+    """Starts runs somewhere; folders must have the same path there as here."""
 
     def start(self, spec: RunSpec, folder: Path) -> Job:
-        """Start `run` of a spec that has been written to ``folder``; what it prints goes to its log there."""
+        """Start a run whose spec has been written to its folder.
+
+        Args:
+            spec: The run.
+            folder: Folder of the run, which also receives its output as a log.
+        """
 
     def places(self) -> int:
-        """How many runs it has room for at a time."""
+        """Return how many runs can go on at the same time."""
 
 
 class LocalLauncher:
-    """A process on this machine for every run, with one torch thread; it does not outlive this one."""
+    """Starts every run in a process of this machine, on one torch thread; it ends when this process does."""
 
     def places(self) -> int:
-        """One for each of this machine's cores."""
+        """Return the number of this machine's cores."""
         return os.cpu_count() or 1
 
     def start(self, spec: RunSpec, folder: Path) -> Job:
-        """Start it."""
+        """Start a run; see `Launcher.start`."""
+        # Thread pools are sized when the libraries are loaded, so the limit must be in the environment.
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
         command = [*command_of(folder), str(os.getpid())]
         with (folder / LOG).open("wb") as log:
@@ -141,17 +158,17 @@ class LocalJob:
     process: subprocess.Popen[bytes]
 
     def poll(self) -> int | None:
-        """The process's exit code; None as long as it runs."""
+        """Return the process's exit code; None while it runs."""
         return self.process.poll()
 
     def stop(self) -> None:
-        """Ask it to end, and wait."""
+        """Terminate the process and wait for its end."""
         self.process.terminate()
         self.process.wait()
 
 
 def command_of(folder: Path) -> list[str]:
-    """The command that does the run whose spec lies in ``folder``."""
+    """Return the command that does the run whose spec lies in ``folder``."""
     return [sys.executable, "-m", "jepa_agent.experiments.runner", str(folder / SPEC), str(folder)]
 
 
@@ -163,11 +180,25 @@ def run_all(
     on_wait: Callable[[], None] = lambda: None,
     launcher: Launcher | None = None,
 ) -> list[Failure]:
-    """Do every run in a process of its own, ``jobs`` at a time, each in ``spec.folder(root)``; return the failures.
+    """Do all unfinished runs in processes of their own, each in ``spec.folder(root)``.
 
-    A finished run is skipped, an unfinished one starts afresh. Raises ValueError before anything starts if two specs
-    share a folder or a folder holds the result of another spec. When interrupted it ends the runs that are under way.
-    ``on_wait`` is called again and again in between. ``launcher`` is `LocalLauncher` unless another is given.
+    A finished run is skipped, an unfinished one starts from scratch. When interrupted, e.g. by KeyboardInterrupt, it stops
+    the runs that are under way.
+
+    Args:
+        specs: Runs to do.
+        root: Folder that holds the runs' folders.
+        jobs: Runs at a time, at least 1.
+        on_event: Called when a run is skipped, started, finished or failed.
+        on_wait: Called about every 50 ms while waiting for runs.
+        launcher: Starts the runs; `LocalLauncher` by default.
+
+    Returns:
+        The runs that failed.
+
+    Raises:
+        ValueError: ``jobs`` is below 1, two specs share a folder, or a folder holds an unreadable result or that of another
+            spec. Nothing has been started then.
     """
     if jobs < 1:
         raise ValueError(f"jobs must be at least 1, got {jobs!r}")
@@ -180,20 +211,24 @@ def run_all(
             while waiting and len(running) < jobs:
                 spec = waiting.pop(0)
                 folder = spec.folder(root)
+                # The new process reads its run from this file.
                 write_json(folder / SPEC, spec_as_dict(spec))
                 running.append((launcher.start(spec, folder), spec))
                 on_event(Event("started", spec, folder))
             time.sleep(0.05)
             on_wait()
+            # A list of its own: `running` shrinks inside the loop.
             for job, spec in [(job, spec) for job, spec in running if job.poll() is not None]:
                 running.remove((job, spec))
                 folder = spec.folder(root)
+                # The result file, not the exit code, decides later whether a run is finished.
                 finished = job.poll() == 0 and (folder / RESULT).exists()
                 if not finished:
                     reason = _reason(job.poll(), folder / LOG)
                     failures.append(Failure(spec, reason, folder / LOG))
                 on_event(Event("finished" if finished else "failed", spec, folder))
     finally:
+        # Also after KeyboardInterrupt: no process may go on writing once this function has returned.
         for job, _ in running:
             job.stop()
     return failures
@@ -202,7 +237,16 @@ def run_all(
 def unfinished(
     specs: Sequence[RunSpec], root: Path, on_event: Callable[[Event], None] = lambda event: None
 ) -> list[RunSpec]:
-    """The runs that are still to be done. Raises ValueError as `run_all` does, and for a result that cannot be read."""
+    """Return the runs that are still to be done.
+
+    Args:
+        specs: Runs to check.
+        root: Folder that holds the runs' folders.
+        on_event: Called with "skipped" for every finished run.
+
+    Raises:
+        ValueError: Two specs share a folder, or a folder holds an unreadable result or that of another spec.
+    """
     owners: dict[Path, RunSpec] = {}
     finished = []
     for spec in specs:
@@ -215,12 +259,14 @@ def unfinished(
                 raise ValueError(f"{folder} holds the result of another spec: move it away or choose another root")
             read_run(folder)
             finished.append(spec)
+    # Only once all folders have been checked, so that nothing is reported before an error.
     for spec in finished:
         on_event(Event("skipped", spec, spec.folder(root)))
     return [spec for spec in specs if spec not in finished]
 
 
 def _build(spec: RunSpec) -> BaseAlgorithm:
+    """Build the untrained algorithm of a run with its environments."""
     if not is_agent(spec.algorithm):
         return make_baseline(spec.algorithm, spec.env, spec.seed, spec.env_kwargs, spec.overrides)
     from jepa_agent.agent import JEPA
@@ -230,6 +276,7 @@ def _build(spec: RunSpec) -> BaseAlgorithm:
         chosen["planner"] = PlannerConfig(**chosen["planner"])
     with ExitStack() as opened:
         env = make_vec_env(spec.env, chosen.pop("n_envs", 1), seed=spec.seed, env_kwargs=spec.env_kwargs)
+        # Until the model owns the environments, any error must close them.
         opened.callback(env.close)
         model = JEPA(policy_name(env.observation_space), env, seed=spec.seed, device="cpu", **chosen)
         opened.pop_all()
@@ -237,7 +284,15 @@ def _build(spec: RunSpec) -> BaseAlgorithm:
 
 
 def check_overrides(algorithm: str, overrides: dict[str, Any]) -> None:
-    """ValueError, with near names, if a setting is none that the algorithm has."""
+    """Check that an algorithm has the settings that a study overrides.
+
+    Args:
+        algorithm: JEPA, a variant of it, or a baseline.
+        overrides: Settings by name; for JEPA also those of ``policy_kwargs`` and ``planner``.
+
+    Raises:
+        ValueError: It has no setting of that name; the message suggests similar names.
+    """
     if not is_agent(algorithm):
         _check_names(algorithm_class(algorithm), overrides, EXTRAS)
         return
@@ -247,14 +302,16 @@ def check_overrides(algorithm: str, overrides: dict[str, Any]) -> None:
     _check_names(JEPA, overrides, ("n_envs",))
     _check_names(JEPAPolicy, overrides.get("policy_kwargs", {}))
     _check_names(PlannerConfig, overrides.get("planner", {}))
+    # Names have been checked; the constructor checks values.
     PlannerConfig(**overrides.get("planner", {}))
 
 
 def _check_names(kind: type, given: dict[str, Any], more: Sequence[str] = ()) -> None:
+    """Raise ValueError for a name that is neither a parameter of ``kind``'s constructor nor in ``more``."""
     parameters = inspect.signature(kind).parameters
     known = [*parameters, *more]
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
-        return  # whatever it makes of them
+        return  # the constructor accepts any name
     for name in given:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=2, cutoff=0.6)
@@ -263,16 +320,19 @@ def _check_names(kind: type, given: dict[str, Any], more: Sequence[str] = ()) ->
 
 
 def _settings(spec: RunSpec, model: BaseAlgorithm) -> dict[str, Any]:
-    """What the run was done with, defaults included, for another version may have others."""
+    """Return the settings of a run to record; JEPA's include defaults, which may change between versions."""
     if not is_agent(spec.algorithm):
         return {**settings(spec.algorithm, spec.env), **spec.overrides}
     policy: Any = model.policy
     agent = {field.name: getattr(model, field.name) for field in fields(AgentConfig)}
     planner = {"kind": type(policy.planner).__name__, **vars(policy.planner)}
+    # Settings may hold classes and objects, which are recorded by their text.
     return json.loads(json.dumps({**agent, "model": as_kwargs(policy.sizes), "planner": planner}, default=str))
 
 
 def _reason(code: int | None, log: Path) -> str:
+    """Return why a run failed: the signal that killed it, or the last line of its log."""
+    # `subprocess` reports death by signal n as -n; signal 9 often is the kernel's out-of-memory killer.
     if code is not None and code < 0:
         return f"killed by {signal.Signals(-code).name}" + (", perhaps for want of memory" if code == -9 else "")
     lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
@@ -280,18 +340,28 @@ def _reason(code: int | None, log: Path) -> str:
 
 
 def _end_with(parent: int) -> None:
-    """End this process soon after another has ended: a run that nobody waits for would write where a new one does."""
+    """End this process soon after another has ended; an orphaned run would write where a new run writes."""
 
     def watch() -> None:
+        """Wait for the other process to end, then exit."""
         while psutil.pid_exists(parent):
             time.sleep(0.5)
+        # `sys.exit` would end only this thread.
         os._exit(1)
 
+    # A daemon thread does not keep a finished run alive.
     threading.Thread(target=watch, daemon=True).start()
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Do the run that a JSON file describes: ``SPEC.json FOLDER``, and no longer than process ``PARENT`` if one is given."""
+    """Do the run that a JSON file describes.
+
+    Args:
+        arguments: ``SPEC.json FOLDER``, and optionally a process id: the run ends when that process does.
+
+    Raises:
+        SystemExit: There are not two or three arguments.
+    """
     if len(arguments) not in (2, 3):
         raise SystemExit("usage: python -m jepa_agent.experiments.runner SPEC.json FOLDER [PARENT]")
     if len(arguments) == 3:

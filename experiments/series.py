@@ -1,4 +1,4 @@
-"""Curves from whatever a run left behind: our comparisons, `evaluations.npz`, monitor files."""
+"""Learning curves from the files that a run leaves: results of a comparison, `evaluations.npz`, or monitor files."""
 
 from __future__ import annotations
 
@@ -17,22 +17,28 @@ from jepa_agent.experiments.records import RESULT, read_run
 from jepa_agent.persistence.plain_data import parse_json, read_npz
 
 EVALUATIONS, MONITOR = "evaluations.npz", "monitor.csv"
+# The end of a folder's name that differs between runs of the same kind, as rl_zoo3 numbers them.
 _NUMBER = re.compile(r"(_|[_-]?seed[_-]?)\d+$")
 
 
 class Series(NamedTuple):
-    """One run's return over time."""
+    """The return of a run over E points of training."""
 
-    label: str  # runs with the same label are averaged
-    steps: np.ndarray  # (E,)
+    label: str  # runs with the same label are averaged in figures
+    steps: np.ndarray  # (E,) environment steps
     returns: np.ndarray  # (E,)
 
 
 def read_all(paths: Sequence[Path], window: int = 10, on_skip: Callable[[str], None] = warnings.warn) -> list[Series]:
-    """What `read_series` finds at each of the paths; labels of different paths differ, by the folders above if need be.
+    """Read the curves at several paths, giving runs of different paths different labels.
 
-    A path that holds nothing to read is skipped, and told, where others hold something; ValueError if none does, or if one
-    does not exist.
+    Args:
+        paths: Folders or files, as `read_series` takes them; repeated ones are read once.
+        window: Number of episodes of a moving average, for monitor files.
+        on_skip: Called with the reason where something cannot be read but there is something else.
+
+    Raises:
+        ValueError: A path does not exist, or nothing can be read at any of them.
     """
     missing = next((path for path in paths if not path.exists()), None)
     if missing is not None:
@@ -55,6 +61,7 @@ def read_all(paths: Sequence[Path], window: int = 10, on_skip: Callable[[str], N
     named = []
     for path, series in found.items():
         for one in series:
+            # Only labels that several paths share get more of the path in front.
             if len(owners[one.label]) > 1:
                 start = _tail(path, owners[one.label])
                 rest = one.label.removeprefix(_name(path))
@@ -64,7 +71,7 @@ def read_all(paths: Sequence[Path], window: int = 10, on_skip: Callable[[str], N
 
 
 def _tail(path: Path, others: set[Path]) -> str:
-    """As many of the path's last parts as tell it from the others."""
+    """Return the shortest tail of a path that distinguishes it from the others."""
     every = [other.resolve().parts for other in others]
     own = path.resolve().parts
     count = next((n for n in range(1, len(own)) if sum(parts[-n:] == own[-n:] for parts in every) == 1), len(own))
@@ -72,12 +79,19 @@ def _tail(path: Path, others: set[Path]) -> str:
 
 
 def read_series(path: Path, window: int = 10, on_skip: Callable[[str], None] = warnings.warn) -> list[Series]:
-    """The runs at or below ``path``, each read from the best of what it left: a comparison's results, the evaluations of
-    `EvalCallback` (rl_zoo3's, too), or monitor files, whose episodes are averaged over ``window``.
+    """Read the curves of the runs at or below a path.
 
-    Runs below a folder share a label, and are averaged, where their own folders differ in a number at the end alone, as
-    the zoo counts them. A file that cannot be read costs its own curve alone: it is named to ``on_skip`` if anything is
-    left. Raises ValueError where nothing is.
+    Each run is read from the best file that it left: results of a comparison, else the evaluations of `EvalCallback` (also
+    rl_zoo3's), else monitor files, whose episodes are averaged. Runs whose folders differ only in a number at the end share
+    a label.
+
+    Args:
+        path: A run's folder, a folder above it, or a single file.
+        window: Number of episodes of a moving average, for monitor files.
+        on_skip: Called with the reason where a file cannot be read but others can.
+
+    Raises:
+        ValueError: The path does not exist, or nothing can be read there.
     """
     if not path.exists():
         raise ValueError(f"{path} does not exist")
@@ -85,8 +99,10 @@ def read_series(path: Path, window: int = 10, on_skip: Callable[[str], None] = w
         return [_monitored(_name(path), _all_episodes([path], on_skip), window)]
     compared = sorted({file.parent for file in _files(path, RESULT)})
     evaluations = [path] if path.suffix == ".npz" and path.is_file() else _files(path, EVALUATIONS)
+    # Readers are collected first, so that a bad file costs only its own curve.
     read: dict[Path, Callable[[], list[Series]]] = {folder: partial(_compared, folder) for folder in compared}
     read.update({file: partial(_evaluated, _label(path, file.parent), file) for file in evaluations})
+    # Training episodes are not read where evaluations of the same run exist.
     told = {*compared, *(file.parent for file in evaluations)}
     for folder in sorted({file.parent for file in _files(path, f"*{MONITOR}")} - told):
         read[folder] = partial(_of_episodes, _label(path, folder), _files(folder, f"*{MONITOR}"), window, on_skip)
@@ -105,21 +121,23 @@ def read_series(path: Path, window: int = 10, on_skip: Callable[[str], None] = w
 
 
 def _files(path: Path, pattern: str) -> list[Path]:
-    """Regular files of a name, at or below a folder."""
+    """Return the regular files of a name below a folder, sorted; none if the path is no folder."""
     return sorted(file for file in path.rglob(pattern) if file.is_file()) if path.is_dir() else []
 
 
 def _compared(folder: Path) -> list[Series]:
+    """Read the curves of a comparison's run, one per mode."""
     return [Series(f"{c.spec.env} {name_of(c.spec.algorithm, c.mode)}", c.steps, c.means) for c in read_run(folder)]
 
 
 def _name(path: Path) -> str:
+    """Return the name of a folder, or of a file with its folder."""
     path = path.resolve()
     return path.name if path.is_dir() else f"{path.parent.name}/{path.name}"
 
 
 def _label(path: Path, run: Path) -> str:
-    """Of the run in a folder at or below ``path``."""
+    """Return the label of the run in a folder at or below ``path``."""
     if path.is_file() or run == path:
         return _name(path)
     *above, last = run.relative_to(path).parts
@@ -128,12 +146,13 @@ def _label(path: Path, run: Path) -> str:
 
 
 def _evaluated(label: str, file: Path) -> list[Series]:
+    """Read the evaluations that SB3's `EvalCallback` wrote; evaluations that are not finite are dropped."""
     try:
         content = read_npz(file)
         steps, results = content["timesteps"].astype(float), content["results"].astype(float)
         if steps.ndim != 1 or not len(steps) or results.shape[:1] != steps.shape:
             raise ValueError(f"timesteps {steps.shape} and results {results.shape} do not belong together")
-        # Rewards that are arrays of one number leave one axis more.
+        # Environments whose rewards are arrays of one number add an axis.
         returns = results.reshape(len(steps), -1).mean(axis=1)
         known = np.isfinite(steps) & np.isfinite(returns)
         if not known.any():
@@ -144,11 +163,12 @@ def _evaluated(label: str, file: Path) -> list[Series]:
 
 
 def _of_episodes(label: str, files: Sequence[Path], window: int, on_skip: Callable[[str], None]) -> list[Series]:
+    """Read the monitor files of a run as one curve."""
     return [_monitored(label, _all_episodes(files, on_skip), window)]
 
 
 def _all_episodes(files: Sequence[Path], on_skip: Callable[[str], None]) -> list[tuple[float, float, float]]:
-    """The episodes of all files that can be read; ValueError if there is none."""
+    """Return the episodes of all files that can be read; ValueError if there is none."""
     episodes, reasons = [], []
     for file in files:
         try:
@@ -163,20 +183,22 @@ def _all_episodes(files: Sequence[Path], on_skip: Callable[[str], None]) -> list
 
 
 def _monitored(label: str, episodes: Sequence[tuple[float, float, float]], window: int) -> Series:
-    _, returns, lengths = np.array(sorted(episodes)).T  # environments side by side, in the order in which episodes ended
+    """Return the moving average of episode returns over the environment steps of all environments together."""
+    _, returns, lengths = np.array(sorted(episodes)).T  # episodes of all environments in the order in which they ended
     steps = np.cumsum(lengths)
     width = min(window, len(returns))
     return Series(label, steps[width - 1 :], np.convolve(returns, np.ones(width) / width, mode="valid"))
 
 
 def _episodes(file: Path) -> list[tuple[float, float, float]]:
-    """When each episode ended, its return and its length."""
+    """Return end time, return and length of each episode in a monitor file."""
     try:
         with file.open(newline="") as lines:
+            # Each file counts seconds from its own start, given in its first line.
             began = float(parse_json(lines.readline().removeprefix("#"))["t_start"])
             rows = list(csv.DictReader(lines))
         if rows and None in rows[-1].values():
-            rows.pop()  # being written, or cut off when the run was killed
+            rows.pop()  # a line that is being written, or was cut off by a kill
         found = [(began + float(row["t"]), float(row["r"]), float(row["l"])) for row in rows]
         return [row for row in found if np.isfinite(row).all()]
     except (OSError, ValueError, KeyError, TypeError, RecursionError, csv.Error) as error:
@@ -184,7 +206,7 @@ def _episodes(file: Path) -> list[tuple[float, float, float]]:
 
 
 def by_label(series: Sequence[Series]) -> dict[str, list[Series]]:
-    """The runs of each label, in the order in which labels first appear."""
+    """Group runs by label, in the order in which labels first appear."""
     groups: dict[str, list[Series]] = {}
     for one in series:
         groups.setdefault(one.label, []).append(one)

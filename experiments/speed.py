@@ -1,4 +1,4 @@
-"""How fast the agent is here, beside SB3's SAC and beside what the processor can do. One thread, CPU time, one run."""
+"""Benchmark of the agent's speed, beside SB3's SAC and the processor's peak rate, in CPU time on one thread."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from jepa_agent.experiments.machine import cpu_model, versions
 from jepa_agent.learning.replay_buffer import SequenceReplayBuffer
 
 BOX, DISCRETE = "Pendulum-v1", "CartPole-v1"
-STORED = 2_000  # transitions in the replay buffers that updates are timed on
-# What TD-MPC2 plans with at its 1M size (2310.16828): H 3, 512 samples, 64 elites, 6 iterations, latents of 128,
-# perceptrons of 2 x 384, two cost-to-go networks. Its own code multiplies 13.0 GFLOP for one plan.
+STORED = 2_000  # transitions in the replay buffers that updates sample from
+# TD-MPC2's planner and networks at its 1M size (arXiv 2310.16828): H 3, 512 samples, 64 elites, 6 iterations, latents of
+# 128, perceptrons of 2 x 384, two value networks. One plan by its own code takes 13.0 GFLOP of matrix products.
 TDMPC2 = PlannerConfig(horizon=3, num_samples=512, num_elites=64, num_iterations=6)
 TDMPC2_SIZES = {"latent_dim": 128, "net_arch": (384, 384), "head_arch": (384, 384), "ensemble_size": 2}
 Report = Callable[[str], None]
@@ -35,22 +35,31 @@ Model = TypeVar("Model", bound=OffPolicyAlgorithm)
 
 
 def measure(report: Report = lambda _: None) -> dict[str, Any]:
-    """Everything, as plain numbers for JSON. ``report`` is told what is being measured."""
+    """Run all benchmarks.
+
+    Args:
+        report: Called with the name of each section before it is measured.
+
+    Returns:
+        Numbers for JSON: ``cpu``, ``versions``, the results of each section by name, and ``peak_memory_mb``.
+    """
     with one_thread():
         result: dict[str, Any] = {"cpu": cpu_model(), "versions": versions()}
         sections: dict[str, Callable[[], Any]] = {
-            "buffer": buffer_speed,  # first, while no freed memory lies about for it to reuse unseen
+            "buffer": buffer_speed,  # first: later, freed memory would be reused and not show in its growth
             "matmul_gflops": matmul_gflops,
             **{name: partial(_closing, section) for name, section in _WITH_AGENTS.items()},
         }
         for name, section in sections.items():
             report(name)
             result[name] = section()
-        # Again at the end: a machine that was busy at one end says so here.
+        # Measured at both ends: a difference shows that the machine was busy.
         result["matmul_gflops"] = [result["matmul_gflops"], matmul_gflops()]
+        # `ru_maxrss` is in bytes on macOS and in kilobytes elsewhere.
         unit = 1 if sys.platform == "darwin" else 1024
         result["peak_memory_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
         for row in result["update"]:
+            # GFLOP per millisecond, times 1000, is GFLOP/s.
             row["roofline_fraction"] = row["gflop"] / row["ms"] * 1e3 / max(result["matmul_gflops"])
     return result
 
@@ -59,13 +68,28 @@ def measure(report: Report = lambda _: None) -> dict[str, Any]:
 
 
 def matmul_gflops(size: int = 512) -> float:
-    """Rate of float32 matrix products: the roofline."""
+    """Measure the rate of float32 matrix products, the upper bound (roofline) for updates.
+
+    Args:
+        size: Rows and columns of the matrices.
+
+    Returns:
+        GFLOP per second.
+    """
     a, b = torch.randn(size, size), torch.randn(size, size)
+    # A product of n x n matrices takes n^3 multiplications and as many additions.
     return 2 * size**3 / milliseconds(lambda: a @ b, repeats=15, inner=20) / 1e6
 
 
 def update_speed(opened: ExitStack) -> list[dict[str, Any]]:
-    """One update and its parts, beside SAC's, timed in turns so that both meet the same machine."""
+    """Time updates and their parts beside SAC's, in turns, so that both meet the same load of the machine.
+
+    Args:
+        opened: Closes the environments.
+
+    Returns:
+        A row per environment and batch size, in milliseconds and GFLOP.
+    """
     sac = _made(SAC, BOX, opened, learning_starts=10**9, buffer_size=STORED)
     sac.learn(STORED)
     rows: list[dict[str, Any]] = []
@@ -93,14 +117,27 @@ def update_speed(opened: ExitStack) -> list[dict[str, Any]]:
 
 
 def update_gflop(agent: JEPA, batch_size: int) -> float:
-    """Floating-point operations of the matrix products of one update, forwards and backwards."""
+    """Count the operations of the matrix products of one update, forwards and backwards.
+
+    Returns:
+        GFLOP.
+    """
     with FlopCounterMode(display=False) as counter:
         agent.train(1, batch_size)
     return counter.get_total_flops() / 1e9
 
 
 def update_parts(agent: JEPA, batch_size: int, updates: int = 40) -> dict[str, float]:
-    """Milliseconds of each part of an update; what is left over is the targets' step, bookkeeping and logging."""
+    """Time the parts of an update.
+
+    Args:
+        agent: Agent with experience.
+        batch_size: Windows per update.
+        updates: Number of updates to average over.
+
+    Returns:
+        Milliseconds per update by part; ``rest`` is the step of the target networks, bookkeeping and logging.
+    """
     parts = {
         "sample": (agent.replay_buffer, "sample_sequences"),
         "representation": (agent, "_fit_representation"),
@@ -111,6 +148,7 @@ def update_parts(agent: JEPA, batch_size: int, updates: int = 40) -> dict[str, f
     spent: dict[str, float] = {}
     originals = {name: getattr(owner, method) for name, (owner, method) in parts.items()}
     for name, (owner, method) in parts.items():
+        # Instance attributes shadow the methods for the time of the measurement.
         setattr(owner, method, _timed(originals[name], name, spent))
     try:
         total = milliseconds(lambda: agent.train(1, batch_size), 1, updates)
@@ -122,7 +160,16 @@ def update_parts(agent: JEPA, batch_size: int, updates: int = 40) -> dict[str, f
 
 
 def plan_speed(opened: ExitStack) -> list[dict[str, Any]]:
-    """A step in Mode-2 for each planner and number of environments, encoding and remembering included."""
+    """Time a step in Mode-2 for each planner and number of environments, encoding and working memory included.
+
+    The last rows use the planner and network sizes of TD-MPC2, in float32 and in bfloat16.
+
+    Args:
+        opened: Closes the environments.
+
+    Returns:
+        A row per planner and number of environments, in milliseconds.
+    """
     kinds = [(BOX, PlannerConfig()), (BOX, PlannerConfig("gradient")), (DISCRETE, PlannerConfig())]
     rows = []
     for env, planner in kinds:
@@ -144,19 +191,35 @@ def plan_speed(opened: ExitStack) -> list[dict[str, Any]]:
 
 
 def predict_speed(opened: ExitStack) -> list[dict[str, Any]]:
-    """Mode-1 at batch 1, beside SAC's actor on the same observation."""
+    """Time an action in Mode-1 for a single observation, beside SAC's actor.
+
+    Args:
+        opened: Closes the environments.
+
+    Returns:
+        A row per agent, in microseconds.
+    """
     sac = _made(SAC, BOX, opened, buffer_size=1)
     agent = _made(JEPA, BOX, opened, mode="actor")
     obs = _observations(agent, 1)[0]
     rows: dict[str, list[float]] = {"JEPA (actor)": [], "SAC": []}
     for _ in range(9):
+        # In turns, so that both meet the same load of the machine.
         for name, model in zip(rows, (agent, sac), strict=True):
             rows[name].append(milliseconds(lambda: model.predict(obs, deterministic=True), 1, 200))  # noqa: B023
     return [{"agent": name, "us": 1e3 * median(times)} for name, times in rows.items()]
 
 
 def image_speed(opened: ExitStack, side: int = 64) -> dict[str, Any]:
-    """An update and an action in either mode on pictures of ``side`` by ``side`` pixels and three colours."""
+    """Time an update and an action in either mode on RGB images.
+
+    Args:
+        opened: Closes the environments.
+        side: Height and width of the images in pixels.
+
+    Returns:
+        Shape, batch size and milliseconds.
+    """
     agent = _agent(gym.make("JEPA/BrightOrDark-v0", side=side), opened)
     measured: dict[str, Any] = {"shape": [side, side, 3], "batch_size": agent.batch_size}
     measured["update_ms"] = milliseconds(lambda: agent.train(1, agent.batch_size), 5, 1)
@@ -167,9 +230,18 @@ def image_speed(opened: ExitStack, side: int = 64) -> dict[str, Any]:
 
 
 def training_speed(opened: ExitStack, steps: int = 300) -> list[dict[str, Any]]:
-    """Environment steps per CPU second once learning has begun, all included."""
+    """Measure environment steps per CPU second of training, updates and environment included.
+
+    Args:
+        opened: Closes the environments.
+        steps: Number of timed steps, all after the first updates.
+
+    Returns:
+        A row per environment.
+    """
     rows = []
     for env in (BOX, DISCRETE):
+        # Not timed: 100 steps without updates, and torch's first calls.
         agent = _made(JEPA, env, opened, learning_starts=100, buffer_size=STORED).learn(150)
         began = time.process_time()
         agent.learn(steps, reset_num_timesteps=False)
@@ -178,7 +250,14 @@ def training_speed(opened: ExitStack, steps: int = 300) -> list[dict[str, Any]]:
 
 
 def buffer_speed(size: int = 1_000_000) -> dict[str, Any]:
-    """Sampling 256 windows of 6 from a full buffer, and what the buffer takes of memory beside what is stored in it."""
+    """Measure the replay buffer when full: time of a sample of 256 windows of 6 steps, and memory.
+
+    Args:
+        size: Transitions in the buffer.
+
+    Returns:
+        ``sample_ms``, ``bytes_stored`` in its arrays, and ``memory_ratio``, the growth of the process over these bytes.
+    """
     process = psutil.Process()
     before = process.memory_info().rss
     buffer = _full_buffer(size)
@@ -193,10 +272,18 @@ def buffer_speed(size: int = 1_000_000) -> dict[str, Any]:
 
 
 def growth(opened: ExitStack) -> list[dict[str, Any]]:
-    """How cost grows with each size, the others being the defaults."""
+    """Measure how time grows with each size, all others at their defaults.
+
+    Args:
+        opened: Closes the environments.
+
+    Returns:
+        A row per measurement: what is timed, the quantity and its value, and milliseconds.
+    """
     rows = []
 
     def row(what: str, quantity: str, value: Any, ms: float) -> None:
+        """Add a measurement."""
         rows.append({"what": what, "quantity": quantity, "value": value, "ms": ms})
 
     agent = _agent(BOX, opened)
@@ -235,7 +322,16 @@ _WITH_AGENTS: dict[str, Callable[[ExitStack], Any]] = {
 
 
 def milliseconds(call: Callable[[], Any], repeats: int, inner: int) -> float:
-    """Median over ``repeats`` of the CPU milliseconds of a call, each the mean of ``inner`` calls; the first one is free."""
+    """Time a function.
+
+    Args:
+        call: Function to time; the first call is a warm-up and not timed.
+        repeats: Number of measurements, of which the median is returned.
+        inner: Calls per measurement, over which it is averaged.
+
+    Returns:
+        CPU milliseconds per call.
+    """
     call()
     times = []
     for _ in range(repeats):
@@ -248,7 +344,7 @@ def milliseconds(call: Callable[[], Any], repeats: int, inner: int) -> float:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """One torch thread inside, as many as before after."""
+    """Let torch use one thread inside the context, and as many as before after it."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -258,7 +354,10 @@ def one_thread() -> Iterator[None]:
 
 
 def _timed(call: Callable[..., Any], name: str, spent: dict[str, float]) -> Callable[..., Any]:
+    """Wrap a function so that its CPU seconds are added to ``spent[name]``."""
+
     def timed(*args: Any, **kwargs: Any) -> Any:
+        """Call the function and add its time."""
         began = time.process_time()
         result = call(*args, **kwargs)
         spent[name] = spent.get(name, 0.0) + time.process_time() - began
@@ -268,13 +367,13 @@ def _timed(call: Callable[..., Any], name: str, spent: dict[str, float]) -> Call
 
 
 def _closing(section: Callable[[ExitStack], Any]) -> Any:
-    """Measure a section; the environments of its agents are closed in the end."""
+    """Measure a section and close its environments."""
     with ExitStack() as opened:
         return section(opened)
 
 
 def _made(cls: type[Model], env: str | gym.Env[Any, Any], opened: ExitStack, **settings: Any) -> Model:
-    """An agent, whose environment is closed with ``opened``."""
+    """Build an untrained agent whose environment is closed with ``opened``."""
     agent = cls("MlpPolicy", env, seed=0, device="cpu", **settings)
     assert agent.env is not None
     opened.callback(agent.env.close)
@@ -290,6 +389,7 @@ def _agent(env: str | gym.Env[Any, Any], opened: ExitStack, **settings: Any) -> 
 
 
 def _observations(agent: JEPA, n_envs: int) -> np.ndarray:
+    """Return a first observation, repeated for ``n_envs`` environments: ``(n_envs, *obs_shape)``."""
     env = agent.get_env()
     assert env is not None
     obs = env.reset()
@@ -298,16 +398,18 @@ def _observations(agent: JEPA, n_envs: int) -> np.ndarray:
 
 
 def _predict_ms(agent: JEPA, n_envs: int, repeats: int) -> float:
+    """Time `predict` for ``n_envs`` environments at once, in milliseconds."""
     obs = _observations(agent, n_envs)
     return milliseconds(lambda: agent.predict(obs, deterministic=True), repeats, 2)
 
 
 def _full_buffer(size: int) -> SequenceReplayBuffer:
-    """A ring that has gone round, its episodes 200 steps long."""
+    """Return a replay buffer that is full and has begun to overwrite, with episodes of 200 steps."""
     env = gym.make(BOX)
     buffer = SequenceReplayBuffer(size, env.observation_space, env.action_space, device="cpu")
     for array in vars(buffer).values():
         if isinstance(array, np.ndarray):
+            # Written once, since untouched pages are not yet in memory.
             array.fill(0)
     buffer.dones[199::200] = 1
     buffer.full, buffer.pos = True, size // 3

@@ -1,4 +1,4 @@
-"""A study as a file: which algorithms meet in which environments, for how long, and what counts as solved."""
+"""Studies in YAML: which algorithms run in which environments, for how long, and which return counts as solved."""
 
 from __future__ import annotations
 
@@ -24,13 +24,16 @@ class Task:
     Args:
         threshold: Mean return of an evaluation that counts as solved.
         n_timesteps: Environment steps of JEPA's runs.
-        random: Mean return of a random policy; normalised scores are 0 there and 1 at the threshold.
-        baselines: What JEPA is compared with; JEPA+name is JEPA with the overrides of that name.
+        random: Mean return of a random policy, a normalised score of 0 (the threshold is 1); measured by default.
+        baselines: Algorithms to compare with; JEPA+name is JEPA with the overrides of that name.
         baseline_timesteps: Environment steps of a baseline's runs; as many as JEPA's by default.
-        seeds: Runs of each algorithm, seeds 0, 1, ...
+        seeds: Runs of each algorithm, with seeds 0, 1, ...
         eval_freq: Environment steps between evaluations of JEPA.
         baseline_eval_freq: The same for baselines; as JEPA's by default.
         env_kwargs: Arguments of the environment.
+
+    Raises:
+        ValueError: ``seeds`` is out of range, or ``random`` is not below the threshold.
     """
 
     threshold: float
@@ -44,6 +47,7 @@ class Task:
     env_kwargs: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        # The dataclass is frozen, and YAML gives a list.
         object.__setattr__(self, "baselines", tuple(self.baselines))
         if not 1 <= self.seeds <= _MOST_SEEDS:
             raise ValueError(f"seeds must lie between 1 and {_MOST_SEEDS}, got {self.seeds}")
@@ -53,14 +57,18 @@ class Task:
 
 @dataclass(frozen=True)
 class Study:
-    """Everything that decides what is run.
+    """A comparison study; it decides all runs.
 
     Args:
-        tasks: By Gymnasium id, or module:EnvId.
-        modes: Who acts when JEPA is evaluated.
+        tasks: Tasks by Gymnasium id, or module:EnvId.
+        modes: Modes in which JEPA is evaluated.
         n_eval_episodes: Episodes per evaluation and mode, the same for all.
-        stop_early: A run ends once every mode has reached the threshold; the same rule for all.
+        stop_early: Whether a run ends once every mode has reached the threshold, by the same rule for all algorithms.
         overrides: Constructor arguments by algorithm, in place of defaults and tuned settings.
+
+    Raises:
+        ValueError: Overrides of a variant are missing, overrides belong to no algorithm of the study, or a run is
+            impossible.
     """
 
     tasks: dict[str, Task]
@@ -78,10 +86,10 @@ class Study:
             raise ValueError(f"{', '.join(unsaid)}: say under overrides in what it differs from {AGENT}")
         if idle:
             raise ValueError(f"overrides for {', '.join(idle)}, which no task uses")
-        self.specs()  # raises for what no run can be
+        self.specs()  # raises ValueError for impossible settings of a run
 
     def specs(self) -> list[RunSpec]:
-        """Its runs, seed by seed, so that a study stopped half-way has something to say on every algorithm."""
+        """Return the runs, seed by seed within a task, so that an interrupted study has results on every algorithm."""
         return [
             self._spec(env, task, algorithm, seed)
             for env, task in self.tasks.items()
@@ -90,10 +98,11 @@ class Study:
         ]
 
     def thresholds(self) -> dict[str, float]:
-        """The return that counts as solved, by environment."""
+        """Return the mean return that counts as solved, by environment."""
         return {env: task.threshold for env, task in self.tasks.items()}
 
     def _spec(self, env: str, task: Task, algorithm: str, seed: int) -> RunSpec:
+        """Return the spec of a run."""
         own = is_agent(algorithm)
         return RunSpec(
             algorithm=algorithm,
@@ -110,10 +119,18 @@ class Study:
 
 
 def read_study(path: Path, envs: Sequence[str] = (), baselines: Sequence[str] = ()) -> Study:
-    """A study from its YAML file, whose keys are the fields of `Study` and `Task`. ValueError names what does not fit.
+    """Read a study from a YAML file, whose keys are the fields of `Study` and `Task`.
 
-    A file says neither what is imported nor what is built. The user may name ``envs`` as module:EnvId and ``baselines`` as
-    module:Class himself; the file may then use them.
+    A file alone cannot cause code of the user's to be imported: module:EnvId needs an installed package or an entry in
+    ``envs``, and module:Class an entry in ``baselines``.
+
+    Args:
+        path: YAML file.
+        envs: Environments that the file may name as module:EnvId.
+        baselines: Algorithms that the file may name as module:Class.
+
+    Raises:
+        ValueError: The file is no valid study, or names something to be imported; the message names the key.
     """
     study = read_as(Study, path, envs)
     for name in {name for task in study.tasks.values() for name in task.baselines if ":" in name} - set(baselines):
@@ -122,18 +139,29 @@ def read_study(path: Path, envs: Sequence[str] = (), baselines: Sequence[str] = 
 
 
 def read_as(kind: type[T], path: Path, envs: Sequence[str] = ()) -> T:
-    """What a YAML file with ``tasks`` describes, its keys being the fields of the dataclass. ValueError as `read_study`."""
+    """Read a YAML file with ``tasks`` as a dataclass.
+
+    Args:
+        kind: Dataclass whose fields are the keys of the file.
+        path: YAML file.
+        envs: Environments that the file may name as module:EnvId.
+
+    Raises:
+        ValueError: The file does not fit the dataclass, or names a module to be imported that is not installed.
+    """
     content = read_yaml(path)
     if not isinstance(content, dict) or not content.get("tasks"):
         raise ValueError(f"{path} is no study: expected a mapping with tasks, each an environment's id and its settings")
     for env in content["tasks"] if isinstance(content["tasks"], dict) else ():
         if env not in envs:
             check_import(str(env), str(path), "--env")
+    # jsonargparse checks types by the annotations and reports unknown keys.
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(kind)
     try:
         return kind(**parser.instantiate(parser.parse_object(content)))
     except (ArgumentError, ValueError, TypeError) as error:
+        # Its message is for Python users; key and reason are what a user of YAML can act on.
         keys = re.findall(r'Parser key "([^"]+)"', str(error))
         told = [
             line.strip() for line in str(error).splitlines() if not re.search("Parser key|class.path|Subclass types", line)
