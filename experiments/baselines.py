@@ -159,6 +159,8 @@ def _baseline_on(env: VecEnv, algorithm: str, seed: int, normalize: Any, chosen:
         discount = {"gamma": chosen["gamma"]} if "gamma" in chosen else {}
         env = VecNormalize(env, **{**discount, **(normalize if isinstance(normalize, dict) else {})})
     if "noise_type" in chosen:
+        if "noise_std" not in chosen:
+            raise ValueError(f"noise_type {chosen['noise_type']!r} was given without noise_std, its spread: give both")
         chosen["action_noise"] = _noise(chosen.pop("noise_type"), chosen.pop("noise_std"), env.action_space)
     policy = chosen.pop("policy", policy_name(env.observation_space))
     arguments = {name: _schedule(value) for name, value in with_classes(chosen).items()}

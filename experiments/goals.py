@@ -30,6 +30,7 @@ from jepa_agent.experiments.evaluation import EVALUATION_SEED, side_by_side
 from jepa_agent.experiments.figures import COLOURS, LINES
 from jepa_agent.experiments.folders import refuse_links
 from jepa_agent.experiments.machine import cpu_model, versions
+from jepa_agent.experiments.records import write_json
 from jepa_agent.objectives.costs import FeatureCost
 
 RANDOM, ASKED, FROZEN = "random actions", "JEPA, asked", "JEPA's actor, frozen"
@@ -221,7 +222,7 @@ class Results:
         }
         path = self.path(goal, agent, seed)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(result, indent=1) + "\n")
+        write_json(path, result)
 
     def read(self, goal: Goal, agent: str) -> list[dict[str, Any]]:
         """Return the results of an agent on a goal for all seeds that have one."""

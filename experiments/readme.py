@@ -185,10 +185,12 @@ def between(text: str, name: str, table: str) -> str:
         table: Text to put between them.
 
     Raises:
-        ValueError: The first marker is missing or not unique.
+        ValueError: A marker is missing or not unique.
     """
     start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
-    # Unpacking fails unless the marker occurs exactly once.
+    for marker in (start, end):
+        if text.count(marker) != 1:
+            raise ValueError(f"expected one {marker}, found {text.count(marker)}")
     before, rest = text.split(start)
     return f"{before}{start}\n{table}\n{end}{rest.split(end)[1]}"
 

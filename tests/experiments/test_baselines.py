@@ -98,7 +98,9 @@ def test_an_action_space_that_does_not_fit_is_answered_with_baselines_that_do() 
 
 def test_an_unknown_noise_is_refused() -> None:
     with pytest.raises(ValueError, match="noise_type must be one of normal, ornstein-uhlenbeck, got 'pink'"):
-        make_baseline("TD3", "Pendulum-v1", 0, overrides={"noise_type": "pink"})
+        make_baseline("TD3", "Pendulum-v1", 0, overrides={"noise_type": "pink", "noise_std": 0.1})
+    with pytest.raises(ValueError, match="'normal' was given without noise_std"):
+        make_baseline("SAC", "Pendulum-v1", 0, overrides={"noise_type": "normal"})
 
 
 def test_an_algorithm_of_ones_own_is_named_by_module_and_class() -> None:
