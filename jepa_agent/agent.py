@@ -380,6 +380,8 @@ class JEPA(OffPolicyAlgorithm):
         self._update_learning_rate(optimizer)
         if not math.isfinite(rate := optimizer.param_groups[0]["lr"]):
             raise ValueError(f"learning_rate is {rate} at step {self.num_timesteps}: its schedule must give finite numbers")
+        if not self._n_updates:
+            self.policy.begin_values()
         length = self.train_horizon + self.n_steps  # enough for n real steps from any imagined one on
         with self.policy.in_training_mode():
             for _ in range(gradient_steps):

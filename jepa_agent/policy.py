@@ -391,6 +391,11 @@ class JEPAPolicy(BasePolicy):
         self.world_model.observe_scales(obs, reward, unit)
         copy_buffers(self.world_model, self.world_model_target)
 
+    def begin_values(self) -> None:
+        """Set where costs-to-go begin, of the targets too, as `CostModule.begin_values`; before the first update."""
+        self.world_model.cost_module.begin_values()
+        copy_buffers(self.world_model, self.world_model_target)
+
     # ------------------------------------------------------------------ coordinates
 
     def to_env(self, action: Tensor) -> np.ndarray:

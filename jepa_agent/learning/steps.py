@@ -61,7 +61,8 @@ def value_target(model: WorldModel, target: WorldModel, samples: Samples, n_step
     z_next = model.observe(batch, known.last + 1, 1)[:, 0]
     drawn = target.actor.draw(target.actor.net(z_next))
     ahead = pessimistic(critic.forward_subsampled(z_next, drawn.expected, members_per_row=2), pessimism)
-    return known.cost + known.discount * (ahead + model.actor.temperature * drawn.log_prob) * target.value_scale
+    beyond = ahead + model.actor.temperature * drawn.log_prob
+    return known.cost + known.discount * (target.cost_module.value_offset + beyond * target.value_scale)
 
 
 def critic_loss(model: WorldModel, samples: Samples, target: Tensor) -> Tensor:
@@ -73,7 +74,8 @@ def critic_loss(model: WorldModel, samples: Samples, target: Tensor) -> Tensor:
         target: Costs-to-go ``(B,)`` in the units of -reward.
     """
     taken, critic = samples.batch.action[samples.row, samples.step], model.cost_module.cost_to_go
-    return masked_mean(critic.loss(samples.z, taken, target / model.value_scale), samples.weight)
+    answer = (target - model.cost_module.value_offset) / model.value_scale
+    return masked_mean(critic.loss(samples.z, taken, answer), samples.weight)
 
 
 def imagined_costs(model: WorldModel, z: Tensor, first: Draw, horizon: int) -> ImaginedCosts:
@@ -104,7 +106,7 @@ def imagined_costs(model: WorldModel, z: Tensor, first: Draw, horizon: int) -> I
         [torch.zeros_like(first.log_prob), *(actor.temperature * drawn.log_prob for drawn in draws[1:])], dim=-1
     )
     ahead = heads.cost_to_go.forward_subsampled(z_hat.flatten(0, -2), expected.flatten(0, -2), members_per_row=1)[0]
-    ahead = ahead.unflatten(0, z_hat.shape[:-1])
+    ahead = ahead.unflatten(0, z_hat.shape[:-1]) + heads.value_offset / model.value_scale
     cost, logit = heads.step(z_hat[..., :-1, :], action[..., :-1, :])
     weights = discount_weights(logit.sigmoid(), model.gamma)
     # One unit of the cost head is worth 1 / (effective horizon) of one of the cost-to-go head.
@@ -128,7 +130,7 @@ def actor_losses(model: WorldModel, samples: Samples, value_spread: Tensor, hori
     actor.learn_temperature(masked_mean(improvement.entropy, samples.weight))
     with torch.no_grad():
         value_spread.lerp_(spread(improvement.cost_to_go).clamp(min=1e-3), 0.01)
-        plan_cost = model.cost_module.cost_to_go.forward_subsampled(z, batch.plan_mean, members_per_row=1)[0]
+        plan_cost = imagined_costs(model, z, Draw(batch.plan_mean, batch.plan_mean, torch.zeros_like(z[:, 0])), 0).now
     # Plans are stored for a window's first step, and imitated as far as the critic still thinks them better.
     planned = batch.planned & (samples.step == 0)
     promise = (improvement.cost_to_go - plan_cost) / value_spread

@@ -147,12 +147,14 @@ class CostModule(nn.Module):
     """Immediate cost and termination of a step, an ensemble of costs-to-go, and (optionally) a contrastive energy.
 
     Heads answer in *units of their own*, of order one whatever the reward scale; ``cost_scale`` (the root mean square of
-    the costs seen so far) and ``1 / (1 - gamma)`` carry them to the units of -reward.
+    the costs seen so far) and ``1 / (1 - gamma)`` carry them to the units of -reward. Costs-to-go begin at ``value_offset``.
     """
 
     cost_scale: Tensor
+    cost_mean: Tensor
     cost_square: Tensor
     cost_count: Tensor
+    value_offset: Tensor
 
     def __init__(
         self,
@@ -170,8 +172,10 @@ class CostModule(nn.Module):
         self.energy_net = mlp(latent_dim, net_arch, 1, activation_fn) if energy else None
         self.effective_horizon = 1.0 / max(1.0 - gamma, 1e-3)
         self.register_buffer("cost_scale", torch.ones(()))
+        self.register_buffer("cost_mean", torch.zeros(()))
         self.register_buffer("cost_square", torch.zeros(()))
         self.register_buffer("cost_count", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("value_offset", torch.zeros(()))
 
     def observe_cost(self, cost: Tensor, unit: float = 1.0) -> None:
         """Take costs ``(B,)`` into the running scale; as long as all were zero, it is one.
@@ -183,8 +187,19 @@ class CostModule(nn.Module):
         """
         cost = cost.clamp(-HUGE, HUGE)  # their squares must add up to numbers still
         self.cost_count += cost.numel()
-        self.cost_square += (cost.square().mean() - self.cost_square) * (cost.numel() / self.cost_count)
+        share = cost.numel() / self.cost_count
+        self.cost_mean += (cost.mean() - self.cost_mean) * share
+        self.cost_square += (cost.square().mean() - self.cost_square) * share
         self.cost_scale.copy_(torch.where(self.cost_square > 0, self.cost_square.sqrt() / unit, 1.0))
+
+    def begin_values(self) -> None:
+        """Let costs-to-go begin at the better of ending now, 0, and going on for ever at the mean cost so far.
+
+        It is optimistic, so that what was not tried looks worth trying; and rewards of any positive offset need not be
+        learned step by step. To be called before the first update.
+        """
+        mean = self.cost_mean * self.cost_scale / self.cost_square.sqrt().clamp(min=1e-30)  # in what is sampled
+        self.value_offset.copy_(self.effective_horizon * mean.clamp(max=0.0))
 
     def step(self, z: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
         """Immediate cost and termination of a step, as the networks answer.

@@ -127,7 +127,8 @@ class WorldModel(nn.Module):
         """
         z = self._tensor(z)
         action = self.actor(z) if action is None else self._tensor(action)
-        return self.cost_module.cost_to_go(z, action) * self.value_scale
+        heads = self.cost_module
+        return heads.value_offset + heads.cost_to_go(z, action) * self.value_scale
 
     def imagine(self, z: ArrayLike, actions: ArrayLike) -> Tensor:
         """Latents along a sequence of actions: ``z_{k+1} = predict(z_k, a_k)``.
@@ -298,13 +299,13 @@ class WorldModel(nn.Module):
             unit: What rewards are divided by when they are sampled, as `VecNormalize` does.
         """
         self.encoder.observe(self.observation(self._raw(obs)))
-        self.cost_module.observe_cost(self._tensor(reward), unit)
+        self.cost_module.observe_cost(-self._tensor(reward), unit)
 
     def perception_and_heads(self) -> tuple[list[Tensor], list[Tensor]]:
         """Parameters of what makes latents of observations, and of everything else."""
         names = ("observation.", "encoder.", "memory.")
-        perception = [weight for name, weight in self.named_parameters() if name.startswith(names)]
-        heads = [weight for name, weight in self.named_parameters() if not name.startswith(names)]
+        perception: list[Tensor] = [weight for name, weight in self.named_parameters() if name.startswith(names)]
+        heads: list[Tensor] = [weight for name, weight in self.named_parameters() if not name.startswith(names)]
         return perception, heads
 
     @property

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import IO, Any, BinaryIO, NamedTuple
 
 import psutil
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as tensors_from_bytes
 from safetensors.torch import save as tensors_to_bytes
@@ -284,7 +285,11 @@ def _agent_5(content: Checkpoint) -> Checkpoint:
     arguments = dict(content.manifest["arguments"])
     for name in ("exploration_std", "target_noise"):
         arguments.pop(name, None)
-    return Checkpoint({**content.manifest, "arguments": arguments}, content.members)
+    tensors = dict(content.members["tensors"])
+    for model in ("world_model", "world_model_target"):
+        for name in ("cost_mean", "value_offset"):  # costs-to-go began at 0
+            tensors[f"policy/{model}.cost_module.{name}"] = torch.zeros(())
+    return Checkpoint({**content.manifest, "arguments": arguments}, {**content.members, "tensors": tensors})
 
 
 def _replay_3(content: Checkpoint) -> Checkpoint:

@@ -1,6 +1,8 @@
 """Where value and actor are trained."""
 
+import gymnasium as gym
 import numpy as np
+import pytest
 import torch
 
 from jepa_agent.environments.observations import BAD_OBSERVATION
@@ -110,3 +112,25 @@ def test_targets_are_charged_for_the_certainty_of_what_the_actor_will_do(small):
     ends = model.observe(batch, samples.step + 1, 1)[:, 0]
     torch.manual_seed(0)
     torch.testing.assert_close(charged, target.actor.draw(target.actor.net(ends)).log_prob, atol=1e-3, rtol=1e-3)
+
+
+def test_costs_to_go_begin_at_the_better_of_ending_now_and_going_on_for_ever(small):
+    heads = small("Pendulum-v1", mode="actor", gamma=0.9).world_model.cost_module
+    heads.observe_cost(torch.tensor([5.0, 7.0]))
+    heads.begin_values()
+    assert heads.value_offset == 0.0
+    for _ in range(2):
+        heads.observe_cost(torch.tensor([-30.0, -30.0]), unit=2.0)
+    heads.begin_values()
+    assert heads.value_offset.item() == pytest.approx((5 + 7 - 4 * 30) / 6 / 2.0 * 10.0)
+
+
+def test_rewards_of_an_offset_are_not_learned_step_by_step(small):
+    env = gym.wrappers.TransformReward(gym.make("Pendulum-v1"), lambda reward: reward + 1000.0)
+    model = small(env, mode="actor", learning_starts=50).learn(51)
+    world = model.world_model
+    assert world.cost_module.value_offset.item() == pytest.approx(-1000.0 * 100.0, rel=0.02)
+    with torch.no_grad():
+        for weight in world.cost_module.cost_to_go.net.layers[-1].parameters():
+            weight.zero_()
+    assert (world.cost_to_go(world.encode(torch.randn(32, 3))) == world.cost_module.value_offset).all()
