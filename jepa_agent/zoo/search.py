@@ -12,7 +12,7 @@ def sample_params(trial: optuna.Trial, n_actions: int, n_envs: int, additional_a
 
     Args:
         trial: Optuna's trial.
-        n_actions: Number of action dimensions; not used.
+        n_actions: Number of dimensions of Box actions; not used.
         n_envs: Number of environments; not used.
         additional_args: Further arguments of rl_zoo3; not used.
 
