@@ -1,4 +1,4 @@
-"""Callbacks: diagnostics for the log, checkpoints, and evaluations that can be resumed."""
+"""Callbacks: diagnostics for the log, periodic checkpoints, and evaluation for runs that are resumed."""
 
 from __future__ import annotations
 
@@ -19,16 +19,23 @@ from jepa_agent.policy import JEPAPolicy
 
 
 def _agent(callback: BaseCallback) -> Any:
-    """The agent that a callback serves; ``ValueError`` for one of another kind."""
+    """Return the agent of a callback; raise ``ValueError`` if it is not a JEPA agent."""
     if not isinstance(callback.model.policy, JEPAPolicy):
         raise ValueError(f"{type(callback).__name__} is for JEPA, got {type(callback.model).__name__}")
     return callback.model
 
 
 class LatentCallback(BaseCallback):
-    """Logs `latent_health` under ``latent/`` every ``freq`` environment steps, on ``batch_size`` stored windows.
+    """Logs `latent_health` under ``latent/`` at regular intervals.
 
-    Draws its windows by a generator of its own, so that watching does not change training.
+    The windows are drawn with a random number generator of its own, so that logging does not change training.
+
+    Args:
+        freq: Environment steps between two measurements.
+        batch_size: Windows of stored transitions per measurement.
+
+    Raises:
+        ValueError: The agent is not a JEPA agent; raised at the first step of training.
     """
 
     def __init__(self, freq: int = 500, batch_size: int = 256):
@@ -38,12 +45,15 @@ class LatentCallback(BaseCallback):
         self._rng = np.random.default_rng(0)
 
     def _on_training_start(self) -> None:
+        """Schedule the first measurement."""
         self._next = self.num_timesteps + self.freq
 
     def _on_step(self) -> bool:
+        """Log a measurement if one is due."""
         model = _agent(self)
         if self.num_timesteps >= self._next and model.replay_buffer.size() > 1:
             self._next = self.num_timesteps + self.freq
+            # The generators of the buffer and of torch stay untouched: the run is the same without this callback.
             ages = self._rng.integers(0, model.replay_buffer.size(), self.batch_size)
             envs = self._rng.integers(0, model.n_envs, self.batch_size)
             past, norm = model.world_model.past_size, model.get_vec_normalize_env()
@@ -54,7 +64,19 @@ class LatentCallback(BaseCallback):
 
 
 class PeriodicCheckpoint(BaseCallback):
-    """Saves the whole run to ``folder`` every ``save_freq`` environment steps, between rollouts, by `save_checkpoint`."""
+    """Saves the whole run by `JEPA.save_checkpoint` at regular intervals, between rollouts.
+
+    A checkpoint that cannot be written is warned about, and training continues.
+
+    Args:
+        folder: The folder of checkpoints.
+        save_freq: Environment steps between two checkpoints.
+        keep_last: Number of checkpoints to keep.
+        logs: Files that grow with the run, whose sizes each checkpoint records.
+
+    Raises:
+        ValueError: ``save_freq`` is below 1; at the first rollout also if the agent is not a JEPA agent.
+    """
 
     def __init__(self, folder: str | Path, save_freq: int, keep_last: int = 1, logs: Iterable[Path] = ()):
         super().__init__()
@@ -64,15 +86,18 @@ class PeriodicCheckpoint(BaseCallback):
         self._saved = 0
 
     def _on_training_start(self) -> None:
+        """Count from the present step."""
         self._saved = self.num_timesteps
 
     def _on_rollout_start(self) -> None:
+        """Save a checkpoint if a multiple of ``save_freq`` has been passed since the last one."""
         model = _agent(self)
+        # By multiples, since a rollout may take more than one step at a time; a resumed run saves at the same steps.
         if model.num_timesteps // self.save_freq > self._saved // self.save_freq:
             self._saved = model.num_timesteps
             try:
                 model.save_checkpoint(self.folder, self.keep_last, self.logs)
-            except Exception as error:  # a full disk, a folder that is gone, no memory: the next one may succeed
+            except Exception as error:  # such as a full disk, a missing folder, no memory: the next save may succeed
                 warnings.warn(f"no checkpoint at step {self._saved}: {error}; training goes on", stacklevel=2)
 
     def _on_step(self) -> bool:
@@ -80,27 +105,42 @@ class PeriodicCheckpoint(BaseCallback):
 
 
 class ResumableEvalCallback(EvalCallback):
-    """SB3's evaluation for runs that are stopped and resumed: every evaluation plays the same episodes, those from ``seed``
-    on; ``evaluations.npz`` in ``log_path`` is replaced as a whole, and a resumed run goes on with it, less what was
-    evaluated after the checkpoint. Files that cannot be written are told of and tried again at the next evaluation."""
+    """SB3's evaluation callback for runs that may be stopped and resumed.
+
+    Every evaluation plays the same episodes, which begin from ``seed``. ``evaluations.npz`` is replaced atomically; a
+    resumed run reads it, drops what was evaluated after its checkpoint, and appends to it. ``best_model.zip`` holds the best
+    agent so far. A file that cannot be written is warned about and tried again at the next evaluation.
+
+    Args:
+        eval_env: The environments to evaluate in.
+        seed: Seed of every evaluation.
+        log_path: The folder of ``evaluations.npz`` and ``best_model.zip``.
+        eval_freq: Steps of the vectorised environments between two evaluations, at least 1.
+        n_eval_episodes: Episodes per evaluation.
+        verbose: SB3's verbosity: 1 prints each result.
+    """
 
     def __init__(self, eval_env: VecEnv, seed: int, log_path: str, eval_freq: int, n_eval_episodes: int, verbose: int = 0):
-        # SB3 is given no path: it would end training where it cannot write.
+        # SB3 gets no path: its writes would end the training if they failed.
         super().__init__(eval_env, n_eval_episodes=n_eval_episodes, eval_freq=eval_freq, verbose=verbose)
         self.seed = seed
         self._written, self._best = Path(log_path) / "evaluations.npz", Path(log_path) / "best_model.zip"
         self._failing: set[Path] = set()
 
     def _init_callback(self) -> None:
+        """Install the checks of the environments, and read earlier evaluations if the run is resumed."""
         super()._init_callback()
         guard_environments(self.eval_env)
+        # As if the run had never stopped, so that evaluations fall on the same steps.
         self.n_calls = self.model.num_timesteps // self.model.n_envs
         if self.n_calls and self._written.is_file():
             self._recall()
 
     def _recall(self) -> None:
+        """Read the evaluations up to the present step; warn if the file is damaged."""
         try:
             log = read_npz(self._written)
+            # The set includes the two names that must exist: a missing one raises KeyError.
             if any(len(log[name]) != len(log["timesteps"]) for name in {*log, "results", "ep_lengths"}):
                 raise ValueError("its columns are of different lengths")
             kept = log["timesteps"] <= self.model.num_timesteps
@@ -112,22 +152,25 @@ class ResumableEvalCallback(EvalCallback):
         self.evaluations_timesteps, self.evaluations_results = found["timesteps"], found["results"]
         self.evaluations_length, self.evaluations_successes = found["ep_lengths"], found.get("successes", [])
         self.last_mean_reward = (means or [-np.inf])[-1]
+        # Without the file the next evaluation is the best one so far, and writes it.
         if self._best.is_file():
             self.best_mean_reward = max(means, default=-np.inf)
 
     def _log_success_callback(self, locals_: dict[str, Any], globals_: dict[str, Any]) -> None:
-        """Called at each step of an evaluation, whose returns and lengths SB3 keeps to itself."""
+        """Keep returns and lengths, to which SB3 gives no other access; called at each step of an evaluation."""
         super()._log_success_callback(locals_, globals_)
         self._returns, self._lengths = locals_["episode_rewards"], locals_["episode_lengths"]
 
     def _on_step(self) -> bool:
+        """Evaluate if it is due, and write the results."""
         if self.n_calls % self.eval_freq:
             return True
+        # Seeds take effect at the next reset, with which `evaluate_policy` begins.
         seed_env(self.eval_env, self.seed)
         best = self.best_mean_reward
         going_on = super()._on_step()
         if self.best_mean_reward > best and not self._tried(self._best, self.model.save):
-            self.best_mean_reward = best  # that of the agent which is there
+            self.best_mean_reward = best  # the value of the agent in the file, which was not replaced
         self.evaluations_timesteps.append(self.num_timesteps)
         self.evaluations_results.append(self._returns)
         self.evaluations_length.append(self._lengths)
@@ -137,6 +180,7 @@ class ResumableEvalCallback(EvalCallback):
         return going_on
 
     def _write(self, path: Path) -> None:
+        """Write all evaluations to a file."""
         columns: dict[str, Any] = {
             "timesteps": self.evaluations_timesteps,
             "results": self.evaluations_results,
@@ -148,7 +192,7 @@ class ResumableEvalCallback(EvalCallback):
             np.savez(file, **columns)
 
     def _tried(self, path: Path, write: Callable[[Path], None]) -> bool:
-        """Whether a file could be written; the first failure in a row is told."""
+        """Write a file and return whether that succeeded; warn about the first failure in a row."""
         try:
             write(path)
             self._failing.discard(path)

@@ -1,4 +1,4 @@
-"""Stopping in good order: a signal is recorded when it arrives, and acted on where no work is half done."""
+"""Orderly stopping: a signal is recorded when it arrives, and raised as an exception where no work is half done."""
 
 from __future__ import annotations
 
@@ -7,14 +7,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-PATIENCE = 5.0  # seconds that whatever is under way may take to come to its next poll
-_ALARM = getattr(signal, "SIGALRM", None)  # not on Windows
-_noted: list[int] = []  # signals are the process's, and so is the note of them
-_saving: list[bool] = []  # one for each `undisturbed` that is under way
+PATIENCE = 5.0  # seconds between a signal and the next poll, after which the signal is raised anyway
+_ALARM = getattr(signal, "SIGALRM", None)  # does not exist on Windows
+_noted: list[int] = []  # global, because signals are sent to the whole process
+_saving: list[bool] = []  # one item for each active `undisturbed` block, since they may be nested
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal asked the process to end."""
+    """A signal asked the process to end.
+
+    Args:
+        signum: Number of the signal.
+    """
 
     def __init__(self, signum: int):
         super().__init__(signal.Signals(signum).name)
@@ -22,10 +26,12 @@ class Interrupted(KeyboardInterrupt):
 
 
 def poll() -> None:
-    """Raise `Interrupted` if a signal has been recorded. Collecting, updates, evaluation and planning call it.
+    """Raise `Interrupted` if a signal has been recorded.
+
+    Every iteration of collection, updates, evaluation and planning calls it.
 
     Raises:
-        Interrupted: A signal asked the process to end.
+        Interrupted: A signal has been recorded.
     """
     if _noted:
         _set_alarm(0.0)
@@ -33,31 +39,45 @@ def poll() -> None:
 
 
 def heeded() -> list[int]:
-    """The signals that ask the process to end, less those it was started to ignore, as `nohup` has it ignore SIGHUP."""
+    """Return the signals that ask the process to end: SIGINT, SIGTERM and, where it exists, SIGHUP.
+
+    Signals that the process was started to ignore are left out, such as SIGHUP under ``nohup``.
+    """
     known = [signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", None)]
     return [signum for signum in known if signum is not None and signal.getsignal(signum) is not signal.SIG_IGN]
 
 
 def _set_alarm(seconds: float) -> None:
+    """Send SIGALRM after this many seconds and again at that interval; 0 cancels it. No effect on Windows."""
     if _ALARM:
+        # Repeated, because an alarm within `undisturbed` is ignored.
         signal.setitimer(signal.ITIMER_REAL, seconds, seconds)
 
 
 @contextmanager
 def noting_signals() -> Iterator[None]:
-    """Inside, the first signal that asks to end is recorded for the next `poll`. After `PATIENCE` seconds without one, as in
-    an environment that hangs, or at a second signal, `Interrupted` is raised at once; never within `undisturbed`."""
+    """Record signals that ask the process to end inside the block, instead of raising at once.
+
+    The first signal is raised by the next `poll`, or after `PATIENCE` seconds without one, because an environment may hang
+    in a step. A second signal is raised at once. Within `undisturbed` neither is raised. The previous signal handlers are
+    restored at the end.
+
+    Raises:
+        Interrupted: A second signal arrived, or `PATIENCE` seconds passed without a `poll`.
+    """
 
     def note(signum: int, _: FrameType | None) -> None:
+        """Record the first signal and set the alarm; raise `Interrupted` at a further signal."""
         if not _noted:
             _noted.append(signum)
-            if _ALARM:  # taken no sooner: an environment may have an alarm of its own
+            if _ALARM:  # installed only now, because an environment may use SIGALRM itself
                 before[_ALARM] = signal.signal(_ALARM, insist)
             _set_alarm(PATIENCE)
         elif not _saving:
             raise Interrupted(signum)
 
     def insist(*_: object) -> None:
+        """Raise `Interrupted` when the alarm goes off, unless a file is being saved."""
         if not _saving:
             raise Interrupted(_noted[0])
 
@@ -74,7 +94,7 @@ def noting_signals() -> Iterator[None]:
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Inside, as while saving, signals are recorded and nothing more."""
+    """Defer `Interrupted` inside the block, as while saving: signals are only recorded."""
     _saving.append(True)
     try:
         yield

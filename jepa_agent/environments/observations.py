@@ -1,4 +1,4 @@
-"""What can be learned from and acted on: observations that have the form their space promises, and finite numbers."""
+"""Checks of observations and rewards: the form that their space requires, and finite numbers."""
 
 from __future__ import annotations
 
@@ -9,24 +9,26 @@ import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.preprocessing import is_image_space, maybe_transpose
 
-BAD_OBSERVATION = "bad_observation"  # key of an info: the step was not finite, and is no step to learn from
-RESTARTED = "environment_restarted"  # key of an info: the environment failed in the step, which is none to learn from
+BAD_OBSERVATION = "bad_observation"  # key of an info: the step was not finite and must not be learned from
+RESTARTED = "environment_restarted"  # key of an info: the environment failed in the step, which must not be learned from
 _SHOWN = 100  # characters of a value in a message
 
 
 def check_form(
     obs: Any, space: spaces.Space, lead: tuple[int, ...] = (), name: str = "the environment's observation"
 ) -> None:
-    """See that observations are what their space promises, but for the bounds of a Box, which many environments overstep.
+    """Check that observations have the form of their space.
+
+    The bounds of a Box are not checked, because many environments exceed them.
 
     Args:
-        obs: ``(*lead, *obs_shape)``, by name for a Dict space.
-        space: Of one observation.
-        lead: Leading axes.
+        obs: Observations ``(*lead, *obs_shape)``; a mapping of them for a Dict space.
+        space: The space of one observation.
+        lead: Leading axes, such as ``(n_envs,)``.
         name: What is checked, for the message.
 
     Raises:
-        ValueError: For another shape, other parts, what is no number, and choices that the space has not.
+        ValueError: The shape or the keys differ, a value is not a number, or a discrete value is not in the space.
     """
     if isinstance(space, spaces.Dict):
         if not isinstance(obs, Mapping) or set(obs) != set(space.spaces):
@@ -46,16 +48,16 @@ def check_form(
 
 
 def check_given(obs: Any, space: spaces.Space, name: str) -> None:
-    """See that what a user gave is one observation of a space or several, and finite.
+    """Check that a user passed one finite observation of a space, or a batch of them.
 
     Args:
-        obs: ``(*obs_shape)`` or ``(n, *obs_shape)``, by name for a Dict space. Images may have their channels at the
-            other end, as for SB3.
-        space: Of one observation.
+        obs: Observations ``(*obs_shape)`` or ``(n, *obs_shape)``; a mapping of them for a Dict space. Images may be
+            channel-first or channel-last, as in SB3.
+        space: The space of one observation.
         name: What is checked, for the message.
 
     Raises:
-        ValueError: Anything else.
+        ValueError: The form is another, or a number is not finite.
     """
     if isinstance(space, spaces.Dict):
         named = (
@@ -65,6 +67,7 @@ def check_given(obs: Any, space: spaces.Space, name: str) -> None:
     else:
         named = _as_seen(obs, space)
         parts = [(named, space)]
+    # The first value with one axis more than its space determines the batch size; `check_form` compares the rest.
     several = [np.shape(values)[:1] for values, part in parts if np.ndim(values) == len(part.shape or ()) + 1]
     check_form(named, space, several[0] if several else (), name)
     if not is_finite(named):
@@ -72,11 +75,11 @@ def check_given(obs: Any, space: spaces.Space, name: str) -> None:
 
 
 def has_choices(space: spaces.Space, values: np.ndarray) -> bool:
-    """Whether values are among the options of a space; numbers always are.
+    """Return whether discrete values are members of a space.
 
     Args:
-        space: Of one value.
-        values: ``(..., *shape)``.
+        space: The space of one value; if it is not discrete, the result is True.
+        values: Values ``(..., *shape)``.
     """
     if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)):
         first, count = space.start, space.n if isinstance(space, spaces.Discrete) else space.nvec
@@ -84,12 +87,17 @@ def has_choices(space: spaces.Space, values: np.ndarray) -> bool:
         first, count = 0, 2
     else:
         return True
+    # Equal to its rounded value: environments may return options as floats.
     index = values - first
     return bool(((index >= 0) & (index < count) & (index == np.rint(index))).all())
 
 
 def is_finite(values: Any) -> bool:
-    """Whether an observation, or each part of it, holds finite numbers only."""
+    """Return whether all numbers are finite.
+
+    Args:
+        values: An observation, a reward, or a mapping of them. Values that are not floats count as finite.
+    """
     if isinstance(values, Mapping):
         return all(is_finite(part) for part in values.values())
     numbers = as_array(values)
@@ -97,20 +105,21 @@ def is_finite(values: Any) -> bool:
 
 
 def is_finite_reward(reward: Any) -> bool:
-    """Whether a reward is a number still once it is stored, as float32."""
+    """Return whether a reward is finite once it is stored as float32."""
+    # The replay buffer stores float32, in which a large finite float64 becomes infinite.
     with np.errstate(over="ignore"):
         return is_finite(np.asarray(reward, np.float32))
 
 
 def first_not_finite(values: Any, name: str) -> tuple[int, str] | None:
-    """The first environment that gave something not finite.
+    """Find the first environment that returned a number that is not finite.
 
     Args:
-        values: ``(n_envs, ...)``, or a dict of them.
-        name: What was given, for the message.
+        values: Array ``(n_envs, ...)``, or a mapping of such arrays.
+        name: What the values are, for the message.
 
     Returns:
-        Index of the environment, and a sentence; None if all is finite.
+        The environment's index and a message; None if all numbers are finite.
     """
     if isinstance(values, Mapping):
         found = (first_not_finite(part, f"{name} {key!r}") for key, part in values.items())
@@ -122,7 +131,7 @@ def first_not_finite(values: Any, name: str) -> tuple[int, str] | None:
 
 
 def as_array(values: Any) -> np.ndarray:
-    """As a numpy array; of objects, where it is ragged or no array at all."""
+    """Convert a value to a numpy array; a ragged nesting, which has no shape, becomes an array of the object None."""
     try:
         return np.asarray(values)
     except ValueError:
@@ -130,14 +139,15 @@ def as_array(values: Any) -> np.ndarray:
 
 
 def shown(value: Any) -> str:
-    """A value on one line, cut where it is long."""
+    """Return a value as text on one line, at most 100 characters long."""
     text = " ".join(str(value).split())
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
 
 
 def _as_seen(values: Any, space: spaces.Space | None) -> Any:
-    """Images with their channels where the space has them, if they can be brought there."""
+    """Return images with their channels where the space has them, if they can be transposed; other values as arrays."""
     array = as_array(values)
     if space is not None and array.ndim in (3, 4) and is_image_space(space):
         return maybe_transpose(array, space)
+    # A ragged value stays as it was given, so that an error message can show it.
     return values if array.dtype.kind == "O" else array

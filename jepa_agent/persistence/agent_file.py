@@ -1,7 +1,7 @@
-"""The file of an agent: weights, optimisers, settings, spaces and counters, written and read without pickle.
+"""The file of an agent: weights, optimisers, arguments, spaces and counters, written and read without pickle.
 
-What is saved is declared by the agent's class (`Agent`), not found by looking through the object: what else hangs on it is
-left alone, and every file that can be written can be read.
+The agent's class (`Agent`) declares what is saved; the object is not searched for it. Other attributes are not saved, and
+every file that can be written can be read.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ _NOT_SAVED = {"policy", "env", "device", "_init_setup_model"}
 
 
 def contents(model: Agent, exclude: set[str] | None = None) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """What is written of an agent.
+    """Return what is written of an agent.
 
     Args:
         model: The agent.
-        exclude: Settings to leave out.
+        exclude: Names of constructor arguments to leave out.
 
     Returns:
-        The manifest, and tensors by name.
+        The manifest, and the tensors by name: ``policy/...``, ``algorithm/...`` and ``policy.optimizer/...``.
     """
     tensors = {f"policy/{name}": value for name, value in model.policy.state_dict().items()}
     tensors.update({f"algorithm/{name}": value for name, value in _own_tensors(model).items()})
@@ -72,26 +72,29 @@ def contents(model: Agent, exclude: set[str] | None = None) -> tuple[dict[str, A
 
 
 def _arguments(model: Agent) -> dict[str, Any]:
-    """The constructor's arguments as they stand now."""
+    """Return the constructor's arguments with their present values."""
     names = [name for name in constructor_parameters(type(model)) if name not in _NOT_SAVED]
     given = {name: getattr(model, name) for name in names if hasattr(model, name)}
     given["stats_window_size"] = model._stats_window_size
+    # Reversed, so that of several aliases for one class the first is stored.
     aliases = {policy_class: name for name, policy_class in reversed(model.policy_aliases.items())}
     given["policy_class"] = aliases.get(model.policy_class, model.policy_class)
     assert isinstance(model.train_freq, TrainFreq)
     given["train_freq"] = [model.train_freq.frequency, model.train_freq.unit.value]
+    # The default is stored as None: it is chosen by the observation space when loading.
     if given.get("replay_buffer_class") is buffer_for(model.observation_space):
         given["replay_buffer_class"] = None
     return given
 
 
 def _own_tensors(model: Agent) -> dict[str, Tensor]:
+    """Return the tensors of the agent that belong neither to the policy nor to an optimiser, by attribute."""
     _, tensors = model._get_torch_save_params()
     return {name: attrgetter(name)(model) for name in tensors}
 
 
 def optimizers(model: Agent) -> dict[str, torch.optim.Optimizer]:
-    """By the names they are saved under."""
+    """Return the agent's optimisers by the names they are saved under, such as ``policy.optimizer``."""
     parts, _ = model._get_torch_save_params()
     return {name: attrgetter(name)(model) for name in parts if name != "policy"}
 
@@ -106,17 +109,21 @@ def load(
     device: torch.device | str,
     given: Mapping[str, Any],
 ) -> Any:
-    """An agent of a class from a file of `contents`; nothing in the file is run.
+    """Load an agent from a file; nothing in the file is executed.
 
     Args:
-        cls: The class to make, which must be the saved one or a subclass of it.
-        path: The file, or what can be read like one.
-        env: The environment to act in, if any; its spaces must be the saved ones.
-        device: Where the weights go.
-        given: Settings that go before the saved ones.
+        cls: The class to create: the saved one or a subclass of it.
+        path: The file, or a binary file object.
+        env: The environment to train in, if any; its spaces must equal the saved ones.
+        device: The device of the weights.
+        given: Constructor arguments that override the saved ones.
+
+    Returns:
+        The agent, an instance of ``cls``.
 
     Raises:
-        CheckpointError: The file is not whole, asks for more than it holds, or does not fit what is given.
+        FileNotFoundError: There is no such file.
+        CheckpointError: The file is damaged, requires more memory than its content justifies, or contradicts the arguments.
     """
     content = archive.read(path, "agent")
     with told_of(path):
@@ -133,19 +140,27 @@ def made_from(
     device: torch.device | str,
     given: Mapping[str, Any],
 ) -> Any:
-    """The agent that a file's content describes; arguments as for `load`. ``ValueError`` names the field that is wrong."""
+    """Create the agent that the content of a file describes; see `load` for the arguments.
+
+    Raises:
+        ValueError: A field of the manifest is wrong; the message names it.
+        KeyError: A field is missing; `archive.told_of` turns it into a `CheckpointError`.
+    """
     manifest = content.manifest
     if manifest["class"] not in {base.__name__ for base in cls.__mro__}:
         raise ValueError(f"field 'class': expected {cls.__name__}, found {manifest['class']!r}: call its load")
     arguments = {k: decode(v, _settings(), k) for k, v in manifest["arguments"].items() if k not in given}
     arguments.update(given)
     policy_class = arguments.pop("policy_class", None) or JEPAPolicy
+    # JSON has no tuples, and SB3 accepts no list here.
     if isinstance(arguments.get("train_freq"), list):
         arguments["train_freq"] = tuple(arguments["train_freq"])
     observation_space = decode_space(manifest["observation_space"])
     action_space = decode_space(manifest["action_space"])
+    # Before anything is allocated by the sizes in the file.
     check_sizes(manifest, arguments, observation_space, action_space, content.members["tensors"])
     model, surplus = _constructed(cls, policy_class, device, arguments)
+    # Before `_setup_model`, which builds the networks and the replay buffer by them.
     model.observation_space, model.action_space = observation_space, action_space
     model.n_envs = int(manifest["n_envs"])
     if env is not None:
@@ -164,16 +179,22 @@ def _constructed(
     device: torch.device | str,
     arguments: Mapping[str, Any],
 ) -> tuple[Any, dict[str, Any]]:
-    """An agent without an environment and not set up, by its constructor, and those arguments that are none of its.
+    """Construct an agent without an environment and without `_setup_model`.
 
-    It is handed what it names itself and what subclasses between it and ours name. Arguments of ours that are passed on
-    by ``**kwargs`` are set afterwards, as SB3's `load` sets everything: the subclass may have fixed them.
+    The constructor gets the arguments that it names itself and those named by subclasses between it and our class. Arguments
+    of our class that a subclass passes on by ``**kwargs`` are set as attributes afterwards, as in SB3's `load`, because the
+    subclass may have fixed them.
+
+    Returns:
+        The agent, and the arguments that no constructor knows.
     """
     own, known = inspect.signature(cls.__init__).parameters, constructor_parameters(cls)
+    # The first class of this package among cls and its bases.
     library = next(base for base in cls.__mro__ if base.__module__.startswith("jepa_agent."))
     ours = inspect.signature(library.__init__).parameters  # type: ignore[misc]
     kinds = {parameter.kind for parameter in own.values()}
     make: Callable[..., Any] = cls
+    # A subclass may fix the policy, and then takes none.
     first = [policy_class] if "policy" in own or inspect.Parameter.VAR_POSITIONAL in kinds else []
     handed = own.keys() | (known.keys() - ours.keys())
     named = {name: value for name, value in arguments.items() if name in handed}
@@ -199,6 +220,7 @@ def _constructed(
 
 
 def _take_env(model: Agent, env: VecEnv) -> None:
+    """Give the agent its environment; raise ``ValueError`` if the spaces differ from the saved ones."""
     for name in ("observation_space", "action_space"):
         expected, found = getattr(model, name), getattr(env, name)
         if expected != found:
@@ -208,8 +230,9 @@ def _take_env(model: Agent, env: VecEnv) -> None:
 
 
 def _take_counters(model: Agent, found: Mapping[str, Any]) -> None:
-    """Set the counters of a file; numbers that are none, which older files held too, are passed over."""
+    """Set the counters of a file; other numbers, which older files also hold, are ignored."""
     for name, value in found.items():
+        # A name whose attribute is no number, as ``policy``, must not be overwritten by a file.
         if type(value) not in (int, float) or not isinstance(getattr(model, name, 0), (int, float, type(None))):
             raise ValueError(f"field 'counters': expected some of {sorted(model.saved_counters)}, found {name!r}")
         if name in model.saved_counters:
@@ -217,6 +240,7 @@ def _take_counters(model: Agent, found: Mapping[str, Any]) -> None:
 
 
 def _take_tensors(model: Agent, tensors: Mapping[str, Tensor], groups: Mapping[str, list[dict[str, Any]]]) -> None:
+    """Load the weights, the agent's own tensors and the optimisers' state, all checked first."""
     owned, own = model.policy.state_dict(), _own_tensors(model)
     check_tensors({f"policy/{k}": v for k, v in owned.items()} | {f"algorithm/{k}": v for k, v in own.items()}, tensors)
     check_numbers(tensors)
@@ -228,11 +252,18 @@ def _take_tensors(model: Agent, tensors: Mapping[str, Tensor], groups: Mapping[s
 
 
 def parameters_from(model: Agent, path: str | Path | BinaryIO) -> dict[str, Any]:
-    """Weights and optimisers of a file, as SB3's ``set_parameters`` takes them.
+    """Read weights and optimisers of a file, in the form of SB3's ``set_parameters``.
 
     Args:
-        model: Says which optimisers there are.
-        path: A file of `contents`.
+        model: The agent that is to take them; it determines which optimisers are read.
+        path: A file of `contents`, or a binary file object.
+
+    Returns:
+        State dictionaries by name: ``policy``, and one for each optimiser.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        CheckpointError: The file is damaged, or its optimisers do not fit the agent.
     """
     content = archive.read(path, "agent")
     with told_of(path):
@@ -242,11 +273,19 @@ def parameters_from(model: Agent, path: str | Path | BinaryIO) -> dict[str, Any]
 
 
 def constructor_parameters(cls: type) -> dict[str, inspect.Parameter]:
-    """What a constructor takes by name, that of the base classes included as far as each hands ``**kwargs`` on."""
+    """Return the named parameters of a constructor, including those of base classes that it reaches by ``**kwargs``.
+
+    Args:
+        cls: The class.
+
+    Returns:
+        Parameters by name, without ``self`` and the variadic ones.
+    """
     found: dict[str, inspect.Parameter] = {}
     for base in (base for base in cls.__mro__ if "__init__" in vars(base)):
         own = inspect.signature(base.__init__).parameters  # type: ignore[misc]
         found.update({name: parameter for name, parameter in own.items() if name not in found})
+        # Without **kwargs, nothing is passed on to the bases above.
         if not any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in own.values()):
             break
     variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
@@ -254,20 +293,22 @@ def constructor_parameters(cls: type) -> dict[str, inspect.Parameter]:
 
 
 def versions() -> dict[str, str]:
-    """What a file was written by."""
+    """Return the versions of Python, this package and its main dependencies, by name."""
     modules = {"torch": torch, "numpy": np, "gymnasium": gymnasium, "stable_baselines3": stable_baselines3}
     found = {name: str(module.__version__) for name, module in modules.items()}
     return {"jepa_agent": __version__, "python": platform.python_version(), **found}
 
 
 def _settings() -> tuple[type, ...]:
-    """The settings classes that files may name: ours, and no subclass of the user's."""
+    """Return the settings classes that a file may name: those of this package, not a user's subclasses."""
 
     def below(cls: type) -> Iterator[type]:
+        """Yield all subclasses of a class, at any depth."""
         child: type
         for child in cls.__subclasses__():
             yield from (child, *below(child))
 
+    # A dict as an ordered set: a class with two bases occurs twice.
     found = dict.fromkeys([*below(Planner), *below(ModeSwitch)])
     return (PlannerConfig, *(cls for cls in found if cls.__module__.startswith("jepa_agent.")))
 
@@ -276,7 +317,14 @@ def _settings() -> tuple[type, ...]:
 
 
 def pack_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
-    """An optimiser's state as tensors named ``index/field``, and its groups' plain settings."""
+    """Convert the state of an optimiser to tensors and plain data.
+
+    Args:
+        optimizer: The optimiser.
+
+    Returns:
+        Tensors named ``index/field``, where ``index`` counts the weights, and the plain settings of each parameter group.
+    """
     state = optimizer.state_dict()
     tensors = {
         f"{index}/{field}": torch.as_tensor(value)
@@ -293,15 +341,18 @@ def optimizer_states(
     tensors: Mapping[str, Tensor],
     groups: Mapping[str, list[dict[str, Any]]],
 ) -> dict[str, dict[str, Any]]:
-    """State dictionaries of optimisers.
+    """Build state dictionaries of optimisers from what `pack_optimizer` returned; the inverse of it.
 
     Args:
-        optimizers: Those of the model, by name.
-        tensors: Of the file, named ``name/index/field``.
+        optimizers: The optimisers of the model, by name.
+        tensors: Tensors of the file, named ``name/index/field``.
         groups: Plain settings of the file's parameter groups, by name of the optimiser.
 
+    Returns:
+        For each optimiser a dictionary for its ``load_state_dict``.
+
     Raises:
-        ValueError: Moments of other sizes than the weights', or another number of groups or weights.
+        ValueError: The file has moments of other shapes, or another number of parameter groups or weights.
     """
     states = {}
     for name, optimizer in optimizers.items():
@@ -313,6 +364,7 @@ def optimizer_states(
         for key in (key for key in tensors if key.startswith(f"{name}/")):
             index, _, field = key.removeprefix(f"{name}/").partition("/")
             weight, moment = weights[int(index)], tensors[key]
+            # A scalar is Adam's step counter; moments have the shape of their weight.
             if moment.dim() and moment.shape != weight.shape:
                 raise ValueError(f"tensor {key!r}: expected {tuple(weight.shape)}, found {tuple(moment.shape)}")
             entries.setdefault(int(index), {})[field] = moment.clone()

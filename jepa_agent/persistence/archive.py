@@ -1,8 +1,8 @@
-"""A file format without pickle: a zip of one JSON manifest and safetensors. Reading runs nothing from the file.
+"""A file format without pickle: a zip archive of one JSON manifest and safetensors; reading executes nothing from the file.
 
-The manifest names size and SHA-256 of every other member; the archive's comment is the SHA-256 of all bytes before it, so
-that no flipped bit goes unseen, be it in the zip's own headers. A file is written beside its destination, flushed to disk
-and renamed: whatever kills the writer, the previous file stays whole.
+The manifest lists size and SHA-256 of every other member. The archive's comment is the SHA-256 of all bytes before it, so
+that a flipped bit is detected even in the zip's own headers. A file is written next to its destination, flushed to disk
+and renamed: if the writer is killed, the previous file is still intact.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _BROKEN = (
     zipfile.BadZipFile,
     SafetensorError,
     struct.error,
-    ValueError,  # of JSON, of text encodings, of seeking before the start
+    ValueError,  # from JSON, text decoding, or seeking before the start
     KeyError,
     TypeError,
     AttributeError,
@@ -47,20 +47,25 @@ _BROKEN = (
     OSError,
     NotImplementedError,
     OverflowError,
-    RuntimeError,  # also RecursionError, of JSON nested without end
+    RuntimeError,  # also RecursionError, from deeply nested JSON
 )
 
 
 class CheckpointError(ValueError):
-    """The file is not a checkpoint that can be loaded here; the message names the file, what was expected and found."""
+    """The file cannot be loaded here; the message names the file, what was expected and what was found."""
 
 
 class FormatError(CheckpointError):
-    """The file is of another version of this package; it is not damaged."""
+    """The file was written in another version of the format; it is not damaged."""
 
 
 class Checkpoint(NamedTuple):
-    """What a file holds: its manifest, and by name each of its collections of tensors."""
+    """The content of a file.
+
+    Args:
+        manifest: The JSON manifest.
+        members: The collections of tensors, by name; each maps the tensors' names to tensors.
+    """
 
     manifest: dict[str, Any]
     members: dict[str, dict[str, Tensor]]
@@ -68,7 +73,15 @@ class Checkpoint(NamedTuple):
 
 @contextmanager
 def told_of(path: Any) -> Iterator[None]:
-    """Whatever is wrong with a file's content is a `CheckpointError` that names the file."""
+    """Turn any error about the content of a file, raised inside the block, into a `CheckpointError` that names the file.
+
+    Args:
+        path: The file, as it is named in the message.
+
+    Raises:
+        CheckpointError: The block raised one, or a ``KeyError`` (a missing field), ``ValueError``, ``TypeError``,
+            ``AttributeError``, ``RuntimeError``, ``OverflowError`` or ``MemoryError``.
+    """
     try:
         yield
     except CheckpointError:
@@ -85,18 +98,18 @@ def told_of(path: Any) -> Iterator[None]:
 def write(
     path: str | Path | BinaryIO, kind: str, manifest: Mapping[str, Any], members: Mapping[str, Mapping[str, Tensor]]
 ) -> None:
-    """Write a checkpoint. A path is replaced as a whole; a stream is written to at once.
+    """Write a checkpoint; a file at the path is replaced atomically.
 
     Args:
-        path: A file, for which missing folders are made and ``.zip`` is added where there is no suffix; or a stream.
-        kind: One of `FORMATS`.
-        manifest: What is JSON.
-        members: Tensors by name, for each member of the archive.
+        path: The destination, or a binary file object. A path without a suffix gets ``.zip``; missing folders are created.
+        kind: What the file holds, a key of `FORMATS`.
+        manifest: Fields of the manifest, JSON-serialisable.
+        members: Collections of tensors; each is stored as ``<name>.safetensors``.
 
     Raises:
-        OSError: The file cannot be written; the previous one is whole.
+        OSError: The file cannot be written; the previous one is intact.
     """
-    # All in memory first: what cannot be encoded must fail before anything is written.
+    # Everything is encoded in memory first, so that an encoding error occurs before anything is written.
     blobs = {
         f"{name}.safetensors": tensors_to_bytes({k: t.detach().cpu().contiguous() for k, t in tensors.items()})
         for name, tensors in members.items()
@@ -114,16 +127,18 @@ def write(
 
 
 def _write_archive(file: IO[bytes], blobs: Mapping[str, bytes]) -> None:
+    """Write the members as an uncompressed zip archive and put the checksum into its comment."""
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for name, blob in blobs.items():
-            archive.writestr(zipfile.ZipInfo(name), blob)  # of no date: equal content makes equal files
-        archive.comment = b"0" * _SEAL  # room for the digest, which is of all bytes before it
+            archive.writestr(zipfile.ZipInfo(name), blob)  # without a date: equal content makes equal files
+        archive.comment = b"0" * _SEAL  # placeholder: the digest covers this record's length field too
     seal = _digest_before_seal(file)
     file.seek(-_SEAL, os.SEEK_END)
     file.write(seal)
 
 
 def _digest_before_seal(file: IO[bytes]) -> bytes:
+    """Return the SHA-256, in hexadecimal, of all bytes but the last ``_SEAL``."""
     left = file.seek(0, os.SEEK_END) - _SEAL
     file.seek(0)
     digest = hashlib.sha256()
@@ -136,23 +151,32 @@ def _digest_before_seal(file: IO[bytes]) -> bytes:
 
 @contextmanager
 def replacing(target: Path) -> Iterator[IO[bytes]]:
-    """A temporary file that replaces ``target`` when the block has ended without an exception and all of it is on disk.
+    """Open a temporary file for writing that replaces ``target`` atomically at the end of the block.
+
+    If the block raises, ``target`` is unchanged and the temporary file is removed. Missing folders are created.
 
     Args:
-        target: The file to replace; missing folders are made.
+        target: The file to create or replace.
+
+    Yields:
+        The temporary file, open for reading and writing in binary mode.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
+    # A killed writer could not remove its temporary file, and on a full disk that space is needed now.
     remove_leftovers(target.parent, target.name)
+    # In the same folder, because a rename is atomic only within one file system. The process id in the name tells
+    # `remove_leftovers` whether the writer still runs.
     descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.{os.getpid()}.", suffix=".tmp", dir=target.parent)
     try:
         with os.fdopen(descriptor, "w+b") as file:
             yield file
             file.flush()
+            # Before the rename: otherwise a power failure may leave an empty file under the final name.
             os.fsync(file.fileno())
         # The umask can only be read by setting it.
         umask = os.umask(0)
         os.umask(umask)
-        os.chmod(name, 0o666 & ~umask)  # mkstemp's are private
+        os.chmod(name, 0o666 & ~umask)  # mkstemp creates files readable by the owner only
         os.replace(name, target)
     except BaseException:
         Path(name).unlink(missing_ok=True)
@@ -161,11 +185,11 @@ def replacing(target: Path) -> Iterator[IO[bytes]]:
 
 
 def remove_leftovers(folder: Path, name: str) -> None:
-    """Remove temporary files of processes that were killed while writing.
+    """Remove temporary files of `replacing` whose writer was killed.
 
     Args:
-        folder: Where they are.
-        name: Of the file that was to be replaced, or a pattern.
+        folder: The folder to clean.
+        name: The name of the file that was to be replaced, or a glob pattern.
     """
     for leftover in folder.glob(f".{name}.*.tmp"):
         owner = leftover.name.split(".")[-3]
@@ -174,7 +198,7 @@ def remove_leftovers(folder: Path, name: str) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make renames and removals in a folder outlast a power cut, where the system can."""
+    """Flush a folder to disk, so that renames and removals in it survive a power failure; no effect outside POSIX."""
     if os.name == "posix":
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -184,7 +208,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def with_suffix(path: str | Path) -> Path:
-    """The path a checkpoint is written to: ``.zip`` is added where there is no suffix."""
+    """Return the path that a checkpoint is written to: ``.zip`` is added if there is no suffix."""
     path = Path(path)
     return path if path.suffix else path.with_name(path.name + ".zip")
 
@@ -193,15 +217,19 @@ def with_suffix(path: str | Path) -> Path:
 
 
 def read(path: str | Path | BinaryIO, kind: str) -> Checkpoint:
-    """Read a checkpoint; older formats are migrated.
+    """Read and verify a checkpoint.
 
     Args:
-        path: A file, with or without its suffix, or a stream.
-        kind: One of `FORMATS`.
+        path: The file, with or without ``.zip``, or a seekable binary file object.
+        kind: What the file must hold, a key of `FORMATS`.
+
+    Returns:
+        The content, migrated to the current format.
 
     Raises:
         FileNotFoundError: There is no such file.
-        CheckpointError: The file is not as it was written, or is of another kind or format.
+        CheckpointError: The file is damaged, of another kind, or not a checkpoint of this package.
+        FormatError: The file's format is too new or too old.
     """
     if not isinstance(path, (str, Path)):
         return _read(path, kind, "the given file object")
@@ -213,13 +241,16 @@ def read(path: str | Path | BinaryIO, kind: str) -> Checkpoint:
 
 
 def _read(file: IO[bytes], kind: str, name: str) -> Checkpoint:
+    """Read and verify a checkpoint from an open file; ``name`` is what messages call it."""
     try:
         length = file.seek(0, os.SEEK_END)
         with zipfile.ZipFile(file) as archive:
+            # Before any member is read, so that declared sizes cannot exhaust the memory.
             _check_directory(archive, length, name)
             manifest = json.loads(archive.read(_MANIFEST))
             if manifest.get("kind") != kind:
                 raise CheckpointError(f"{name}: field 'kind': expected {kind!r}, found {manifest.get('kind')!r}")
+            # Before the checksum: a file of another version is reported as such, not as damaged.
             _check_format(manifest, kind, name)
             if _digest_before_seal(file) != archive.comment:
                 raise CheckpointError(f"{name} does not match its checksum; the file is damaged")
@@ -240,7 +271,7 @@ def _read(file: IO[bytes], kind: str, name: str) -> Checkpoint:
 
 
 def _check_format(manifest: Mapping[str, Any], kind: str, name: str) -> None:
-    """`FormatError` for a format that cannot be read, with the version that wrote it."""
+    """Raise `FormatError`, which names the version that wrote the file, if its format cannot be read."""
     found, ours = manifest.get("format"), FORMATS[kind]
     author = manifest.get("written_by") or (manifest.get("versions") or {}).get("jepa_agent") or "of an unknown version"
     told = f"{name}: field 'format': expected {ours}, found {found!r}, written by jepa_agent {author}"
@@ -253,6 +284,7 @@ def _check_format(manifest: Mapping[str, Any], kind: str, name: str) -> None:
 
 
 def _migrated(content: Checkpoint, kind: str, name: str) -> Checkpoint:
+    """Return the content in the current format, migrated one format at a time."""
     for step in range(content.manifest["format"], FORMATS[kind]):
         try:
             content = _MIGRATIONS[kind, step](content)
@@ -262,20 +294,24 @@ def _migrated(content: Checkpoint, kind: str, name: str) -> Checkpoint:
 
 
 def _agent_3(content: Checkpoint) -> Checkpoint:
-    """Running counts were floats."""
+    """Convert running counts, which were floats in format 3, to integers."""
     counts = ("norm.count", "cost_module.cost_count")
     tensors = {name: t.long() if name.endswith(counts) else t for name, t in content.members["tensors"].items()}
     return Checkpoint(content.manifest, {**content.members, "tensors": tensors})
 
 
 def _agent_4(content: Checkpoint) -> Checkpoint:
-    """Runs held working memory, which is empty where episodes begin."""
+    """Drop the working memory, which runs held in format 4: it is empty at a checkpoint, where episodes begin."""
     run = {name: tensor for name, tensor in content.members.get("run", {}).items() if not name.startswith("memory/")}
     return Checkpoint(content.manifest, {**content.members, **({"run": run} if "run" in content.members else {})})
 
 
 def _agent_5(content: Checkpoint) -> Checkpoint:
-    """All actors explored by noise that was given; those of Box actions and their critics were other networks."""
+    """Drop the arguments of exploration noise and set where costs-to-go begin to 0.
+
+    Raises:
+        FormatError: The agent is for Box actions; its networks were different.
+    """
     if content.manifest["action_space"]["kind"] == "Box":
         author = content.manifest["versions"]["jepa_agent"]
         raise FormatError(
@@ -293,7 +329,7 @@ def _agent_5(content: Checkpoint) -> Checkpoint:
 
 
 def _replay_3(content: Checkpoint) -> Checkpoint:
-    """A plan's spread was held to say whether it acted: negative where not."""
+    """Replace the plan's spread, negative where no plan acted in format 3, by the flag ``planned``."""
     rows = dict(content.members["rows"])
     rows["planned"] = rows.pop("plan_std")[..., 0] >= 0
     return Checkpoint(content.manifest, {**content.members, "rows": rows})
@@ -309,11 +345,12 @@ _MIGRATIONS: dict[tuple[str, int], Callable[[Checkpoint], Checkpoint]] = {
 
 
 def _check_directory(archive: zipfile.ZipFile, length: int, name: str) -> None:
-    """See that an archive is of our making before any of it is read."""
+    """Check the archive's table of contents before any member is read."""
     infos = archive.infolist()
     names = [info.filename for info in infos]
     doubled = next((member for member, times in Counter(names).items() if times > 1), None)
     strange = next((member for member in names if not re.fullmatch(r"[a-z_]+\.(json|safetensors)", member)), None)
+    # Members of SB3's own zip files.
     if {"data", "policy.pth"} & set(names):
         raise CheckpointError(
             f"{name} is a file of Stable-Baselines3, whose content is pickled and is not read here: "
@@ -326,8 +363,10 @@ def _check_directory(archive: zipfile.ZipFile, length: int, name: str) -> None:
             f"{name} is not a jepa_agent checkpoint: it holds {found}, expected {_MANIFEST} and safetensors once each"
         )
     for info in infos:
+        # Stored sizes are real sizes: without compression a small file cannot expand to a huge one.
         if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1 or info.file_size != info.compress_size:
             raise CheckpointError(f"{name}: {info.filename} is compressed or encrypted; expected plain storage")
+    # Members whose byte ranges overlap would declare more than the file holds.
     total = sum(info.file_size for info in infos)
     if total > length:
         raise CheckpointError(f"{name}: its members declare {total} bytes, but the whole file has {length}")
@@ -337,7 +376,7 @@ def _check_directory(archive: zipfile.ZipFile, length: int, name: str) -> None:
 
 
 def _listed_members(archive: zipfile.ZipFile, manifest: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """The manifest's list of members, in agreement with the archive's."""
+    """Return the manifest's list of members; raise `CheckpointError` if it differs from the archive's."""
     listed = dict(manifest["members"])
     there = {info.filename: info.file_size for info in archive.infolist() if info.filename != _MANIFEST}
     if set(listed) != set(there):

@@ -1,8 +1,8 @@
 """A folder of checkpoints that share the rows of one replay buffer.
 
-Each save adds ``agent_*.zip`` and, in ``rows_*.zip``, only the rows that are new; names are never used twice.
-``index.zip``, replaced last, lists what belongs to which checkpoint: until then the folder is as it was, from then on the
-save has happened. Files that it does not list, as a killed save leaves them, are removed by the next one.
+Each save adds ``agent_*.zip`` and, in ``rows_*.zip``, only the rows that are new; names are never reused. ``index.zip``
+lists which files belong to which checkpoint. It is replaced last, atomically: before that the folder is unchanged,
+afterwards the save is complete. Files that it does not list, left by a killed save, are removed by the next save.
 """
 
 from __future__ import annotations
@@ -27,7 +27,13 @@ _CHUNK_BYTES = 2**26
 
 
 class Chunk(NamedTuple):
-    """Rows ``first`` to ``last``, the latter not included, and the file that holds them."""
+    """A file of consecutive rows.
+
+    Args:
+        file: Name of the file.
+        first: Number of the first row, counted from the first row ever added to the buffer.
+        last: Number after the last row.
+    """
 
     file: str
     first: int
@@ -35,7 +41,16 @@ class Chunk(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """One checkpoint: its files, and how long the run's logs were then."""
+    """One checkpoint in the index.
+
+    Args:
+        num_timesteps: Environment steps at the checkpoint.
+        agent: Name of the agent's file.
+        history: Identifier of the replay buffer's content, `SequenceReplayBuffer.history`.
+        added: Rows ever added to the buffer, including overwritten ones.
+        chunks: Files of the buffer's rows, oldest first.
+        logs: Sizes of the run's logs in bytes, by file name.
+    """
 
     num_timesteps: int
     agent: str
@@ -46,21 +61,30 @@ class Entry(NamedTuple):
 
 
 def new_name(kind: str, *numbers: int) -> str:
-    """A file name that was never used."""
+    """Return a file name that has never been used: the kind, numbers, and a random part."""
     return "_".join([kind, *map(str, numbers), uuid4().hex[:8]]) + ".zip"
 
 
 def entries(folder: Path) -> list[Entry]:
-    """The checkpoints in a folder, oldest first, as the index lists them; if it is damaged or missing, as the agents' own
-    files say.
+    """List the checkpoints in a folder.
+
+    The index is read; if it is damaged or missing, the copies of its entries in the agents' files are used, with a warning.
+
+    Args:
+        folder: The folder of checkpoints.
+
+    Returns:
+        The checkpoints, oldest first; at least one.
 
     Raises:
-        FileNotFoundError: There is none.
-        CheckpointError: The index names files outside the folder, or it is damaged and no agent's file is whole.
+        FileNotFoundError: There is no checkpoint.
+        CheckpointError: The index is damaged and no agent's file is intact, or it names files outside the folder.
+        FormatError: The index is of a version that cannot be read.
     """
     index = folder / _INDEX
     try:
         listed = archive.read(index, "index").manifest["checkpoints"]
+    # Not damaged, but of another version: the fallback below would hide that.
     except FormatError:
         raise
     except (CheckpointError, OSError) as error:
@@ -73,49 +97,55 @@ def entries(folder: Path) -> list[Entry]:
     with told_of(index):
         found = [_entry(**data) for data in listed]
         strange = next((name for name in sorted(_files(found)) if not _OURS.fullmatch(name)), None)
+        # Names come from a file: a path that leads elsewhere must not be read, truncated or removed.
         if strange or not found:
             raise ValueError(f"field 'checkpoints': expected names of files in the folder, found {strange!r}")
         return found
 
 
 def _told_by_agents(folder: Path) -> list[dict[str, Any]]:
-    """What the index would list of the run that saved last, as the agents' own files say, oldest first."""
+    """List, oldest first, the checkpoints of the run that saved last, as recorded in the agents' files."""
     found = []
+    # By time of modification, since step counts of different runs cannot be compared.
     for file in sorted(folder.glob("agent_*.zip"), key=lambda file: file.stat().st_mtime_ns):
         with suppress(CheckpointError, OSError):
             told = archive.read(file, "agent").manifest.get("checkpoint")
+            # A renamed file is not the one that its entry describes.
             found += [told] if told and told["agent"] == file.name else []
     own = [told for told in found if told["history"] == found[-1]["history"]]
     return sorted(own, key=lambda told: told["num_timesteps"])
 
 
 def _files(listed: Iterable[Entry]) -> set[str]:
-    """Names of all files that belong to checkpoints."""
+    """Return the names of all files that belong to checkpoints."""
     return {name for entry in listed for name in (entry.agent, *(chunk.file for chunk in entry.chunks))}
 
 
 def _entry(chunks: list[list[Any]], **fields: Any) -> Entry:
+    """Build an entry from its JSON form."""
     return Entry(chunks=tuple(Chunk(*chunk) for chunk in chunks), **fields)
 
 
 @contextmanager
 def all_or_nothing(folder: Path) -> Iterator[None]:
-    """Remove the files that a save has written if it fails: on a full disk they would keep the next one from succeeding.
+    """Remove the files written in the block if it raises: on a full disk they would make the next save fail too.
 
     Args:
-        folder: Of the checkpoints.
+        folder: The folder of checkpoints.
     """
     before = {file.name for file in folder.iterdir()}
     try:
         yield
     except BaseException:
         with suppress(OSError, CheckpointError):
+            # The index may have been replaced already before the error; what it lists stays.
             listed = _files(entries(folder)) if (folder / _INDEX).is_file() else set()
             _remove(folder, keep=before | listed)
         raise
 
 
 def _remove(folder: Path, keep: set[str]) -> None:
+    """Remove the checkpoint files in a folder, except those to ``keep``."""
     for file in folder.iterdir():
         if _OURS.fullmatch(file.name) and file.name not in keep:
             with suppress(OSError):
@@ -123,48 +153,50 @@ def _remove(folder: Path, keep: set[str]) -> None:
 
 
 def commit(folder: Path, entry: Entry, keep_last: int, after: str | None) -> None:
-    """Make an entry, whose files are written, the newest checkpoint, and remove those no longer kept.
+    """Make an entry, whose files have been written, the newest checkpoint, and remove files that are no longer needed.
 
     Args:
-        folder: Of the checkpoints.
-        entry: The new one.
-        keep_last: How many of its history to keep.
-        after: The agent's file of the checkpoint that the run was resumed from, if known. Newer ones, which were
-            damaged, are dropped.
+        folder: The folder of checkpoints.
+        entry: The new checkpoint.
+        keep_last: Number of checkpoints of the same history to keep.
+        after: Agent's file of the checkpoint that the run continues from, if known. Newer checkpoints, which were damaged
+            when the run was resumed, are dropped.
     """
     try:
         listed = archive.read(folder / _INDEX, "index").manifest["checkpoints"]
     except (OSError, CheckpointError):
         listed = _told_by_agents(folder)
     there = [_entry(**data) for data in listed]
-    # Another history is that of another buffer: a run begun anew in the same folder replaces what was there.
+    # Checkpoints of another history belong to another run: a new run in the same folder replaces them.
     past = [old for old in there if old.history == entry.history and old.num_timesteps < entry.num_timesteps]
     names = [old.agent for old in past]
     if after in names:
         past = past[: names.index(after) + 1]
     kept = [*past, entry][-keep_last:]
+    # The order matters: files are removed only after the new index no longer lists them.
     archive.write(folder / _INDEX, "index", {"checkpoints": [item._asdict() for item in kept]}, {})
     _remove(folder, keep=_files(kept))
     archive.remove_leftovers(folder, "*")
 
 
 def append_rows(folder: Path, buffer: SequenceReplayBuffer, known: Iterable[Chunk]) -> tuple[Chunk, ...]:
-    """Write the rows of a buffer that chunks on disk lack.
+    """Write the rows of a buffer that are not on disk yet.
 
     Args:
-        folder: Of the checkpoints.
-        buffer: Whose rows are written.
-        known: Chunks written before, oldest first. If a file is missing, all rows are written anew.
+        folder: The folder of checkpoints.
+        buffer: The replay buffer.
+        known: Chunks written before, oldest first. If one of their files is missing, all rows are written again.
 
     Returns:
         The chunks that make up the buffer, oldest first.
     """
-    # Rows are numbered from the first that was ever added, so that chunks stay valid as the buffer wraps round.
+    # Rows keep their numbers when the ring buffer wraps, so chunks written earlier stay valid.
     oldest = buffer.added - buffer.size()
     chunks = [chunk for chunk in known if chunk.last > oldest]
     if not all((folder / chunk.file).is_file() for chunk in chunks):
         chunks = []
     begin = max(chunks[-1].last if chunks else 0, oldest)
+    # In files of bounded size: saving needs little memory, and old chunks can be removed one by one.
     step = max(_CHUNK_BYTES // bytes_per_row(buffer), 1)
     for first in range(begin, buffer.added, step):
         last = min(first + step, buffer.added)
@@ -175,20 +207,21 @@ def append_rows(folder: Path, buffer: SequenceReplayBuffer, known: Iterable[Chun
 
 
 def restore_rows(folder: Path, entry: Entry, buffer: SequenceReplayBuffer) -> None:
-    """Fill a buffer as it was at a checkpoint.
+    """Fill a buffer with the rows it held at a checkpoint.
 
     Args:
-        folder: Of the checkpoints.
+        folder: The folder of checkpoints.
         entry: The checkpoint.
-        buffer: To be filled.
+        buffer: The buffer to fill; its previous content is lost.
 
     Raises:
-        CheckpointError: A row is missing or of another history.
+        CheckpointError: A row is missing or of another history, or does not fit the buffer.
     """
     buffer.reset()
     expected = max(entry.added - buffer.buffer_size, 0)
     for chunk in entry.chunks:
         with told_of(folder / chunk.file):
+            # Chunks may overlap the part that the ring buffer has overwritten, but must leave no gap.
             if chunk.first > expected:
                 raise ValueError(f"field 'first': expected {expected}, found {chunk.first}")
             manifest = read_rows(folder / chunk.file, buffer)
@@ -203,24 +236,25 @@ def restore_rows(folder: Path, entry: Entry, buffer: SequenceReplayBuffer) -> No
 
 
 def log_sizes(logs: Iterable[Path]) -> dict[str, int]:
-    """How long files that grow with the run are now."""
+    """Return the sizes in bytes of those logs that exist, by file name."""
     return {log.name: log.stat().st_size for log in logs if log.is_file()}
 
 
 def cut_logs(folder: Path, logs_folder: Path, num_timesteps: int) -> None:
-    """Shorten the run's logs to what they held at a checkpoint; what came after will be written again.
+    """Truncate a run's logs to their length at a checkpoint; the resumed run writes what followed again.
 
     Args:
-        folder: Of the checkpoints.
-        logs_folder: Of the logs.
-        num_timesteps: Step of the checkpoint.
+        folder: The folder of checkpoints.
+        logs_folder: The folder of the logs.
+        num_timesteps: Environment steps at the checkpoint, which must be in the folder.
 
     Raises:
-        CheckpointError: The index names a file outside the folder.
+        CheckpointError: The checkpoint names a log outside ``logs_folder``, or a symbolic link.
     """
     entry = next(entry for entry in reversed(entries(folder)) if entry.num_timesteps == num_timesteps)
     for name, size in entry.logs.items():
         log = logs_folder / name
+        # The names come from a file: nothing outside the folder may be truncated.
         if Path(name).name != name or log.is_symlink():
             raise CheckpointError(f"{folder / _INDEX}: field 'logs': expected names of files in the folder, found {name!r}")
         if log.is_file() and log.stat().st_size > size:

@@ -1,4 +1,4 @@
-"""What this room needs of an agent, and what is checked of a file before anything is made of it."""
+"""The interface of an agent that can be saved, and the checks of a file before an agent is made from it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MOST_ENVS = 65_536
 
 
 class Agent(Protocol):
-    """An SB3 algorithm with our policy and buffer that declares what is saved of it."""
+    """An SB3 algorithm with this package's policy and replay buffer that declares which attributes are saved."""
 
     saved_counters: ClassVar[tuple[str, ...]]  # attributes that are plain numbers
     saved_parts: ClassVar[tuple[str, ...]]  # attributes with `state_dict`, saved with a run
@@ -46,7 +46,9 @@ class Agent(Protocol):
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]: ...
     def _setup_model(self) -> None: ...
     def _check_settings(self) -> None: ...
-    def end_episodes(self) -> None: ...
+    def end_episodes(self) -> None:
+        """End the episodes under way, as by a time limit."""
+        ...
 
 
 def check_sizes(
@@ -56,16 +58,31 @@ def check_sizes(
     action_space: spaces.Space,
     tensors: Mapping[str, Tensor],
 ) -> None:
-    """``ValueError`` if a file asks for larger networks than its tensors can fill, or for more memory than there is: nothing
-    of that size is to be allocated."""
+    """Check, before anything is allocated, that a file asks for no more memory than its content justifies.
+
+    A file of a few bytes could otherwise request networks or a replay buffer that exhaust the memory.
+
+    Args:
+        manifest: The file's manifest, of which ``n_envs`` is checked.
+        arguments: Constructor arguments, of which ``policy_kwargs`` and ``buffer_size`` are checked.
+        observation_space: The saved observation space.
+        action_space: The saved action space.
+        tensors: The file's tensors, by name.
+
+    Raises:
+        ValueError: Networks are wider or deeper than the tensors can fill, ``n_envs`` is out of range, or the replay buffer
+            is larger than the machine's memory.
+    """
     largest = max((tensor.numel() for tensor in tensors.values()), default=0)
     chosen = arguments.get("policy_kwargs") or {}
+    # A layer between widths a and b has a weight of a * b numbers, which must be among the file's tensors.
     widths = [[chosen.get("latent_dim", 1), *chosen.get(name, ())] for name in ("net_arch", "head_arch")]
     asked = {f"policy_kwargs[{name!r}]": max(_whole_numbers(value), default=0) for name, value in chosen.items()}
     asked.update({"net_arch": max((a * b for own in widths for a, b in pairwise(own)), default=0)})
     for space in (observation_space, action_space):
         # One-hot vectors are as wide as there are options.
         asked[f"space {type(space).__name__}"] = max(_options(space), default=0)
+    # Many narrow layers pass the comparison of sizes; each has at least one tensor of its own.
     asked_layers = sum(len(chosen.get(name, ())) for name in ("net_arch", "head_arch"))
     if asked_layers > len(tensors):
         raise ValueError(
@@ -77,6 +94,7 @@ def check_sizes(
     n_envs, rows = int(manifest["n_envs"]), arguments.get("buffer_size") or 0
     if not 1 <= n_envs <= _MOST_ENVS:
         raise ValueError(f"field 'n_envs': expected 1 to {_MOST_ENVS:,}, found {n_envs:,}")
+    # The buffer's content is in other files, so its size is compared with the machine's memory.
     need, there = rows * transition_bytes(observation_space, action_space), psutil.virtual_memory().total
     if need > there:
         raise ValueError(
@@ -86,7 +104,7 @@ def check_sizes(
 
 
 def _whole_numbers(value: Any) -> list[int]:
-    """All whole numbers in plain data."""
+    """Return all integers in plain data, at any depth."""
     if isinstance(value, Mapping):
         value = list(value.values())
     if isinstance(value, (list, tuple)):
@@ -95,7 +113,7 @@ def _whole_numbers(value: Any) -> list[int]:
 
 
 def _options(space: spaces.Space) -> Iterator[int]:
-    """How many options the choices in a space have."""
+    """Yield the number of options of every discrete space within a space."""
     if isinstance(space, spaces.Discrete):
         yield int(space.n)
     elif isinstance(space, spaces.MultiDiscrete):
@@ -106,14 +124,14 @@ def _options(space: spaces.Space) -> Iterator[int]:
 
 
 def check_tensors(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
-    """See that a file has the tensors that a model needs; others are passed over.
+    """Check that a file has the tensors that a model needs; further tensors are ignored.
 
     Args:
-        expected: Tensors of the model, by name.
-        found: Tensors of the file.
+        expected: The model's tensors, by name.
+        found: The file's tensors, by name.
 
     Raises:
-        ValueError: Names the first tensor missing or of another shape or type.
+        ValueError: A tensor is missing or has another shape or dtype; the message names the first one.
     """
     for name, wanted in expected.items():
         if name not in found:
@@ -123,7 +141,14 @@ def check_tensors(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -
 
 
 def check_numbers(tensors: Mapping[str, Tensor]) -> None:
-    """``ValueError`` that names the first tensor with NaN in it; infinities may be meant, as in the mask of an attention."""
+    """Check that tensors hold no NaN; infinities are allowed, as in an attention mask.
+
+    Args:
+        tensors: The tensors, by name.
+
+    Raises:
+        ValueError: A tensor holds NaN; the message names the first one.
+    """
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and bool(tensor.isnan().any()):
             raise ValueError(
@@ -132,4 +157,5 @@ def check_numbers(tensors: Mapping[str, Tensor]) -> None:
 
 
 def _form(tensor: Tensor) -> str:
+    """Describe dtype and shape of a tensor."""
     return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"

@@ -1,4 +1,4 @@
-"""Settings and spaces as JSON and back. Nothing is looked up by name but classes known beforehand."""
+"""Conversion of settings and spaces to JSON and back; only classes from fixed lists are looked up by name."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ from stable_baselines3.common.noise import NormalActionNoise, OrnsteinUhlenbeckA
 from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule, LinearSchedule
 from torch import nn
 
+# Modules whose classes may be named in a file. Nothing else is imported.
 _ROOMS = ("torch.nn", "torch.optim", "stable_baselines3.common.torch_layers")
-_LARGEST_SPACE = 2**25  # numbers
+_LARGEST_SPACE = 2**25  # numbers in one element
+# SB3's noise keeps constructor arguments in private attributes of these names.
 _NOISE = {"mean": "_mu", "sigma": "_sigma", "theta": "_theta", "dt": "_dt", "base_noise": "_base_noise"}
 _PARTS: tuple[type, ...] = (
     NormalActionNoise,
@@ -30,12 +32,16 @@ _PARTS: tuple[type, ...] = (
 
 
 def encode(value: Any, known: Iterable[type]) -> Any:
-    """A setting as JSON.
+    """Convert a setting to JSON.
 
     Args:
-        value: Plain values, arrays, dataclasses of ours, SB3's schedules and noise, and classes of torch and SB3 are
-            encoded. Anything else becomes ``{"custom": name}``, which the user must hand to ``load``.
+        value: Plain values, arrays of numbers, instances of ``known`` dataclasses, SB3's schedules and action noise, and
+            classes of torch and SB3 are encoded. Anything else becomes ``{"custom": name}``, and the user must pass it to
+            ``load``.
         known: Dataclasses that may be named.
+
+    Returns:
+        Data that ``json`` can write and `decode` can read; tuples become lists.
     """
     known = tuple(known)
     if value is None or isinstance(value, (bool, int, float, str)):
@@ -47,7 +53,9 @@ def encode(value: Any, known: Iterable[type]) -> Any:
     if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
         return {"array": value.tolist(), "dtype": str(value.dtype)}
     if isinstance(value, dict):
+        # Wrapped, so that a user's dictionary is not mistaken for one of the tagged forms below.
         return {"dict": {str(key): encode(item, known) for key, item in value.items()}}
+    # The exact type: a subclass could not be built again from this name.
     if is_dataclass(value) and type(value) in known:
         settings = {field.name: encode(getattr(value, field.name), known) for field in fields(value)}
         return {"dataclass": type(value).__name__, "settings": settings}
@@ -57,21 +65,25 @@ def encode(value: Any, known: Iterable[type]) -> Any:
         return {"part": type(value).__name__, "settings": settings}
     name = getattr(value, "__qualname__", type(value).__qualname__)
     for room in _ROOMS:
+        # Compared by identity, since a user's class may have the same name.
         if isinstance(value, type) and getattr(importlib.import_module(room), name, None) is value:
             return {"class": f"{room}.{name}"}
     return {"custom": name}
 
 
 def decode(value: Any, known: Iterable[type], name: str) -> Any:
-    """The inverse of `encode`.
+    """Convert JSON back to a setting; the inverse of `encode`.
 
     Args:
-        value: JSON.
+        value: What `encode` returned.
         known: Dataclasses that may be named.
-        name: Of the setting, for messages.
+        name: Name of the setting, for messages.
+
+    Returns:
+        The setting.
 
     Raises:
-        ValueError: A class that is not known, or an object of the user's own, with how to hand it over.
+        ValueError: A class is not known, or the value is a custom object; the message says how to pass it to ``load``.
     """
     known = tuple(known)
     if isinstance(value, list):
@@ -90,6 +102,7 @@ def decode(value: Any, known: Iterable[type], name: str) -> Any:
             return found(**{key: decode(item, known, name) for key, item in value["settings"].items()})
     if "class" in value:
         room, _, attribute = str(value["class"]).rpartition(".")
+        # The module is checked before it is imported: importing executes code.
         found = getattr(importlib.import_module(room), attribute, None) if room in _ROOMS else None
         if not (isinstance(found, type) and issubclass(found, (nn.Module, torch.optim.Optimizer))):
             raise ValueError(f"{name}: {value['class']!r} is not a module or optimizer of torch or Stable-Baselines3")
@@ -101,7 +114,17 @@ def decode(value: Any, known: Iterable[type], name: str) -> Any:
 
 
 def encode_space(space: spaces.Space) -> dict[str, Any]:
-    """A space as JSON; ``ValueError`` for a kind that is not known."""
+    """Convert a space to JSON.
+
+    Args:
+        space: A space of Gymnasium.
+
+    Returns:
+        A dictionary with the ``kind`` and the parameters of the space.
+
+    Raises:
+        ValueError: The kind of space is not supported.
+    """
     if isinstance(space, spaces.Box):
         return {
             "kind": "Box",
@@ -121,7 +144,7 @@ def encode_space(space: spaces.Space) -> dict[str, Any]:
         }
     if isinstance(space, spaces.MultiBinary):
         return {"kind": "MultiBinary", "n": list(space.shape) if len(space.shape) > 1 else int(space.shape[0])}
-    if isinstance(space, spaces.Dict):  # as pairs: the order of the keys is part of the space
+    if isinstance(space, spaces.Dict):  # as pairs, because the order of the keys is part of the space
         return {"kind": "Dict", "spaces": [[key, encode_space(part)] for key, part in space.items()]}
     if isinstance(space, spaces.Tuple):
         return {"kind": "Tuple", "spaces": [encode_space(part) for part in space]}
@@ -134,15 +157,25 @@ def encode_space(space: spaces.Space) -> dict[str, Any]:
 
 
 def decode_space(data: Mapping[str, Any]) -> spaces.Space:
-    """The inverse of `encode_space`; ``ValueError`` for anything else, and for more numbers than any observation has: a few
-    bytes of JSON must not fill the memory."""
+    """Convert JSON back to a space; the inverse of `encode_space`.
+
+    Args:
+        data: What `encode_space` returned.
+
+    Returns:
+        The space.
+
+    Raises:
+        ValueError: The kind is unknown, a parameter is invalid, or an element has more than 2**25 numbers: a few bytes of
+            JSON must not exhaust the memory.
+    """
     if (extent := _extent(data)) > _LARGEST_SPACE:
         raise ValueError(f"space {data['kind']}: expected at most {_LARGEST_SPACE:,} numbers, found {extent:,}")
     return _decode_space(data)
 
 
 def _extent(data: Mapping[str, Any]) -> int:
-    """How many numbers an observation of an encoded space has."""
+    """Return how many numbers an element of an encoded space has."""
     if data["kind"] == "Dict":
         return sum(_extent(part) for _, part in data["spaces"])
     if data["kind"] == "Sequence":
@@ -154,10 +187,12 @@ def _extent(data: Mapping[str, Any]) -> int:
 
 
 def _decode_space(data: Mapping[str, Any]) -> spaces.Space:
+    """Convert JSON whose size has been checked to a space."""
     kind = data["kind"]
     if kind == "Box":
         dtype = _number_type(data["dtype"])
         low, high = (np.broadcast_to(np.array(data[end], dtype), data["shape"]) for end in ("low", "high"))
+        # Copies, because broadcast arrays are read-only views.
         return spaces.Box(low.copy(), high.copy(), dtype=dtype.type)
     if kind == "Discrete":
         return spaces.Discrete(data["n"], start=data["start"])
@@ -177,11 +212,12 @@ def _decode_space(data: Mapping[str, Any]) -> spaces.Space:
 
 
 def _bound(values: np.ndarray) -> Any:
-    """A bound as one number where it is the same everywhere, as an image's is."""
+    """Return a bound as one number if it is the same everywhere, as for images; else as nested lists."""
     return values.flat[0].item() if values.size and (values == values.flat[0]).all() else values.tolist()
 
 
 def _number_type(name: str) -> np.dtype:
+    """Return the dtype of a name; raise ``ValueError`` unless it is boolean, integer or float."""
     dtype = np.dtype(str(name))
     if dtype.kind not in "biuf":
         raise ValueError(f"{name!r} is not a type of numbers")

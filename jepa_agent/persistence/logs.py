@@ -1,4 +1,4 @@
-"""Logs, written beside a run: one that cannot be written is dropped with a warning, and training goes on."""
+"""Logs of a run: one that cannot be written is dropped with a warning, and training continues."""
 
 from __future__ import annotations
 
@@ -19,12 +19,17 @@ from stable_baselines3.common.monitor import Monitor, ResultsWriter
 
 
 class LastingLogger(Logger):
-    """SB3's logger, which a full disk does not stop: a format whose file cannot be written is dropped."""
+    """SB3's logger, but a format whose file cannot be written is dropped instead of ending the training."""
 
     def dump(self, step: int = 0) -> None:
-        """Write what was recorded to every format that is left."""
+        """Write the recorded values to every format that is left, and clear them.
+
+        Args:
+            step: Environment steps so far.
+        """
         if self.level == DISABLED:
             return
+        # A copy of the list, because formats are removed during the loop.
         for form in [form for form in self.output_formats if isinstance(form, KVWriter)]:
             try:
                 form.write(self.name_to_value, self.name_to_excluded, step)
@@ -39,11 +44,14 @@ class LastingLogger(Logger):
 
 
 def lasting_logger(folder: str, names: Iterable[str]) -> LastingLogger:
-    """A logger of several formats, less those that cannot be opened, for which a warning is given.
+    """Create a logger of several formats; those that cannot be opened are left out, with a warning.
 
     Args:
-        folder: Where the files go.
-        names: SB3's names of formats, as ``"csv"``.
+        folder: The folder of the files.
+        names: SB3's names of formats, such as ``"csv"``.
+
+    Returns:
+        The logger.
     """
     formats = []
     for name in names:
@@ -55,22 +63,27 @@ def lasting_logger(folder: str, names: Iterable[str]) -> LastingLogger:
 
 
 def lasting(logger: Logger) -> Logger:
-    """The logger, of which formats may fail; one of another class than SB3's is left as it is."""
+    """Return a logger that drops failing formats; one that is not exactly SB3's `Logger` is returned unchanged."""
     return LastingLogger(logger.dir, logger.output_formats) if type(logger) is Logger else logger
 
 
 def _tell(what: str, error: OSError) -> None:
+    """Warn that a log is no longer written."""
     warnings.warn(f"{what} is no longer written: {error}; training goes on", stacklevel=3)
 
 
 class _LastingRows:
-    """The rows of a `Monitor`'s file, until one cannot be written."""
+    """Writer of the rows of a `Monitor`'s file; after the first row that cannot be written it does nothing."""
 
     def __init__(self, writer: ResultsWriter):
         self._writer: ResultsWriter | None = writer
 
     def write_row(self, row: dict[str, Any]) -> None:
-        """Add an episode."""
+        """Append the row of an episode, if the file is still written.
+
+        Args:
+            row: Values by column: return ``r``, length ``l``, time ``t`` and whatever else the monitor keeps.
+        """
         if self._writer is None:
             return
         try:
@@ -82,41 +95,58 @@ class _LastingRows:
     def close(self) -> None:
         """Close the file."""
         writer, self._writer = self._writer, None
-        with suppress(OSError):  # what could not be written before cannot be now
+        with suppress(OSError):  # closing flushes the buffer, which fails again on a full disk
             if writer is not None:
                 writer.close()
 
 
 def with_lasting_rows(env: gym.Env) -> gym.Env:
-    """The environment itself; if it is a `Monitor`, its file may fail from now on."""
+    """Let the file of a `Monitor` fail without ending the training.
+
+    Args:
+        env: An environment; only a `Monitor` that writes a file is changed, in place.
+
+    Returns:
+        The same environment.
+    """
     if isinstance(env, Monitor) and env.results_writer is not None:
         env.results_writer = _LastingRows(env.results_writer)  # type: ignore[assignment]
     return env
 
 
 def mend_monitor_file(file: Path, env_id: str) -> None:
-    """See that rows appended to a monitor file are read: a row cut short is removed, and a file without a head begins anew.
+    """Repair a monitor file before rows are appended to it.
+
+    An incomplete last row is removed. A file that is missing or has no valid header is replaced by one with a header only.
 
     Args:
-        file: Of a `Monitor`; need not exist.
-        env_id: Written into a new head.
+        file: The file of a `Monitor`; it need not exist.
+        env_id: The environment's id, written into a new header.
     """
     content = file.read_bytes() if file.is_file() else b""
+    # The header that SB3's `Monitor` writes and its readers expect: a JSON comment and the columns.
     if re.match(rb"#\{[^\n]*\}\nr,l,t[^\n]*\n", content):
         whole = content.rfind(b"\n") + 1
         if whole < len(content):
+            # A row without its newline was cut short when the process was killed.
             os.truncate(file, whole)
     else:
+        # `Monitor` writes no header when it appends, as to a run that is continued.
         head = json.dumps({"t_start": time.time(), "env_id": env_id})
         file.write_text(f"#{head}\nr,l,t\n")
 
 
 @contextmanager
 def events_told_once() -> Iterator[None]:
-    """Inside, TensorBoard's writer thread does not print why it ended: the next one to hand it something hears it."""
+    """Inside the block, do not print the traceback with which TensorBoard's writer thread ends on an ``OSError``.
+
+    The same error is raised where the next value is written, and reported there.
+    """
+    # The hook is global to the process: it is restored at the end.
     before = threading.excepthook
 
     def told_elsewhere(args: threading.ExceptHookArgs) -> None:
+        """Ignore an ``OSError`` of TensorBoard's writer thread; pass everything else on."""
         if not (issubclass(args.exc_type, OSError) and type(args.thread).__name__ == "_AsyncWriterThread"):
             before(args)
 

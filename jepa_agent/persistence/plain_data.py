@@ -1,4 +1,4 @@
-"""Reading what others wrote: YAML, JSON and npz as plain data of bounded size. Nothing in them is called or imported."""
+"""Reading untrusted files: YAML, JSON and npz as plain data of bounded size; nothing in them is called or imported."""
 
 from __future__ import annotations
 
@@ -16,25 +16,31 @@ from typing import Any
 import numpy as np
 import yaml
 
-_MOST_TEXT = 2**20  # bytes of a YAML file; the longest study of ours has a hundredth of that
+_MOST_TEXT = 2**20  # bytes of a YAML file; the longest study in this repository has a hundredth of that
 _MOST_ARRAYS = 2**28  # bytes of an npz file's arrays
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """Safe YAML without aliases, a few of which stand for any amount of data."""
+    """PyYAML's safe loader without aliases, a few of which can expand to any amount of data."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        """As PyYAML's, but an alias is an error."""
+        """Compose a node as PyYAML does, but raise ``ConstructorError`` for an alias."""
         if self.check_event(yaml.events.AliasEvent):
             raise yaml.constructor.ConstructorError(None, None, "aliases (*name) are not read", self.peek_event().start_mark)
         return super().compose_node(parent, index)
 
 
 def read_yaml(path: Path) -> Any:
-    """The content of a YAML file: mappings, lists, texts and numbers.
+    """Read a YAML file as mappings, lists, strings, numbers and dates.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The content.
 
     Raises:
-        ValueError: It cannot be read, is too large, holds aliases, or names a class to be built.
+        ValueError: The file cannot be read, is too large, is not YAML, holds aliases, or names a class to be built.
     """
     try:
         if path.stat().st_size > _MOST_TEXT:
@@ -49,7 +55,17 @@ def read_yaml(path: Path) -> Any:
 
 
 def parse_json(text: str) -> Any:
-    """What a JSON text says; ``ValueError`` where it is none, or nests too deeply to be read."""
+    """Parse a JSON text.
+
+    Args:
+        text: The text.
+
+    Returns:
+        The content.
+
+    Raises:
+        ValueError: The text is not JSON, or is nested too deeply.
+    """
     try:
         return json.loads(text)
     except RecursionError as error:
@@ -57,11 +73,11 @@ def parse_json(text: str) -> Any:
 
 
 def refuse_classes(content: Any, named: str) -> None:
-    """See that plain data names no class to be built, at any depth.
+    """Check that plain data names no class to be built (``class_path``), at any depth.
 
     Args:
-        content: Mappings, lists, texts and numbers.
-        named: Where they are from, for the message.
+        content: Mappings, lists and scalars.
+        named: Where the data comes from, for the message.
 
     Raises:
         ValueError: There is a ``class_path``.
@@ -80,12 +96,18 @@ def refuse_classes(content: Any, named: str) -> None:
 
 
 def check_import(name: str, found_in: str, flag: str) -> None:
-    """Let data name ``module:Name`` only where an installed distribution provides the module.
+    """Check that a name ``module:Name`` in a file refers to a module of an installed distribution.
 
-    The working directory is on Python's path for the user's own convenience; a file that lies beside the data would be run.
+    The working directory is on Python's path for the user's own modules; without this check, a file could have a module
+    imported that lies next to it.
+
+    Args:
+        name: The name; without a colon there is nothing to import, and it passes.
+        found_in: The file, for the message.
+        flag: The command-line option by which the user can name the module.
 
     Raises:
-        ValueError: The module is another; the message says by which command-line ``flag`` the user may name it himself.
+        ValueError: No installed distribution provides the module.
     """
     module, colon, _ = name.partition(":")
     if not colon or _is_installed(module.partition(".")[0]):
@@ -97,15 +119,20 @@ def check_import(name: str, found_in: str, flag: str) -> None:
 
 
 def _is_installed(module: str) -> bool:
-    """Whether a module is an installed distribution's, not hidden by one in the working directory, or nowhere at all."""
+    """Return whether importing a module would import an installed distribution's, or nothing at all.
+
+    A module in the working directory does not count, except this package itself; neither do modules of the standard library.
+    """
     here = os.getcwd()
+    # Metadata in the working directory can be forged: look for distributions elsewhere only.
     elsewhere = [path for path in sys.path if path and Path(path).resolve() != Path(here).resolve()]
     try:
+        # For a top-level name, this finds the module without executing it.
         spec = importlib.util.find_spec(module)
     except (ImportError, ValueError):
         return False
     if spec is None:
-        return True  # there is nothing to import, as will be said where it is tried
+        return True  # nothing can be imported; the import itself reports that
     places = [spec.origin or "", *(spec.submodule_search_locations or ())]
     if any(Path(place).resolve().is_relative_to(Path(here).resolve()) for place in places if place):
         return module == __name__.partition(".")[0]
@@ -115,7 +142,7 @@ def _is_installed(module: str) -> bool:
 
 
 def _modules_of(distribution: importlib.metadata.Distribution) -> Iterator[str]:
-    """Names that a distribution installs at the top level."""
+    """Yield the names that a distribution installs at the top level."""
     yield from (distribution.read_text("top_level.txt") or "").split()
     for file in distribution.files or ():
         if file.suffix == ".py" and len(file.parts) <= 2:
@@ -123,13 +150,21 @@ def _modules_of(distribution: importlib.metadata.Distribution) -> Iterator[str]:
 
 
 def read_npz(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of an npz file, by name.
+    """Read the arrays of an npz file.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The arrays by name.
 
     Raises:
-        ValueError: It is no such file, holds objects, or its headers promise more than is there.
+        ValueError: The file is not an npz file, is too large, holds pickled objects, or an array's header does not match its
+            size.
     """
     try:
         with zipfile.ZipFile(path) as archive:
+            # Before `np.load`, which allocates what a header declares.
             for member in archive.infolist():
                 _check_member(archive, member)
             if sum(member.file_size for member in archive.infolist()) > _MOST_ARRAYS:
@@ -150,7 +185,7 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
 
 
 def _check_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
-    """``ValueError`` if an array's header promises another size than the member has."""
+    """Raise ``ValueError`` if an array holds objects or its header implies another size than the member has."""
     with archive.open(member) as file:
         version = np.lib.format.read_magic(file)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0

@@ -1,4 +1,8 @@
-"""Rows of the replay buffer in files. They are counted through from the first ever stored, so that each has one number."""
+"""Rows of the replay buffer in files.
+
+A row is one step of all environments. Rows are numbered from the first one ever added, so that a number identifies a row
+even after the ring buffer has wrapped.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +23,14 @@ _KIND, _ROWS = "replay", "rows"
 
 
 def arrays(buffer: SequenceReplayBuffer) -> dict[str, np.ndarray]:
-    """All columns of a buffer, by name, each ``(buffer_size, n_envs, ...)``; a dictionary of arrays counts as several."""
+    """Return all columns of a buffer without copying them.
+
+    Args:
+        buffer: The replay buffer.
+
+    Returns:
+        Arrays ``(buffer_size, n_envs, ...)`` by name; the entries of a dictionary column are named ``column/key``.
+    """
     found: dict[str, np.ndarray] = {}
     for name in buffer.columns:
         column = getattr(buffer, name)
@@ -28,19 +39,20 @@ def arrays(buffer: SequenceReplayBuffer) -> dict[str, np.ndarray]:
 
 
 def bytes_per_row(buffer: SequenceReplayBuffer) -> int:
-    """What one row of all arrays takes."""
+    """Return the size in bytes of one row of all columns."""
     return sum(array[0].nbytes for array in arrays(buffer).values())
 
 
 def write_rows(path: str | Path | BinaryIO, buffer: SequenceReplayBuffer, first: int, last: int) -> None:
-    """Write some rows of a buffer.
+    """Write consecutive rows of a buffer to a file.
 
     Args:
-        path: A file or a stream.
-        buffer: Must still hold the rows.
-        first: Number of the first row, counted from the first that was ever added.
-        last: Number after the last.
+        path: The file, or a binary file object.
+        buffer: The replay buffer, which must still hold the rows.
+        first: Number of the first row.
+        last: Number after the last row.
     """
+    # Row number n is in slot n % buffer_size of the ring.
     slots = np.arange(first, last) % buffer.buffer_size
     rows = {name: torch.from_numpy(array[slots]) for name, array in arrays(buffer).items()}
     manifest = {**_spaces(buffer), "history": buffer.history, "first": first, "last": last}
@@ -48,17 +60,21 @@ def write_rows(path: str | Path | BinaryIO, buffer: SequenceReplayBuffer, first:
 
 
 def read_rows(path: str | Path | BinaryIO, buffer: SequenceReplayBuffer) -> dict[str, Any]:
-    """Put the rows of a file in their places, as far as the buffer reaches back. The buffer's counters are not touched.
+    """Read the rows of a file into their places in a buffer, as far as its capacity reaches back.
+
+    The buffer's counters are not changed.
 
     Args:
-        path: A file of `write_rows`.
-        buffer: Takes the rows.
+        path: A file of `write_rows`, or a binary file object.
+        buffer: The replay buffer to fill.
 
     Returns:
         The file's manifest.
 
     Raises:
-        ValueError: The rows are of other spaces, shapes or types than the buffer's, or not finite.
+        FileNotFoundError: There is no such file.
+        ValueError: The file is damaged (`CheckpointError`), or its rows have other spaces, shapes or dtypes than the buffer,
+            are not finite, or hold values outside a discrete space.
     """
     manifest, rows = _fitting_rows(path, buffer)
     _place(buffer, rows, manifest["first"], manifest["last"])
@@ -66,14 +82,15 @@ def read_rows(path: str | Path | BinaryIO, buffer: SequenceReplayBuffer) -> dict
 
 
 def read_all(path: str | Path | BinaryIO, buffer: SequenceReplayBuffer) -> None:
-    """Replace all that a buffer holds by a file's rows, or by the newest that there is room for.
+    """Replace the content of a buffer by the rows of a file, or by the newest that fit.
 
     Args:
-        path: A file of `write_rows`.
-        buffer: Takes the rows.
+        path: A file of `write_rows`, or a binary file object.
+        buffer: The replay buffer to fill.
 
     Raises:
-        ValueError: The rows are of other spaces, shapes or types than the buffer's, or not finite.
+        FileNotFoundError: There is no such file.
+        ValueError: As for `read_rows`; the buffer is unchanged then.
     """
     manifest, rows = _fitting_rows(path, buffer)
     buffer.reset()
@@ -82,6 +99,8 @@ def read_all(path: str | Path | BinaryIO, buffer: SequenceReplayBuffer) -> None:
 
 
 def _place(buffer: SequenceReplayBuffer, rows: dict[str, np.ndarray], first: int, last: int) -> None:
+    """Copy rows ``first`` to ``last``, or the newest that fit, into their slots of the ring buffer."""
+    # Rows that newer ones of the same file would overwrite are skipped.
     reach = max(first, last - buffer.buffer_size)
     slots = np.arange(reach, last) % buffer.buffer_size
     for name, array in arrays(buffer).items():
@@ -89,6 +108,7 @@ def _place(buffer: SequenceReplayBuffer, rows: dict[str, np.ndarray], first: int
 
 
 def _fitting_rows(path: str | Path | BinaryIO, buffer: SequenceReplayBuffer) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Read a file and return its manifest and rows, checked against the buffer."""
     manifest, members = archive.read(path, _KIND)
     for field, expected in _spaces(buffer).items():
         if manifest[field] != expected:
@@ -109,7 +129,7 @@ def _fitting_rows(path: str | Path | BinaryIO, buffer: SequenceReplayBuffer) -> 
 
 
 def _choices(buffer: SequenceReplayBuffer) -> dict[str, spaces.Space]:
-    """The spaces of columns, by name."""
+    """Return the spaces of actions and observations, by column."""
     seen, found = buffer.observation_space, {"actions": stored_actions(buffer.action_space)}
     for name in ("observations", "next_observations"):
         parts = {f"{name}/{key}": part for key, part in seen.items()} if isinstance(seen, spaces.Dict) else {name: seen}
@@ -118,6 +138,7 @@ def _choices(buffer: SequenceReplayBuffer) -> dict[str, spaces.Space]:
 
 
 def _spaces(buffer: SequenceReplayBuffer) -> dict[str, Any]:
+    """Return the manifest's fields that must be equal in file and buffer."""
     return {
         "observation_space": encode_space(buffer.observation_space),
         "action_space": encode_space(buffer.action_space),

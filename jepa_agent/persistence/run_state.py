@@ -1,5 +1,7 @@
-"""What a run is beside its agent: random numbers, normalisation, the record of episodes. Working memory is not part of it:
-episodes end at a checkpoint."""
+"""The state of a run apart from its agent: random number generators, normalisation and episode statistics.
+
+The agent's working memory is not part of it, because episodes end at a checkpoint.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,15 @@ from jepa_agent.persistence.checks import Agent, check_numbers, check_tensors
 
 
 def gather(model: Agent) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The state of a run as JSON and as tensors: of what the agent declares, and of what every algorithm has."""
+    """Collect the state of a run.
+
+    Args:
+        model: The agent, which declares its own parts and generators.
+
+    Returns:
+        The state as JSON data, and as tensors by name.
+    """
+    # SB3's buffers draw from numpy's global generator.
     _, keys, *rest = np.random.get_state(legacy=True)  # noqa: NPY002
     version, integers, gauss = random.getstate()
     tensors = {"numpy": torch.from_numpy(np.asarray(keys, dtype=np.int64)), "torch": torch.get_rng_state()}
@@ -43,14 +53,25 @@ def gather(model: Agent) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def restore(model: Agent, data: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-    """Put back what `gather` took; ``ValueError`` if the algorithm is not of the same make."""
+    """Restore the state that `gather` returned, including the global generators of Python, numpy and torch.
+
+    Args:
+        model: The agent, built and wrapped as when the state was gathered.
+        data: The JSON data.
+        tensors: The tensors.
+
+    Raises:
+        ValueError: The environment's normalisation differs, or a tensor is missing, has another form, or holds NaN.
+    """
     moments = _running_moments(model)
     if data["normalized"] != sorted(moments):
         raise ValueError(
             f"field 'normalized': expected {data['normalized']}, found {sorted(moments)}: "
             "wrap the environment in VecNormalize as it was when saved"
         )
+    # A newly gathered state shows which names and shapes to expect.
     fresh = gather(model)[1]
+    # Without CUDA's state: a run may be resumed on another device.
     check_tensors({name: value for name, value in fresh.items() if not name.startswith("cuda")}, tensors)
     check_numbers(tensors)
     for name, running in moments.items():
@@ -63,6 +84,7 @@ def restore(model: Agent, data: Mapping[str, Any], tensors: Mapping[str, Tensor]
     for owner in model.saved_parts:
         mine = {k.removeprefix(f"{owner}/"): v.clone() for k, v in tensors.items() if k.startswith(f"{owner}/")}
         getattr(model, owner).load_state_dict(mine)
+    # Random actions are sampled from the action space, which has random number generators of its own.
     for space, state in zip(_parts(model.action_space), data["action_space"], strict=True):
         space.np_random.bit_generator.state = state
     for name, generator in _generators(model).items():
@@ -77,16 +99,18 @@ def restore(model: Agent, data: Mapping[str, Any], tensors: Mapping[str, Tensor]
 
 
 def _generators(model: Agent) -> dict[str, torch.Generator]:
+    """Return the generators that the agent declares, by name."""
     return {name: attrgetter(name)(model) for name in model.saved_generators}
 
 
 def _kept(model: Agent) -> Iterator[tuple[str, str, Tensor]]:
-    """What the parts declared have to keep: attribute, name, tensor."""
+    """Yield the tensors of the parts that the agent declares, as attribute, name and tensor."""
     for owner in model.saved_parts:
         yield from ((owner, name, value) for name, value in getattr(model, owner).state_dict().items())
 
 
 def _running_moments(model: Agent) -> dict[str, RunningMeanStd]:
+    """Return the running means and variances of `VecNormalize`, by name; none without it."""
     normalizer = model._vec_normalize_env
     if normalizer is None:
         return {}
@@ -96,7 +120,7 @@ def _running_moments(model: Agent) -> dict[str, RunningMeanStd]:
 
 
 def _parts(space: spaces.Space) -> Iterator[spaces.Space]:
-    """A space and all it is made of: each draws by a generator of its own."""
+    """Yield a space and all spaces within it, each of which has a random number generator of its own."""
     yield space
     children = getattr(space, "spaces", ())
     for child in children.values() if isinstance(children, Mapping) else children:
@@ -104,6 +128,7 @@ def _parts(space: spaces.Space) -> Iterator[spaces.Space]:
 
 
 def _plain_episodes(episodes: Any) -> list[dict[str, Any]] | None:
+    """Return SB3's statistics of recent episodes as plain data; values of other types are left out."""
     if episodes is None:
         return None
     plain = [{k: v.item() if isinstance(v, np.generic) else v for k, v in episode.items()} for episode in episodes]

@@ -1,4 +1,4 @@
-"""rl_zoo3 with ``jepa`` among its algorithms: ``python -m jepa_agent.zoo train --env CartPole-v1``."""
+"""RL Baselines3 Zoo with ``jepa`` among its algorithms: ``python -m jepa_agent.zoo train --env CartPole-v1``."""
 
 from __future__ import annotations
 
@@ -27,9 +27,12 @@ _HELP = (
 
 
 def register() -> None:
-    """Make ``jepa`` known to rl_zoo3, for training and for its search of hyperparameters; raises `ModuleNotFoundError`
-    where rl_zoo3 is missing."""
-    # Imported late: rl_zoo3 is an extra, and takes seconds.
+    """Register ``jepa`` with rl_zoo3, for training and for its hyperparameter search.
+
+    Raises:
+        ModuleNotFoundError: rl_zoo3 or one of its dependencies is not installed.
+    """
+    # Imported here because rl_zoo3 is an optional dependency and takes seconds to import.
     from rl_zoo3 import ALGOS, exp_manager
     from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
     from stable_baselines3.common.utils import LinearSchedule
@@ -40,12 +43,19 @@ def register() -> None:
     ALGOS["jepa"] = JEPA
     HYPERPARAMS_SAMPLER["jepa"] = sample_params
     HYPERPARAMS_CONVERTER["jepa"] = dict
-    # "lin_1e-3" becomes SB3's schedule instead of the zoo's own, which a checkpoint without pickle could not hold.
+    # "lin_1e-3" becomes SB3's schedule instead of rl_zoo3's, which a checkpoint without pickle cannot store.
     exp_manager.SimpleLinearSchedule = lambda start: LinearSchedule(float(start), 0.0, 1.0)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one of rl_zoo3's scripts; returns the exit code: 0, or 2 for a call that cannot be run (told in one line)."""
+    """Run one of rl_zoo3's scripts.
+
+    Args:
+        argv: The script's name and its options; the command line if None.
+
+    Returns:
+        The exit code: 0, or 2 if the call cannot be run, for which one line is printed to standard error.
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_HELP)
@@ -62,16 +72,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     import torch
 
     if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(1)  # networks this small gain nothing from more
+        torch.set_num_threads(1)  # networks of this size gain nothing from more threads
+    # rl_zoo3's scripts read `sys.argv` and have no entry point that takes arguments.
     sys.argv = [f"python -m jepa_agent.zoo {script}", *_defaults(script, rest), *rest]
     runpy.run_module(f"rl_zoo3.{script}", run_name="__main__")
     return 0
 
 
 def _defaults(script: str, rest: Sequence[str]) -> list[str]:
-    """What stands before the user's own options, which win by coming later."""
+    """Return the options that precede the user's own, which override them by coming later."""
     if script != "train":
-        return ["--algo", "jepa", "-f", "logs"]  # where train leaves its agents
+        return ["--algo", "jepa", "-f", "logs"]  # the folder that train writes agents to
+    # Another algorithm needs its own hyperparameters, so the file is only given for jepa.
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("--algo", default="jepa")
     ours = parser.parse_known_args(rest)[0].algo == "jepa"
@@ -79,5 +91,6 @@ def _defaults(script: str, rest: Sequence[str]) -> list[str]:
 
 
 def _refuse(why: str) -> int:
+    """Print an error to standard error and return the exit code 2."""
     print(f"jepa_agent.zoo: error: {why}", file=sys.stderr)
     return 2

@@ -1,4 +1,4 @@
-"""``python -m jepa_agent.zoo``."""
+"""Entry point of ``python -m jepa_agent.zoo``."""
 
 import sys
 

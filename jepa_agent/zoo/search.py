@@ -1,4 +1,4 @@
-"""Where rl_zoo3's search for hyperparameters (``-optimize``) looks."""
+"""The search space of rl_zoo3's hyperparameter optimisation (``-optimize``)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,17 @@ import optuna
 
 
 def sample_params(trial: optuna.Trial, n_actions: int, n_envs: int, additional_args: dict[str, Any]) -> dict[str, Any]:
-    """JEPA's arguments for one trial, spread around their defaults. The signature is rl_zoo3's."""
+    """Sample the hyperparameters of one trial, in ranges around their defaults; the signature is prescribed by rl_zoo3.
+
+    Args:
+        trial: Optuna's trial.
+        n_actions: Number of dimensions of Box actions; not used.
+        n_envs: Number of environments; not used.
+        additional_args: Further arguments of rl_zoo3; not used.
+
+    Returns:
+        Keyword arguments of `JEPA`.
+    """
     return {
         "learning_rate": trial.suggest_float("learning_rate", 1e-4, 3e-3, log=True),
         "gamma": trial.suggest_categorical("gamma", [0.95, 0.98, 0.99, 0.995]),
