@@ -842,7 +842,7 @@ class JEPA(OffPolicyAlgorithm):
         """Add a checkpoint of the whole run to a folder, all or nothing.
 
         It holds what `save` writes, the replay buffer (only what is new of it since the last checkpoint there),
-        normalisation, working memory and all random numbers. Call it between rollouts, as from ``_on_rollout_start``, or
+        normalisation and all random numbers. Call it between rollouts, as from ``_on_rollout_start``, or
         when not learning: the episodes under way end here.
 
         Args:

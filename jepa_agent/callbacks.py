@@ -122,6 +122,8 @@ class ResumableEvalCallback(EvalCallback):
 
     def __init__(self, eval_env: VecEnv, seed: int, log_path: str, eval_freq: int, n_eval_episodes: int, verbose: int = 0):
         # SB3 gets no path: its writes would end the training if they failed.
+        if eval_freq < 1:
+            raise ValueError(f"eval_freq must be at least 1, got {eval_freq}; to evaluate never, leave the callback out")
         super().__init__(eval_env, n_eval_episodes=n_eval_episodes, eval_freq=eval_freq, verbose=verbose)
         self.seed = seed
         self._written, self._best = Path(log_path) / "evaluations.npz", Path(log_path) / "best_model.zip"

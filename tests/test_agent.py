@@ -57,7 +57,7 @@ def test_the_reward_scale_drops_out_to_the_last_bit(small, env, scale):
     plain, scaled = (small(Scaled(gym.make(env), k)).learn(100) for k in (1.0, scale))
     first, second = weights(plain), weights(scaled)
     differing = {name for name in first if not torch.equal(first[name], second[name])}
-    assert all(name.endswith(("cost_scale", "cost_square")) for name in differing)
+    assert all(name.endswith(("cost_scale", "cost_square", "cost_mean", "value_offset")) for name in differing)
     assert scaled.world_model.cost_module.cost_scale == plain.world_model.cost_module.cost_scale * scale
 
 

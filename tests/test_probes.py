@@ -10,7 +10,7 @@ CONTINUOUS = pytest.mark.parametrize("continuous", [False, True], ids=["Discrete
 
 def train(small, name, continuous=None, steps=500, **settings):
     env = gym.make(f"JEPA/{name}-v0", **({} if continuous is None else {"continuous": continuous}))
-    return small(env, learning_starts=100, batch_size=64, learning_rate=3e-3, **settings).learn(steps)
+    return small(env, **{"learning_starts": 100, "batch_size": 64, "learning_rate": 3e-3, **settings}).learn(steps)
 
 
 def cost_to_go(model, obs):
@@ -91,7 +91,7 @@ def test_choices_that_are_worth_nothing_alone_are_found_together(small, name):
 
 @pytest.mark.parametrize("name", ["BrightOrDark", "PictureAndNumber"])
 def test_pictures_are_seen_alone_and_beside_numbers(small, name):
-    model = train(small, name, steps=600, train_freq=2, buffer_size=1000)
+    model = train(small, name, steps=1000, train_freq=2, buffer_size=1000, learning_rate=1e-3)
     env = model.get_env().envs[0].unwrapped
     for mode in ("actor", "planner"):
         model.set_mode(mode)

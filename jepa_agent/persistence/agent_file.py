@@ -363,6 +363,8 @@ def optimizer_states(
         entries: dict[int, dict[str, Tensor]] = {}
         for key in (key for key in tensors if key.startswith(f"{name}/")):
             index, _, field = key.removeprefix(f"{name}/").partition("/")
+            if not index.isdigit() or int(index) >= len(weights):
+                raise ValueError(f"tensor {key!r}: expected an index below {len(weights)}, the number of weights")
             weight, moment = weights[int(index)], tensors[key]
             # A scalar is Adam's step counter; moments have the shape of their weight.
             if moment.dim() and moment.shape != weight.shape:

@@ -80,7 +80,7 @@ def told_of(path: Any) -> Iterator[None]:
 
     Raises:
         CheckpointError: The block raised one, or a ``KeyError`` (a missing field), ``ValueError``, ``TypeError``,
-            ``AttributeError``, ``RuntimeError``, ``OverflowError`` or ``MemoryError``.
+            ``AttributeError``, ``IndexError``, ``RuntimeError``, ``OverflowError`` or ``MemoryError``.
     """
     try:
         yield
@@ -88,7 +88,7 @@ def told_of(path: Any) -> Iterator[None]:
         raise
     except KeyError as error:
         raise CheckpointError(f"{path}: field {error} is missing") from error
-    except (ValueError, TypeError, AttributeError, RuntimeError, OverflowError, MemoryError) as error:
+    except (ValueError, TypeError, AttributeError, IndexError, RuntimeError, OverflowError, MemoryError) as error:
         raise CheckpointError(f"{path}: {error}") from error
 
 
@@ -324,7 +324,7 @@ def _agent_5(content: Checkpoint) -> Checkpoint:
     tensors = dict(content.members["tensors"])
     for model in ("world_model", "world_model_target"):
         for name in ("cost_mean", "value_offset"):  # costs-to-go began at 0
-            tensors[f"policy/{model}.cost_module.{name}"] = torch.zeros(())
+            tensors.setdefault(f"policy/{model}.cost_module.{name}", torch.zeros(()))
     return Checkpoint({**content.manifest, "arguments": arguments}, {**content.members, "tensors": tensors})
 
 

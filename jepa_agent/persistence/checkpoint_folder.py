@@ -251,7 +251,9 @@ def cut_logs(folder: Path, logs_folder: Path, num_timesteps: int) -> None:
     Raises:
         CheckpointError: The checkpoint names a log outside ``logs_folder``, or a symbolic link.
     """
-    entry = next(entry for entry in reversed(entries(folder)) if entry.num_timesteps == num_timesteps)
+    entry = next((entry for entry in reversed(entries(folder)) if entry.num_timesteps == num_timesteps), None)
+    if entry is None:
+        raise CheckpointError(f"{folder / _INDEX}: field 'checkpoints': expected one of step {num_timesteps}, found none")
     for name, size in entry.logs.items():
         log = logs_folder / name
         # The names come from a file: nothing outside the folder may be truncated.

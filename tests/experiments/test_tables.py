@@ -63,5 +63,5 @@ def test_a_run_without_memory_stands_beside_one_with(tmp_path):
 def test_a_table_goes_between_its_markers_and_nowhere_else():
     text = "a <!-- x -->old<!-- /x --> b <!-- y --><!-- /y -->"
     assert between(text, "x", "new") == "a <!-- x -->\nnew\n<!-- /x --> b <!-- y --><!-- /y -->"
-    with pytest.raises(ValueError, match="unpack"):
+    with pytest.raises(ValueError, match="expected one <!-- z -->, found 0"):
         between(text, "z", "new")

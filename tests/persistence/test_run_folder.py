@@ -322,7 +322,7 @@ def test_plans_and_updates_are_left_between_their_rounds(what, monkeypatch):
     if what == "plan":
         monkeypatch.setattr(model.world_model, "member_costs", counted(model.world_model.member_costs))
     else:
-        monkeypatch.setattr(agent, "polyak_update", counted(agent.polyak_update))
+        monkeypatch.setattr(agent, "critic_loss", counted(agent.critic_loss))
     interrupted(model)
     assert rounds == [model.num_timesteps]
     if what == "update":

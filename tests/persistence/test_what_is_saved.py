@@ -163,6 +163,17 @@ def written_when_actors_explored_by_given_noise(env, tmp_path):
     return model, tmp_path / "old.zip"
 
 
+def test_moments_of_weights_that_are_not_there_are_refused(tmp_path):
+    model = JEPA("MlpPolicy", CART, **settings(mode="actor")).learn(30)
+    model.save(tmp_path / "agent.zip")
+    manifest, members = archive.read(tmp_path / "agent.zip", "agent")
+    for index in (99999, -1):
+        tensors = {**members["tensors"], f"policy.optimizer/{index}/exp_avg": torch.zeros(1)}
+        archive.write(tmp_path / "agent.zip", "agent", manifest, {"tensors": tensors})
+        with pytest.raises(CheckpointError, match=rf"{index}/exp_avg.*expected an index below"):
+            JEPA.load(tmp_path / "agent.zip")
+
+
 def test_an_agent_for_choices_saved_when_noise_was_given_acts_and_learns_on(tmp_path):
     model, old = written_when_actors_explored_by_given_noise(CART, tmp_path)
     again, obs = JEPA.load(old, CART), model.observation_space.sample()
