@@ -17,22 +17,32 @@ from gymnasium.envs.classic_control import CartPoleEnv, PendulumEnv
 
 
 class RewardedBy(gym.Wrapper[Any, Any, Any, Any]):
-    """The environment with ``reward(observation)``, of the observation that a step leads to, in place of its own reward."""
+    """An environment with another reward.
+
+    Args:
+        env: The environment; its own reward is dropped.
+        reward: Of the observation ``(*obs_shape)`` that a step leads to.
+    """
 
     def __init__(self, env: gym.Env, reward: Callable[[np.ndarray], Any]):
         super().__init__(env)
         self.reward = reward
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """As the environment's, with the other reward."""
         obs, _, terminated, truncated, info = self.env.step(action)
         return obs, float(self.reward(obs)), terminated, truncated, info
 
 
 @dataclass(frozen=True)
 class PendulumAngle:
-    """1 at ``angle`` (radians from upright, anticlockwise), a half ``width`` off, for Pendulum-v1.
+    """Closeness of Pendulum-v1 to an angle: 1 there, a half at ``width`` from it.
 
     Its motor balances gravity up to 0.41 rad from upright or from hanging: ``sin(angle) = 2 / 5``.
+
+    Args:
+        angle: In radians from upright, anticlockwise.
+        width: In radians.
     """
 
     angle: float = 0.3
@@ -46,9 +56,13 @@ class PendulumAngle:
 
 @dataclass(frozen=True)
 class PendulumSpin:
-    """1 at ``speed`` (radians per second, anticlockwise), a half ``width`` off, for Pendulum-v1.
+    """Closeness of Pendulum-v1 to a rate of rotation: 1 there, a half at ``width`` from it.
 
     Gravity outdoes its motor: no speed is held all the way round, 6 to within about 1.
+
+    Args:
+        speed: In radians per second, anticlockwise.
+        width: In radians per second.
     """
 
     speed: float = 6.0
@@ -60,8 +74,12 @@ class PendulumSpin:
 
 @dataclass(frozen=True)
 class CartPosition:
-    """1 with the cart at ``position`` (metres right of the middle, the edge lies at 2.4), a half ``width`` off, for
-    CartPole-v1."""
+    """Closeness of CartPole-v1's cart to a position: 1 there, a half at ``width`` from it.
+
+    Args:
+        position: In metres right of the middle; the edge lies at 2.4.
+        width: In metres.
+    """
 
     position: float = 0.2
     width: float = 0.1
@@ -71,6 +89,7 @@ class CartPosition:
 
 
 def _closeness(square: Any, width: float) -> Any:
+    # A Cauchy bump: unlike a Gaussian's, its slope reaches far, so that a planner is led from afar.
     return 1.0 / (1.0 + square / width**2)
 
 

@@ -11,10 +11,14 @@ from gymnasium import spaces
 
 
 class HideFeatures(gym.ObservationWrapper):
-    """Leaves the features at the indices ``hidden`` out of observations ``(dim,)``.
+    """Leaves features out of observations ``(dim,)``: ``HideFeatures(gym.make("CartPole-v1"), [1, 3])`` hides the velocities.
 
-    ``HideFeatures(gym.make("CartPole-v1"), [1, 3])`` hides the velocities. Raises ValueError for an index that is not there,
-    for a space other than a Box of one axis, and if nothing is left to be seen.
+    Args:
+        env: An environment with a Box of one axis.
+        hidden: Indices of the features to leave out.
+
+    Raises:
+        ValueError: An index that is not there, another space, or nothing left to be seen.
     """
 
     def __init__(self, env: gym.Env, hidden: Sequence[int]):

@@ -13,7 +13,14 @@ from gymnasium import spaces
 
 
 class Probe(gym.Env[Any, Any]):
-    """Observations in [-1, 1]^1; two discrete actions, or with ``continuous=True`` one in [-1, 1]."""
+    """A task of ``length`` steps around one hidden number, ``value``.
+
+    Observations: the number, ``Box(-1, 1, (1,))``. Actions: ``Discrete(2)``, read as -1 and 1, or ``Box(-1, 1, (1,))``.
+    The episode terminates after ``length`` steps. Subclasses say what the number is and what is rewarded.
+
+    Args:
+        continuous: Whether actions are numbers.
+    """
 
     length = 1
 
@@ -25,12 +32,14 @@ class Probe(gym.Env[Any, Any]):
         self.value = 0.0
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Begin an episode with the number of `first`."""
         super().reset(seed=seed)
         self.steps = 0
         self.value = self.first()
         return self.observation(), {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Reward the action, then change the number as `then` says."""
         reward = self.reward(self.read(action))
         self.steps += 1
         self.value = self.then()
@@ -41,7 +50,7 @@ class Probe(gym.Env[Any, Any]):
         return float(np.asarray(action).reshape(-1)[0]) if self.continuous else 2.0 * int(action) - 1.0
 
     def observation(self) -> Any:
-        """The hidden value, shown."""
+        """What is seen of the hidden number: ``(1,)``."""
         return np.array([self.value], dtype=np.float32)
 
     def first(self) -> float:
@@ -53,7 +62,11 @@ class Probe(gym.Env[Any, Any]):
         return self.value
 
     def reward(self, action: Any) -> float:
-        """Reward of an action as it was read."""
+        """Reward of an action.
+
+        Args:
+            action: As `read` returned it.
+        """
         raise NotImplementedError
 
 
@@ -101,8 +114,11 @@ class ActionFollowsObservation(ObservationIsValue):
 
 
 class ChoicesTogether(ObservationIsValue):
-    """One step, observation -1 or 1 at random; two choices out of three and four, which count from 1 and 0. Reward 1 for
-    (1, 3) after -1 and for (3, 0) after 1, nothing for one choice alone."""
+    """One step, two choices that are rewarded together only.
+
+    Observations: -1 or 1 at random. Actions: ``MultiDiscrete([3, 4])``, which count from 1 and 0. Reward: 1 for (1, 3) after
+    -1 and for (3, 0) after 1, else 0.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -117,8 +133,11 @@ class ChoicesTogether(ObservationIsValue):
 
 
 class BitsDiffer(ChoicesTogether):
-    """One step, observation -1 or 1 at random; three bits. Reward 1 if the first two differ and the last tells the
-    observation's sign: no bit of the first two is worth anything without the other."""
+    """One step, three bits, of which the first two are worth nothing alone.
+
+    Observations: -1 or 1 at random. Actions: ``MultiBinary(3)``. Reward: 1 if the first two bits differ and the third is the
+    observation's sign, else 0.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -129,8 +148,14 @@ class BitsDiffer(ChoicesTogether):
 
 
 class BrightOrDark(ActionFollowsObservation):
-    """`ActionFollowsObservation` as a picture, ``side`` by ``side`` pixels of noise with three colours: bright for 1, dark
-    for -1."""
+    """`ActionFollowsObservation` as a picture of noise: bright for 1, dark for -1.
+
+    Observations: ``Box(0, 255, (side, side, 3), uint8)``.
+
+    Args:
+        continuous: Whether actions are numbers.
+        side: Pixels.
+    """
 
     def __init__(self, continuous: bool = False, side: int = 16):
         super().__init__(continuous)
@@ -143,8 +168,13 @@ class BrightOrDark(ActionFollowsObservation):
 
 
 class PictureAndNumber(BrightOrDark):
-    """The picture of `BrightOrDark` beside a number, -1 or 1 at random; the right action is their product, so that neither
-    tells anything without the other."""
+    """The picture of `BrightOrDark` beside a number, -1 or 1 at random. The right action is the product of what both say.
+
+    Observations: ``Dict`` of ``picture`` and ``number``.
+
+    Args:
+        continuous: Whether actions are numbers.
+    """
 
     def __init__(self, continuous: bool = False):
         super().__init__(continuous)
@@ -164,8 +194,14 @@ class PictureAndNumber(BrightOrDark):
 
 
 class CueAtFirst(Probe):
-    """A cue of -1 or 1 is shown at the first of ``delay + 1`` steps, 0 after; the reward comes at the last and is the cue
-    times the action, 1 when the action follows what was shown ``delay`` steps ago."""
+    """A cue that must be remembered: -1 or 1 at the first of ``delay + 1`` steps, 0 after.
+
+    Reward: at the last step the cue times the action, 0 before.
+
+    Args:
+        continuous: Whether actions are numbers.
+        delay: Steps between the cue and the rewarded action.
+    """
 
     def __init__(self, continuous: bool = False, delay: int = 3):
         super().__init__(continuous)

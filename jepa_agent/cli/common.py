@@ -120,6 +120,11 @@ class Parser(ArgumentParser):
             raise UsageError(self._one_line(str(error))) from error
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # type: ignore[override]
+        """As argparse's, but what is wrong is raised, for `main` to print in one line.
+
+        Raises:
+            UsageError: Always.
+        """
         raise UsageError(self._one_line(str(message)))
 
     def _one_line(self, message: str) -> str:
@@ -176,7 +181,16 @@ def _literal(text: str) -> Any:
 
 
 def make_env(env_id: str, env_kwargs: dict[str, Any] | None = None, **more: Any) -> gym.Env:
-    """An environment by id or ``module:EnvId``; `UsageError` with near names or the missing extra."""
+    """An environment by its id.
+
+    Args:
+        env_id: As ``CartPole-v1``, or ``module:EnvId`` for one that a module registers.
+        env_kwargs: Its arguments.
+        more: Arguments of ours, as ``render_mode``; they go before the user's.
+
+    Raises:
+        UsageError: It cannot be made; with near names or the missing extra.
+    """
     try:
         return gym.make(env_id, **{**(env_kwargs or {}), **more})
     except ModuleNotFoundError as error:
@@ -212,7 +226,15 @@ def _extra_for(env_id: str) -> str | None:
 
 
 def check_env(env_id: str, env_kwargs: dict[str, Any]) -> None:
-    """Make the environment once and see that its spaces are supported; `UsageError` if not."""
+    """Make an environment once and see that its spaces are supported.
+
+    Args:
+        env_id: As for `make_env`.
+        env_kwargs: Its arguments.
+
+    Raises:
+        UsageError: It cannot be made, or a space is not supported.
+    """
     env = make_env(env_id, env_kwargs)
     try:
         check_spaces(env.observation_space, env.action_space)
@@ -272,14 +294,27 @@ def writable_folder(path: Path) -> Path:
 
 
 def numbered_folder(root: Path, name: str) -> Path:
-    """The first free ``root/name_<n>``."""
+    """The first free folder of a name.
+
+    Args:
+        root: Where to look.
+        name: What precedes ``_<n>``.
+    """
     taken = [int(p.name.rsplit("_", 1)[1]) for p in root.glob(f"{name}_*") if p.name.rsplit("_", 1)[1].isdigit()]
     return root / f"{name}_{max(taken, default=0) + 1}"
 
 
 @contextmanager
 def progress(what: str, episodes: int) -> Iterator[Callable[[dict[str, Any], dict[str, Any]], None]]:
-    """A progress bar with the time left, advanced by `evaluate_policy`'s callback at every episode's end."""
+    """A progress bar with the time left.
+
+    Args:
+        what: Written before the bar.
+        episodes: In all.
+
+    Returns:
+        What `evaluate_policy` may call back; the bar advances at every episode's end.
+    """
     with Progress(*Progress.get_default_columns(), console=console, transient=True) as bar:
         task = bar.add_task(what, total=episodes)
         yield lambda local, _: bar.advance(task, float(bool(local["done"])))

@@ -112,13 +112,31 @@ def run(argv: Sequence[str]) -> int:
 
 
 def keep_study(file: str | None, folder: Path) -> None:
-    """Copy the study's file, if there is one, beside its results."""
+    """Copy the study's file, if there is one, beside its results.
+
+    Args:
+        file: The study; None if flags described it.
+        folder: Of the results.
+    """
     if file is not None and Path(file).resolve() != (folder / "study.yaml").resolve():
         shutil.copyfile(file, folder / "study.yaml")
 
 
 def report(study: Study, specs: Sequence[RunSpec], folder: Path, command: str) -> int:
-    """The table on the screen, the report in the folder; `FolderError` if a link there would lead it elsewhere."""
+    """Print the table and write the report.
+
+    Args:
+        study: What was compared.
+        specs: Its runs; those without a result are left out.
+        folder: Of the results.
+        command: What the report says it was made by.
+
+    Returns:
+        The exit code: 1 if no run finished.
+
+    Raises:
+        FolderError: A link in the folder would lead what is written elsewhere.
+    """
     refuse_links(folder)
     curves = [curve for spec in specs if (spec.folder(folder) / RESULT).exists() for curve in read_run(spec.folder(folder))]
     if not curves:
@@ -134,7 +152,15 @@ def report(study: Study, specs: Sequence[RunSpec], folder: Path, command: str) -
 
 
 def study_of(options: Namespace, parser: Parser) -> Study:
-    """The study in the file, or the one the flags describe; `UsageError` if both or neither is given."""
+    """The study in a file, or the one that the flags describe.
+
+    Args:
+        options: Parsed flags.
+        parser: Knows the defaults, from which flags beside a file must not differ.
+
+    Raises:
+        UsageError: Both or neither is given, or the file is no study.
+    """
     if (options.study is None) == (options.env is None) and ":" not in (options.env or ""):
         raise UsageError("give either a study file or --env")
     try:
@@ -216,7 +242,14 @@ def check(study: Study) -> None:
 
 
 def dry_run(todo: Sequence[RunSpec], specs: Sequence[RunSpec], folder: Path, jobs: int) -> None:
-    """Say what of the study is still to be run and how long it should take."""
+    """Print what of a study is still to be run and how long it should take.
+
+    Args:
+        todo: Runs without a result.
+        specs: All runs; those with a result tell how long one takes.
+        folder: Of the results.
+        jobs: Runs at a time.
+    """
     table = Table(title=f"{len(todo)} of {len(specs)} runs to do, {jobs} at a time")
     for column in ("environment", "algorithm", "seeds", "steps each"):
         table.add_column(column, justify="left" if column in ("environment", "algorithm") else "right")
@@ -243,7 +276,17 @@ def launcher_of(address: str | None) -> Launcher:
 
 
 def watch(specs: Sequence[RunSpec], folder: Path, jobs: int, launcher: Launcher) -> list[Failure]:
-    """Do the runs, showing how they get on."""
+    """Do the runs of a study with a table of how far they are.
+
+    Args:
+        specs: The runs.
+        folder: Of the results.
+        jobs: Runs at a time.
+        launcher: Starts them here or on a cluster.
+
+    Returns:
+        The runs that failed.
+    """
     running: dict[str, RunSpec] = {}
     over: dict[str, str] = {}  # how each run that is over came out
     shown = 0.0

@@ -26,7 +26,14 @@ _LOGS = ("*.monitor.csv", "events.out.tfevents.*")
 
 
 def with_settings_of_run(argv: Sequence[str]) -> list[str]:
-    """``--resume RUN`` as what it stands for: the settings of that run, and its folder as output."""
+    """Replace ``--resume RUN`` by the settings of that run and its folder as output.
+
+    Args:
+        argv: Of ``train``.
+
+    Raises:
+        UsageError: No run is there.
+    """
     flag = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     flag.add_argument("--resume", nargs="?")
     asked, rest = flag.parse_known_args(list(argv))
@@ -39,10 +46,22 @@ def with_settings_of_run(argv: Sequence[str]) -> list[str]:
 
 
 def steps_done(folder: Path, parser: Parser, asked: Namespace) -> int | None:
-    """Steps at the newest checkpoint of the run in a folder, 0 if it was stopped before its first; ``None`` if no run is
-    there. `UsageError` for a run that has other settings than those asked for, and for one that cannot be gone on with."""
+    """Steps at the newest checkpoint of the run in a folder.
+
+    Args:
+        folder: Of the run.
+        parser: Reads the run's settings.
+        asked: Settings that were given now.
+
+    Returns:
+        0 if the run was stopped before its first checkpoint, None if no run is there.
+
+    Raises:
+        UsageError: The run has other settings than those asked for, or cannot be continued.
+    """
     if not (folder / CONFIG).is_file():
         return None
+    # The environment's module is named anew by the user: the recorded one is compared, never imported.
     config = str(folder / CONFIG)
     recorded = vars(parser.parse_plain(["--config", config, "--env", asked.env]).as_flat())  # whose module is named anew
     recorded["env"] = read_yaml(folder / CONFIG).get("env")
@@ -92,7 +111,15 @@ def newest(folder: Path) -> int | None:
 
 
 def is_finished(folder: Path, steps: int) -> bool:
-    """Whether the last agent of a run that was done with ``steps`` is there: a run may be killed before it is saved."""
+    """Whether a run has saved its last agent: it may have been killed between its last step and that.
+
+    Args:
+        folder: Of the run.
+        steps: That it was to make.
+
+    Raises:
+        UsageError: The agent is of a format that this version does not read, and must not be overwritten.
+    """
     try:
         manifest = archive.read(folder / "last_model.zip", "agent").manifest
     except FormatError as error:  # not to be written over
@@ -103,7 +130,13 @@ def is_finished(folder: Path, steps: int) -> bool:
 
 
 def command(verb: str, folder: Path, env: str) -> str:
-    """How to call a verb on a run; a module of the user's is named, for a run folder may not say what is imported."""
+    """The command line of a verb on a run.
+
+    Args:
+        verb: As ``evaluate``.
+        folder: Of the run.
+        env: Its environment. A module of the user's is named in the command, for a run folder may not say what is imported.
+    """
     named = f" --env {shlex.quote(env)}" if ":" in env else ""
     flag = " --resume" if verb == "train" else ""
     return f"jepa-agent {verb}{flag} {shlex.quote(str(folder))}{named}"

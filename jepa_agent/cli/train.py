@@ -138,8 +138,17 @@ class Run(NamedTuple):
 
 
 def learn(model: JEPA, callbacks: list[BaseCallback], options: Namespace) -> BaseException | None:
-    """Learn; returns what ended it before its time. What was stored and learned before is whole then, even where an
-    environment ends the process by `sys.exit`."""
+    """Learn until the steps are made or something ends it. What was stored and learned before is whole then, even where an
+    environment ends the process by `sys.exit`.
+
+    Args:
+        model: The agent.
+        callbacks: Of the run.
+        options: Parsed flags.
+
+    Returns:
+        What ended learning before its time; None if nothing did.
+    """
     left = options.n_timesteps - model.num_timesteps
     if options.n_timesteps <= options.agent.learning_starts:
         say_anyway(f"note: learning starts after {options.agent.learning_starts} random steps, so this run learns nothing")
@@ -151,7 +160,17 @@ def learn(model: JEPA, callbacks: list[BaseCallback], options: Namespace) -> Bas
 
 
 def finish(model: JEPA, options: Namespace, run: Run, stopped_by: BaseException | None) -> int:
-    """Say what ended the run, save it, and say what of that succeeded and what to do next. Returns the exit code."""
+    """Say what ended a run, save it, and say what to do next.
+
+    Args:
+        model: The agent.
+        options: Parsed flags.
+        run: Where it is saved.
+        stopped_by: What ended learning, if anything did.
+
+    Returns:
+        The exit code.
+    """
     code = 0
     if stopped_by is not None:
         code, what = ending(stopped_by, run, model.num_timesteps)
@@ -208,7 +227,12 @@ def keep(model: JEPA, options: Namespace, run: Run) -> dict[str, str]:
 
 
 def write_settings(folder: Path, settings: bytes) -> None:
-    """Write the run's settings, all or nothing."""
+    """Write the run's settings, all or nothing.
+
+    Args:
+        folder: Of the run.
+        settings: The content of the file.
+    """
     with replacing(folder / CONFIG) as file:
         file.write(settings)
 
@@ -252,8 +276,14 @@ def check_memory(options: Namespace) -> None:
 
 
 def build(options: Namespace, folder: Path, resumed: bool, opened: ExitStack) -> tuple[JEPA, list[BaseCallback]]:
-    """The agent, new or from its last checkpoint, and its callbacks, writing into the run folder. Their environments are
-    closed with ``opened``."""
+    """The agent, new or from its last checkpoint, and its callbacks, which write into the run folder.
+
+    Args:
+        options: Parsed flags.
+        folder: Of the run.
+        resumed: Whether a checkpoint is there.
+        opened: Closes the environments in the end.
+    """
     checkpoints = folder / continuing.CHECKPOINTS
     env = monitored_env(options, folder, resumed)
     opened.callback(close, env)
@@ -285,7 +315,12 @@ def build(options: Namespace, folder: Path, resumed: bool, opened: ExitStack) ->
 
 
 def new_agent(options: Namespace, env: VecEnv) -> JEPA:
-    """An agent that knows nothing yet."""
+    """An agent that has learned nothing.
+
+    Args:
+        options: Parsed flags.
+        env: The environments to learn in.
+    """
     return JEPA(
         policy_name(env.observation_space),
         env,

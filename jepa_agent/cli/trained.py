@@ -47,7 +47,12 @@ def add_env_arguments(parser: Parser) -> None:
 
 
 def parse(parser: Parser, argv: Sequence[str]) -> Any:
-    """Settings of a parser with `add_arguments`; of the planner, only those that were said."""
+    """Parse the flags of a verb for trained agents; of the planner's settings, only those that were given are kept.
+
+    Args:
+        parser: With the flags of `add_arguments`.
+        argv: Of the verb.
+    """
     options = parser.parse(argv)
     options.planner = vars(parser.given(argv).get("planner", Namespace()))
     return options
@@ -65,7 +70,18 @@ def load(options: Any, **more: Any) -> Trained:
 
 
 def load_as_trained(target: str, env: str | None, env_kwargs: dict[str, Any] | None, device: str, **more: Any) -> Trained:
-    """The agent at ``target`` as it is; the environment it was trained on unless another is named."""
+    """An agent as it was saved, in the environment it was trained in unless another is named.
+
+    Args:
+        target: A run folder or a file.
+        env: Another environment's id; None is the run's.
+        env_kwargs: Its arguments; None are the run's.
+        device: Where the networks go.
+        more: Arguments of ours for the environment, as ``render_mode``.
+
+    Raises:
+        UsageError: There is no agent, it does not fit the environment, or was trained in a wrapped one.
+    """
     path = find_model(target)
     refuse_normalised(path)
     env_id, kwargs = _env_of(path, env, env_kwargs)

@@ -34,7 +34,13 @@ def _wrapped(options: Namespace, name: str, wrapper_class: Any) -> gym.Env:
 
 
 def monitored_env(options: Namespace, folder: Path, resumed: bool) -> VecEnv:
-    """The environments to learn in; without monitor files if those cannot be written."""
+    """The environments to learn in; without monitor files, and with a warning, if those cannot be written.
+
+    Args:
+        options: Parsed flags.
+        folder: Of the run.
+        resumed: Whether monitor files are appended to.
+    """
     try:
         for rank in range(options.n_envs if resumed else 0):
             mend_monitor_file(folder / f"{rank}.monitor.csv", options.env)
@@ -47,8 +53,16 @@ def monitored_env(options: Namespace, folder: Path, resumed: bool) -> VecEnv:
 def vec_env(
     options: Namespace, n_envs: int, seed: int, folder: Path | None, name: str = "environment", wrapper_class: Any = None
 ) -> VecEnv:
-    """Monitored environments side by side; monitor files are in ``folder``, where rows there already stay. All are closed if
-    one of them fails."""
+    """Monitored environments side by side. All are closed if one of them fails.
+
+    Args:
+        options: Parsed flags.
+        n_envs: How many.
+        seed: Of the first; the others get those that follow.
+        folder: Of monitor files, whose rows stay; None writes none.
+        name: Of an environment, for messages.
+        wrapper_class: Around each, below the monitor.
+    """
     resumed = bool(folder and list(folder.glob("*.monitor.csv")))
     ranks = count()
     with ExitStack() as opened:
