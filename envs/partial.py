@@ -11,7 +11,9 @@ from gymnasium import spaces
 
 
 class HideFeatures(gym.ObservationWrapper):
-    """Leaves features out of observations ``(dim,)``: ``HideFeatures(gym.make("CartPole-v1"), [1, 3])`` hides the velocities.
+    """Leaves features out of observations ``(dim,)``.
+
+    ``HideFeatures(gym.make("CartPole-v1"), [1, 3])`` hides the velocities.
 
     Args:
         env: An environment with a Box of one axis.
