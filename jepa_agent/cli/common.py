@@ -55,6 +55,9 @@ _REGISTERED_BY = {
 }
 
 
+_GONE = ("agent.exploration_std", "agent.target_noise")  # settings that recorded runs may still name
+
+
 class Parser(ArgumentParser):
     """jsonargparse with errors of one line and near names for what was mistyped."""
 
@@ -137,6 +140,8 @@ class Parser(ArgumentParser):
         if mistyped:
             flag, key, group, inner = mistyped.groups()
             word = flag or key or f"{group}.{inner}"
+            if word.removeprefix("--") in _GONE:
+                return f"{text}; since 0.2.0 the actor explores by draws of its own: leave it out"
             names = sorted(flags if flag else keys)
             near = [] if word in names else difflib.get_close_matches(word, names, n=2, cutoff=0.6)
             if near:

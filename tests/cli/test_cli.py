@@ -280,6 +280,7 @@ BAD = {
     "buffer": ([*TRAIN, "--agent.buffer_size", "1000000000000"], "lower --agent.buffer_size"),
     "tensorboard folder": ([*TRAIN, "--tensorboard-log", "/proc/nope"], "cannot be written"),
     "setting of another planner": ([*TRAIN, "--planner.num_starts", "9"], "has no num_starts"),
+    "flag of before": ([*TRAIN, "--agent.exploration_std", "0.1"], "since 0.2.0 the actor explores by draws of its own"),
     "unknown flag": ([*TRAIN, "--planer.horizon", "3"], "did you mean --planner.horizon"),
     "unknown nested flag": ([*TRAIN, "--planner.horizn", "3"], "did you mean --planner.horizon"),
     "wrong type": ([*TRAIN, "-n", "many"], "n_timesteps: invalid literal"),
@@ -317,7 +318,11 @@ def test_bad_input_gives_one_line_exit_code_2_and_leaves_nothing(argv, says, cap
 
 def test_unknown_yaml_keys_are_told_with_near_names(tmp_path, capsys):
     config = tmp_path / "c.yml"
-    for text, near in (("planer:\n  horizon: 3\n", "planner.horizon"), ("planner:\n  horizn: 3\n", "planner.horizon")):
+    for text, near in (
+        ("planer:\n  horizon: 3\n", "planner.horizon"),
+        ("planner:\n  horizn: 3\n", "planner.horizon"),
+        ("agent:\n  target_noise: 0.2\n", "since 0.2.0"),
+    ):
         config.write_text("env: CartPole-v1\n" + text)
         assert main(["train", "--config", str(config)]) == 2
         assert near in capsys.readouterr().err
