@@ -65,7 +65,7 @@ def algorithm_class(algorithm: str) -> type[BaseAlgorithm]:
     Raises:
         ValueError: There is no such baseline, module or class, importing the module fails, or the class is no SB3 algorithm.
     """
-    module, _, name = (algorithm if ":" in algorithm else BASELINES[_known(algorithm)]).partition(":")
+    module, _, name = (algorithm if ":" in algorithm else BASELINES[_baseline_key(algorithm)]).partition(":")
     try:
         found = getattr(importlib.import_module(module), name)
     except ModuleNotFoundError as error:
@@ -91,7 +91,7 @@ def fits(algorithm: str, action_space: spaces.Space) -> bool:
     Raises:
         ValueError: There is no such baseline.
     """
-    return ":" in algorithm or isinstance(action_space, _ACTION_SPACES.get(_known(algorithm), (spaces.Box,)))
+    return ":" in algorithm or isinstance(action_space, _ACTION_SPACES.get(_baseline_key(algorithm), (spaces.Box,)))
 
 
 def settings(algorithm: str, env_id: str) -> dict[str, Any]:
@@ -110,7 +110,7 @@ def settings(algorithm: str, env_id: str) -> dict[str, Any]:
     """
     if ":" in algorithm:
         return {}
-    entries = _table()[_known(algorithm)]
+    entries = _tuned_settings()[_baseline_key(algorithm)]
     # A copy down to nested dictionaries, since the table is cached and callers may change what they get.
     return copy.deepcopy(entries.get(env_id.split(":")[-1], entries["default"]))
 
@@ -188,12 +188,12 @@ def with_classes(arguments: dict[str, Any]) -> dict[str, Any]:
 
 
 @functools.cache
-def _table() -> dict[str, dict[str, dict[str, Any]]]:
+def _tuned_settings() -> dict[str, dict[str, dict[str, Any]]]:
     """Return the content of `baselines.yaml`, read once: settings by algorithm and environment."""
     return yaml.safe_load(Path(__file__).with_name("baselines.yaml").read_text())
 
 
-def _known(algorithm: str) -> str:
+def _baseline_key(algorithm: str) -> str:
     """Return the key of a baseline in `BASELINES`; ValueError with similar names if there is none."""
     if algorithm.replace("-", "") in BASELINES:
         return algorithm.replace("-", "")  # its paper writes QR-DQN

@@ -71,7 +71,7 @@ def write_report(study: Study, curves: Sequence[Curve], folder: Path, command: s
         A summary per environment, algorithm and mode, in the study's order of environments.
     """
     # Colours and markers follow the order of curves.
-    curves = _in_order(study, curves)
+    curves = _in_study_order(study, curves)
     summaries = [
         summary
         for env, threshold in study.thresholds().items()
@@ -111,11 +111,11 @@ def write_report(study: Study, curves: Sequence[Curve], folder: Path, command: s
     }
     templates = Environment(loader=PackageLoader("jepa_agent.experiments", "templates"), undefined=StrictUndefined)
     templates.trim_blocks = templates.lstrip_blocks = True
-    templates.filters["times"], templates.filters["times_fewer"] = _times, times_fewer
+    templates.filters["times"], templates.filters["times_fewer"] = _ratio_in_words, times_fewer
     (folder / MARKDOWN).write_text(templates.get_template("report.md.j2").render(content))
     # Only HTML is escaped: Markdown shows <, > and & as they are.
     templates.autoescape = True
-    images = {picture.file: _inline(folder / picture.file) for picture in pictures}
+    images = {picture.file: _as_data_url(folder / picture.file) for picture in pictures}
     (folder / HTML).write_text(templates.get_template("report.html.j2").render(**content, images=images))
     return summaries
 
@@ -210,7 +210,7 @@ def aggregates(scores: dict[str, list[np.ndarray]]) -> dict[str, Any]:
     rows = []
     for name, own in scores.items():
         found = [estimate(statistic, own) for statistic in (iqm, median, optimality_gap)]
-        rows.append([name, str(found[0].n), *(_text(one) for one in found)])
+        rows.append([name, str(found[0].n), *(_format_estimate(one) for one in found)])
     return {"columns": ["agent", "runs", "IQM", "median", "optimality gap"], "rows": rows}
 
 
@@ -261,7 +261,7 @@ def paired(curves: Sequence[Curve]) -> dict[str, Any]:
         ends = paired_difference([c.means[-1] for c in own], [by_seed[c.spec.seed][-1] for c in own])
         # The mean over all evaluations stands for the area under the learning curve.
         ways = paired_difference([c.means.mean() for c in own], [by_seed[c.spec.seed].mean() for c in own])
-        rows.append([env, f"{mode} - actor", str(ends.n), _text(ends), _text(ways)])
+        rows.append([env, f"{mode} - actor", str(ends.n), _format_estimate(ends), _format_estimate(ways)])
     return {"columns": ["environment", "difference", "n", "last evaluation", "all evaluations"], "rows": rows}
 
 
@@ -348,7 +348,7 @@ def missing(study: Study, finished: Sequence[RunSpec]) -> list[str]:
     return [f"{algorithm} in {env}, seed {', '.join(seeds)}" for (env, algorithm), seeds in waiting.items()]
 
 
-def _inline(path: Path) -> str:
+def _as_data_url(path: Path) -> str:
     """Return a PNG file as a data URL, so that the HTML report is a single file."""
     return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
 
@@ -370,7 +370,7 @@ def _needed(found: Censored, style: str) -> str:
     return f"{median} ({low}..{high})"
 
 
-def _times(ratio: float) -> str:
+def _ratio_in_words(ratio: float) -> str:
     """Say in words how many times fewer, or times as many, steps or seconds a ratio means."""
     if f"{max(ratio, 1 / ratio):.1f}" == "1.0":
         return "as many"
@@ -382,13 +382,13 @@ def times_fewer(ratio: float | None) -> str:
     return "-" if ratio is None else f"{ratio:.2g}" if ratio < 10 else f"{ratio:.0f}"
 
 
-def _text(found: Estimate) -> str:
+def _format_estimate(found: Estimate) -> str:
     """Format an estimate and its interval; "(-)" where there is none."""
     interval = "(-)" if found.interval is None else f"({found.interval[0]:.2f}..{found.interval[1]:.2f})"
     return f"{found.value:.2f} {interval}"
 
 
-def _in_order(study: Study, curves: Sequence[Curve]) -> list[Curve]:
+def _in_study_order(study: Study, curves: Sequence[Curve]) -> list[Curve]:
     """Sort curves as the study lists them: JEPA first, so that it has the same colour in all figures."""
     places = {agent: place for place, agent in enumerate(dict.fromkeys((s.env, s.algorithm) for s in study.specs()))}
     return sorted(curves, key=lambda curve: places.get((curve.spec.env, curve.spec.algorithm), len(places)))

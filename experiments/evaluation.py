@@ -123,22 +123,22 @@ class Evaluator(BaseCallback):
         self.spec = spec
         self.path = path
         self.clock = TrainingClock()
-        self._due = spec.eval_freq
+        self._next_evaluation = spec.eval_freq
         self._opened = ExitStack()
 
     def _on_training_start(self) -> None:
         # One environment per episode for returns, and a single one to measure the time of a step.
         self._env = self._opened.enter_context(closing(_evaluation_env(self.spec, self.model, self.spec.n_eval_episodes)))
-        self._alone = self._opened.enter_context(closing(_evaluation_env(self.spec, self.model, 1)))
+        self._single_env = self._opened.enter_context(closing(_evaluation_env(self.spec, self.model, 1)))
         self.clock = TrainingClock()  # building the model and environments is not training
 
     def _on_step(self) -> bool:
         # On-policy algorithms look at the number of steps only between rollouts; returning False stops them within one.
         over = self.num_timesteps >= self.spec.n_timesteps
-        if self.num_timesteps < self._due and not over:
+        if self.num_timesteps < self._next_evaluation and not over:
             return True
         # Steps advance by n_envs, which may pass several multiples of eval_freq: count on from the present step.
-        self._due = (self.num_timesteps // self.spec.eval_freq + 1) * self.spec.eval_freq
+        self._next_evaluation = (self.num_timesteps // self.spec.eval_freq + 1) * self.spec.eval_freq
         cpu, wall = self.clock.read()
         with self.clock.paused():
             means = [self._evaluate(mode, cpu, wall) for mode in self.spec.modes]
@@ -155,15 +155,15 @@ class Evaluator(BaseCallback):
     def _evaluate(self, mode: str, cpu: float, wall: float) -> float:
         """Evaluate one mode, append its line to the file, and return the mean return."""
         # Same seeds at every evaluation, and the statistics that training normalises observations by.
-        for env in (self._env, self._alone):
+        for env in (self._env, self._single_env):
             env.seed(EVALUATION_SEED)
             if isinstance(env, VecNormalize):
                 sync_envs_normalization(self.training_env, env)
-        with _acting(self.model, mode):
+        with _in_mode(self.model, mode):
             returns, _ = evaluate_policy(
                 self.model, self._env, self.spec.n_eval_episodes, deterministic=True, return_episode_rewards=True
             )
-            milliseconds = milliseconds_per_step(self.model, self._alone)
+            milliseconds = milliseconds_per_step(self.model, self._single_env)
         assert isinstance(returns, list)
         mean = float(np.mean(returns))
         row = {
@@ -217,7 +217,7 @@ def _evaluation_env(spec: RunSpec, model: BaseAlgorithm, n_envs: int) -> VecEnv:
 
 
 @contextmanager
-def _acting(model: Any, mode: str) -> Iterator[None]:
+def _in_mode(model: Any, mode: str) -> Iterator[None]:
     """Switch the model to ``mode`` inside the context and back afterwards; a baseline's only mode, "policy", is a no-op."""
     if mode == "policy":
         yield

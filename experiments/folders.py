@@ -18,7 +18,7 @@ try:
 except ImportError:  # not on Windows
     fcntl = None  # type: ignore[assignment]
 
-_NOTE = ".running"
+_LOCK_FILE = ".running"
 
 
 class FolderError(ValueError):
@@ -45,7 +45,7 @@ def alone(folder: Path) -> Iterator[None]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     refuse_links(folder)
-    descriptor = _locked(folder / _NOTE)
+    descriptor = _open_locked(folder / _LOCK_FILE)
     try:
         with suppress(OSError):  # on a full disk the lock still holds, without naming its owner
             os.ftruncate(descriptor, 0)
@@ -53,7 +53,7 @@ def alone(folder: Path) -> Iterator[None]:
         yield
     finally:
         # Removed before the lock is released: afterwards it could be another process's file.
-        (folder / _NOTE).unlink(missing_ok=True)
+        (folder / _LOCK_FILE).unlink(missing_ok=True)
         os.close(descriptor)
 
 
@@ -66,10 +66,10 @@ def refuse_if_held(folder: Path) -> None:
     Raises:
         FolderInUseError: Another process holds the lock; the message names it.
     """
-    if fcntl is None or not (folder / _NOTE).is_file() or (folder / _NOTE).is_symlink():
+    if fcntl is None or not (folder / _LOCK_FILE).is_file() or (folder / _LOCK_FILE).is_symlink():
         return
     with suppress(FileNotFoundError):  # the owner removed the file in the meantime
-        descriptor = os.open(folder / _NOTE, os.O_RDONLY)
+        descriptor = os.open(folder / _LOCK_FILE, os.O_RDONLY)
         try:
             # A shared lock conflicts with the owner's exclusive one, but not with other processes that only check.
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -117,7 +117,7 @@ def _lock(descriptor: int, tries: int = 5) -> None:
             time.sleep(0.01)
 
 
-def _locked(note: Path) -> int:
+def _open_locked(note: Path) -> int:
     """Open the lock file and return a descriptor that holds its lock; the file is the one the path names now."""
     while True:
         descriptor = os.open(note, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)

@@ -181,12 +181,12 @@ def fitted(kind: str, space: spaces.Space, horizon: int, cost: Callable[[Planner
     return _nearest(tried, target).planner
 
 
-def _nearest(tried: list[_Try], target: float) -> _Try:
+def _nearest(tried: list[_Fit], target: float) -> _Fit:
     """Return the try whose cost is closest to the target by ratio."""
     return min(tried, key=lambda one: abs(math.log(one.cost / target)))
 
 
-class _Try(NamedTuple):
+class _Fit(NamedTuple):
     """A planner that was tried, with its number of candidates and its measured cost."""
 
     planner: Planner
@@ -196,18 +196,18 @@ class _Try(NamedTuple):
 
 def _by_candidates(
     kind: str, space: spaces.Space, horizon: int, iterations: int, cost: Callable[[Planner], float], target: float
-) -> list[_Try]:
+) -> list[_Fit]:
     """Try numbers of candidates closer and closer to the target by the method of false position.
 
     Cost grows about linearly with the number of candidates, so a few steps are enough.
     """
-    tried: list[_Try] = []
+    tried: list[_Fit] = []
 
-    def attempt(candidates: float) -> _Try:
+    def attempt(candidates: float) -> _Fit:
         """Measure a planner with about so many candidates and add it to ``tried``."""
         count = int(min(max(round(candidates), 1), _MOST_CANDIDATES))
         planner = make_planner(_setting(kind, horizon, count, iterations), space)
-        tried.append(_Try(planner, count, cost(planner)))
+        tried.append(_Fit(planner, count, cost(planner)))
         return tried[-1]
 
     low, high = attempt(1), attempt(24 if kind == "gradient" else 160)
@@ -292,37 +292,37 @@ class Laboratory:
             best = self.player.best_returns(stacked(firsts), self.steps)
             self.result["best"] = None if best is None else best.tolist()
         self._measure("none", NO_SEARCH, 0, lambda: None, report)
-        for study, kind, value, planner in self._asked():
+        for study, kind, value, planner in self._measurements():
             self._measure(study, kind, value, planner, report)
         return self.result
 
-    def _asked(self) -> Iterator[tuple[str, str, float, Callable[[], Planner]]]:
+    def _measurements(self) -> Iterator[tuple[str, str, float, Callable[[], Planner]]]:
         """Yield the study, kind, value and a function that makes the planner, for each measurement."""
         design = self.design
         for measure in ("mflop", "ms"):
             for budget in design.budgets:
                 for kind in design.planners:
-                    yield f"equal {measure}", kind, budget, partial(self._at_equal, measure, budget, kind)
+                    yield f"equal {measure}", kind, budget, partial(self._planner_at_budget, measure, budget, kind)
         for kind in design.planners:
             if kind != "exhaustive":
                 for n in design.samples:
                     # Each start of the gradient planner is evaluated many times, so it gets fewer of them.
                     count = max(n // 10, 1) if kind == "gradient" else n
-                    yield "samples", kind, count, partial(self._made, kind, design.horizon, count)
+                    yield "samples", kind, count, partial(self._planner, kind, design.horizon, count)
                 for n in design.iterations:
-                    yield "iterations", kind, n, partial(self._made, kind, design.horizon, None, n)
+                    yield "iterations", kind, n, partial(self._planner, kind, design.horizon, None, n)
             for n in design.horizons:
-                planner = self._made(kind, n)
+                planner = self._planner(kind, n)
                 # The number of sequences grows exponentially with the horizon.
                 if isinstance(planner, ExhaustivePlanner) and math.prod(planner.num_choices) ** n > _MOST_SEQUENCES:
                     continue
-                yield "horizon", kind, n, partial(self._made, kind, n)
+                yield "horizon", kind, n, partial(self._planner, kind, n)
 
-    def _made(self, kind: str, horizon: int, candidates: int | None = None, iterations: int | None = None) -> Planner:
+    def _planner(self, kind: str, horizon: int, candidates: int | None = None, iterations: int | None = None) -> Planner:
         """Make a planner; settings that are None keep their defaults."""
         return make_planner(_setting(kind, horizon, candidates, iterations), self.space)
 
-    def _at_equal(self, measure: str, budget: float, kind: str) -> Planner:
+    def _planner_at_budget(self, measure: str, budget: float, kind: str) -> Planner:
         """Return the planner of a kind whose compute is ``budget`` times the default planner's."""
 
         def cost(planner: Planner) -> float:
@@ -333,7 +333,7 @@ class Laboratory:
         standard = self.result.setdefault("standard", {})
         if measure not in standard:  # stored, so that a continued benchmark has the same target
             standard[measure] = cost(yardstick)
-        if budget == 1.0 and type(yardstick) is type(self._made(kind, self.design.horizon)):
+        if budget == 1.0 and type(yardstick) is type(self._planner(kind, self.design.horizon)):
             return yardstick
         return fitted(kind, self.space, self.design.horizon, cost, budget * standard[measure])
 
@@ -349,11 +349,11 @@ class Laboratory:
         settings = {name: v for name, v in vars(chosen).items() if name != "num_choices"} if chosen else {}
         # Two studies may meet in the same planner: it is measured once and entered twice.
         same = [row for row in self.result["rows"] if (row["planner"], row["settings"]) == (kind, settings)]
-        row = {**same[0], **key} if same else {**key, "settings": settings, **self._played(chosen)}
+        row = {**same[0], **key} if same else {**key, "settings": settings, **self._measure_planner(chosen)}
         self.result["rows"].append(row)
         write_json(self.path, self.result)
 
-    def _played(self, planner: Planner | None) -> Row:
+    def _measure_planner(self, planner: Planner | None) -> Row:
         """Return a planner's compute, its return in every episode, and its gap between predicted and realised cost."""
         taken = price(self.player, planner, self.obs)
         self.player.use(planner)

@@ -40,7 +40,7 @@ def plot_compute(result: dict[str, Any], path: Path) -> None:
         for index, kind in enumerate(kinds):
             own = sorted((row for row in rows if row["planner"] == kind), key=lambda row: row["mflop"])
             _line(axes, own, reference, kind, index)
-        _levels(axes, result)
+        _reference_lines(axes, result)
         plain_log(axes)
         axes.set_title(f"more {what}", fontsize=10, loc="left")
         axes.set_xlabel("MFLOP per plan, log scale")
@@ -85,7 +85,7 @@ def _line(axes: Axes, rows: list[dict[str, Any]], reference: np.ndarray, label: 
         )  # fmt: skip
 
 
-def _levels(axes: Axes, result: dict[str, Any]) -> None:
+def _reference_lines(axes: Axes, result: dict[str, Any]) -> None:
     """Draw the mean return without a search, and the optimal one if it is known."""
     bare = [row["returns"] for row in result["rows"] if row["planner"] == NO_SEARCH]
     if bare:

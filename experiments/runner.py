@@ -85,10 +85,10 @@ def run(spec: RunSpec, folder: Path) -> None:
         # The result goes first: without it the folder counts as unfinished, whatever else it holds.
         for name in (RESULT, EVALUATIONS):
             (folder / name).unlink(missing_ok=True)
-        write_json(folder / RESULT, _learn(spec, folder))
+        write_json(folder / RESULT, _train(spec, folder))
 
 
-def _learn(spec: RunSpec, folder: Path) -> dict[str, Any]:
+def _train(spec: RunSpec, folder: Path) -> dict[str, Any]:
     """Train and evaluate a run; return the content of its result file."""
     began = time.process_time()
     model = _build(spec)
@@ -339,7 +339,7 @@ def _reason(code: int | None, log: Path) -> str:
     return lines[-1] if lines else f"exit code {code}, with an empty log"
 
 
-def _end_with(parent: int) -> None:
+def _exit_with_parent(parent: int) -> None:
     """End this process soon after another has ended; an orphaned run would write where a new run writes."""
 
     def watch() -> None:
@@ -365,7 +365,7 @@ def main(arguments: Sequence[str]) -> None:
     if len(arguments) not in (2, 3):
         raise SystemExit("usage: python -m jepa_agent.experiments.runner SPEC.json FOLDER [PARENT]")
     if len(arguments) == 3:
-        _end_with(int(arguments[2]))
+        _exit_with_parent(int(arguments[2]))
     run(read_spec(Path(arguments[0])), Path(arguments[1]))
 
 

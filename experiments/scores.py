@@ -51,7 +51,7 @@ def normalised_scores(study: Study, curves: Sequence[Curve], lows: dict[str, flo
             continue
         finals = np.array([curve.means[-1] for curve in own])
         found.setdefault(name_of(algorithm, mode), {})[env] = (finals - low) / (task.threshold - low)
-    return _joined(found, np.mean)
+    return _complete_agents(found, np.mean)
 
 
 def quickness(study: Study, curves: Sequence[Curve]) -> dict[str, list[np.ndarray]]:
@@ -70,10 +70,10 @@ def quickness(study: Study, curves: Sequence[Curve]) -> dict[str, list[np.ndarra
         # Only ranks of these numbers are used, so infinities do no harm.
         steps = [first_reaching(curve.steps, curve.means, study.tasks[env].threshold) for curve in own]
         found.setdefault(name_of(algorithm, mode), {})[env] = np.array([-np.inf if s is None else -s for s in steps])
-    return _joined(found, np.median)
+    return _complete_agents(found, np.median)
 
 
-def _joined(found: dict[str, dict[str, np.ndarray]], standing: Callable[..., Any]) -> dict[str, list[np.ndarray]]:
+def _complete_agents(found: dict[str, dict[str, np.ndarray]], standing: Callable[..., Any]) -> dict[str, list[np.ndarray]]:
     """Keep the agents that ran in every environment where JEPA has run, and add the best baseline of each environment.
 
     ``standing`` aggregates an array of runs to the number by which baselines are ranked.

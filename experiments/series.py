@@ -63,14 +63,14 @@ def read_all(paths: Sequence[Path], window: int = 10, on_skip: Callable[[str], N
         for one in series:
             # Only labels that several paths share get more of the path in front.
             if len(owners[one.label]) > 1:
-                start = _tail(path, owners[one.label])
+                start = _distinguishing_tail(path, owners[one.label])
                 rest = one.label.removeprefix(_name(path))
                 one = one._replace(label=start + rest if rest != one.label else f"{start}: {one.label}")
             named.append(one)
     return named
 
 
-def _tail(path: Path, others: set[Path]) -> str:
+def _distinguishing_tail(path: Path, others: set[Path]) -> str:
     """Return the shortest tail of a path that distinguishes it from the others."""
     every = [other.resolve().parts for other in others]
     own = path.resolve().parts
@@ -96,16 +96,16 @@ def read_series(path: Path, window: int = 10, on_skip: Callable[[str], None] = w
     if not path.exists():
         raise ValueError(f"{path} does not exist")
     if path.name.endswith(MONITOR) and path.is_file():
-        return [_monitored(_name(path), _all_episodes([path], on_skip), window)]
+        return [_moving_average(_name(path), _all_episodes([path], on_skip), window)]
     compared = sorted({file.parent for file in _files(path, RESULT)})
     evaluations = [path] if path.suffix == ".npz" and path.is_file() else _files(path, EVALUATIONS)
     # Readers are collected first, so that a bad file costs only its own curve.
-    read: dict[Path, Callable[[], list[Series]]] = {folder: partial(_compared, folder) for folder in compared}
-    read.update({file: partial(_evaluated, _label(path, file.parent), file) for file in evaluations})
+    read: dict[Path, Callable[[], list[Series]]] = {folder: partial(_read_comparison, folder) for folder in compared}
+    read.update({file: partial(_read_evaluations, _label(path, file.parent), file) for file in evaluations})
     # Training episodes are not read where evaluations of the same run exist.
     told = {*compared, *(file.parent for file in evaluations)}
     for folder in sorted({file.parent for file in _files(path, f"*{MONITOR}")} - told):
-        read[folder] = partial(_of_episodes, _label(path, folder), _files(folder, f"*{MONITOR}"), window, on_skip)
+        read[folder] = partial(_read_monitors, _label(path, folder), _files(folder, f"*{MONITOR}"), window, on_skip)
     series, reasons = [], []
     for reader in read.values():
         try:
@@ -125,7 +125,7 @@ def _files(path: Path, pattern: str) -> list[Path]:
     return sorted(file for file in path.rglob(pattern) if file.is_file()) if path.is_dir() else []
 
 
-def _compared(folder: Path) -> list[Series]:
+def _read_comparison(folder: Path) -> list[Series]:
     """Read the curves of a comparison's run, one per mode."""
     return [Series(f"{c.spec.env} {name_of(c.spec.algorithm, c.mode)}", c.steps, c.means) for c in read_run(folder)]
 
@@ -145,7 +145,7 @@ def _label(path: Path, run: Path) -> str:
     return "/".join([_name(path), *above, *([kind] if kind else [])])
 
 
-def _evaluated(label: str, file: Path) -> list[Series]:
+def _read_evaluations(label: str, file: Path) -> list[Series]:
     """Read the evaluations that SB3's `EvalCallback` wrote; evaluations that are not finite are dropped."""
     try:
         content = read_npz(file)
@@ -162,9 +162,9 @@ def _evaluated(label: str, file: Path) -> list[Series]:
         raise ValueError(f"{file} is not what EvalCallback writes: {error}") from error
 
 
-def _of_episodes(label: str, files: Sequence[Path], window: int, on_skip: Callable[[str], None]) -> list[Series]:
+def _read_monitors(label: str, files: Sequence[Path], window: int, on_skip: Callable[[str], None]) -> list[Series]:
     """Read the monitor files of a run as one curve."""
-    return [_monitored(label, _all_episodes(files, on_skip), window)]
+    return [_moving_average(label, _all_episodes(files, on_skip), window)]
 
 
 def _all_episodes(files: Sequence[Path], on_skip: Callable[[str], None]) -> list[tuple[float, float, float]]:
@@ -182,7 +182,7 @@ def _all_episodes(files: Sequence[Path], on_skip: Callable[[str], None]) -> list
     return episodes
 
 
-def _monitored(label: str, episodes: Sequence[tuple[float, float, float]], window: int) -> Series:
+def _moving_average(label: str, episodes: Sequence[tuple[float, float, float]], window: int) -> Series:
     """Return the moving average of episode returns over the environment steps of all environments together."""
     _, returns, lengths = np.array(sorted(episodes)).T  # episodes of all environments in the order in which they ended
     steps = np.cumsum(lengths)

@@ -48,7 +48,7 @@ def measure(report: Report = lambda _: None) -> dict[str, Any]:
         sections: dict[str, Callable[[], Any]] = {
             "buffer": buffer_speed,  # first: later, freed memory would be reused and not show in its growth
             "matmul_gflops": matmul_gflops,
-            **{name: partial(_closing, section) for name, section in _WITH_AGENTS.items()},
+            **{name: partial(_run_section, section) for name, section in _WITH_AGENTS.items()},
         }
         for name, section in sections.items():
             report(name)
@@ -90,7 +90,7 @@ def update_speed(opened: ExitStack) -> list[dict[str, Any]]:
     Returns:
         A row per environment and batch size, in milliseconds and GFLOP.
     """
-    sac = _made(SAC, BOX, opened, learning_starts=10**9, buffer_size=STORED)
+    sac = _build(SAC, BOX, opened, learning_starts=10**9, buffer_size=STORED)
     sac.learn(STORED)
     rows: list[dict[str, Any]] = []
     for env in (BOX, DISCRETE):
@@ -173,12 +173,12 @@ def plan_speed(opened: ExitStack) -> list[dict[str, Any]]:
     kinds = [(BOX, PlannerConfig()), (BOX, PlannerConfig("gradient")), (DISCRETE, PlannerConfig())]
     rows = []
     for env, planner in kinds:
-        agent = _made(JEPA, env, opened, mode="planner", planner=planner)
+        agent = _build(JEPA, env, opened, mode="planner", planner=planner)
         for n_envs in (1, 8, 64):
             ms = _predict_ms(agent, n_envs, repeats=max(60 // n_envs, 7))
             name = type(agent.policy.planner).__name__
             rows.append({"env": env, "planner": name, "n_envs": n_envs, "ms": ms, "ms_per_env": ms / n_envs})
-    agent = _made(JEPA, BOX, opened, mode="planner", planner=TDMPC2, policy_kwargs=TDMPC2_SIZES)
+    agent = _build(JEPA, BOX, opened, mode="planner", planner=TDMPC2, policy_kwargs=TDMPC2_SIZES)
     ms = _predict_ms(agent, 1, repeats=9)
     with FlopCounterMode(display=False) as counter:
         agent.predict(_observations(agent, 1), deterministic=True)
@@ -199,8 +199,8 @@ def predict_speed(opened: ExitStack) -> list[dict[str, Any]]:
     Returns:
         A row per agent, in microseconds.
     """
-    sac = _made(SAC, BOX, opened, buffer_size=1)
-    agent = _made(JEPA, BOX, opened, mode="actor")
+    sac = _build(SAC, BOX, opened, buffer_size=1)
+    agent = _build(JEPA, BOX, opened, mode="actor")
     obs = _observations(agent, 1)[0]
     rows: dict[str, list[float]] = {"JEPA (actor)": [], "SAC": []}
     for _ in range(9):
@@ -242,7 +242,7 @@ def training_speed(opened: ExitStack, steps: int = 300) -> list[dict[str, Any]]:
     rows = []
     for env in (BOX, DISCRETE):
         # Not timed: 100 steps without updates, and torch's first calls.
-        agent = _made(JEPA, env, opened, learning_starts=100, buffer_size=STORED).learn(150)
+        agent = _build(JEPA, env, opened, learning_starts=100, buffer_size=STORED).learn(150)
         began = time.process_time()
         agent.learn(steps, reset_num_timesteps=False)
         rows.append({"env": env, "steps_per_cpu_second": steps / (time.process_time() - began)})
@@ -298,7 +298,7 @@ def growth(opened: ExitStack) -> list[dict[str, Any]]:
     for name, values in {"horizon": (1, 3, 5, 10), "num_samples": (32, 64, 128, 256, 512)}.items():
         for value in values:
             planner = PlannerConfig(**{**as_kwargs(PlannerConfig()), name: value})
-            planning = _made(JEPA, BOX, opened, mode="planner", planner=planner)
+            planning = _build(JEPA, BOX, opened, mode="planner", planner=planner)
             row("plan", name, value, _predict_ms(planning, 1, repeats=15))
     for n_envs in (1, 4, 16, 64):
         row("plan", "n_envs", n_envs, _predict_ms(_agent(BOX, opened), n_envs, repeats=max(30 // n_envs, 5)))
@@ -366,13 +366,13 @@ def _timed(call: Callable[..., Any], name: str, spent: dict[str, float]) -> Call
     return timed
 
 
-def _closing(section: Callable[[ExitStack], Any]) -> Any:
+def _run_section(section: Callable[[ExitStack], Any]) -> Any:
     """Measure a section and close its environments."""
     with ExitStack() as opened:
         return section(opened)
 
 
-def _made(cls: type[Model], env: str | gym.Env[Any, Any], opened: ExitStack, **settings: Any) -> Model:
+def _build(cls: type[Model], env: str | gym.Env[Any, Any], opened: ExitStack, **settings: Any) -> Model:
     """Build an untrained agent whose environment is closed with ``opened``."""
     agent = cls("MlpPolicy", env, seed=0, device="cpu", **settings)
     assert agent.env is not None
@@ -382,7 +382,7 @@ def _made(cls: type[Model], env: str | gym.Env[Any, Any], opened: ExitStack, **s
 
 def _agent(env: str | gym.Env[Any, Any], opened: ExitStack, **settings: Any) -> JEPA:
     """An agent with experience that has learned nothing from it yet."""
-    agent = _made(JEPA, env, opened, learning_starts=10**9, gradient_steps=0, buffer_size=STORED, **settings)
+    agent = _build(JEPA, env, opened, learning_starts=10**9, gradient_steps=0, buffer_size=STORED, **settings)
     agent.learn(STORED)
     agent.set_mode("planner")
     return agent

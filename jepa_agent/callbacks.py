@@ -126,7 +126,7 @@ class ResumableEvalCallback(EvalCallback):
             raise ValueError(f"eval_freq must be at least 1, got {eval_freq}; to evaluate never, leave the callback out")
         super().__init__(eval_env, n_eval_episodes=n_eval_episodes, eval_freq=eval_freq, verbose=verbose)
         self.seed = seed
-        self._written, self._best = Path(log_path) / "evaluations.npz", Path(log_path) / "best_model.zip"
+        self._evaluations_file, self._best = Path(log_path) / "evaluations.npz", Path(log_path) / "best_model.zip"
         self._failing: set[Path] = set()
 
     def _init_callback(self) -> None:
@@ -135,13 +135,13 @@ class ResumableEvalCallback(EvalCallback):
         guard_environments(self.eval_env)
         # As if the run had never stopped, so that evaluations fall on the same steps.
         self.n_calls = self.model.num_timesteps // self.model.n_envs
-        if self.n_calls and self._written.is_file():
-            self._recall()
+        if self.n_calls and self._evaluations_file.is_file():
+            self._read_earlier()
 
-    def _recall(self) -> None:
+    def _read_earlier(self) -> None:
         """Read the evaluations up to the present step; warn if the file is damaged."""
         try:
-            log = read_npz(self._written)
+            log = read_npz(self._evaluations_file)
             # The set includes the two names that must exist: a missing one raises KeyError.
             if any(len(log[name]) != len(log["timesteps"]) for name in {*log, "results", "ep_lengths"}):
                 raise ValueError("its columns are of different lengths")
@@ -149,7 +149,7 @@ class ResumableEvalCallback(EvalCallback):
             found = {name: column[kept].tolist() for name, column in log.items()}
             means = [float(np.mean(results)) for results in found["results"]]
         except (ValueError, KeyError, IndexError, TypeError) as error:
-            warnings.warn(f"earlier evaluations are lost: {self._written}: {error}", stacklevel=2)
+            warnings.warn(f"earlier evaluations are lost: {self._evaluations_file}: {error}", stacklevel=2)
             return
         self.evaluations_timesteps, self.evaluations_results = found["timesteps"], found["results"]
         self.evaluations_length, self.evaluations_successes = found["ep_lengths"], found.get("successes", [])
@@ -171,14 +171,14 @@ class ResumableEvalCallback(EvalCallback):
         seed_env(self.eval_env, self.seed)
         best = self.best_mean_reward
         going_on = super()._on_step()
-        if self.best_mean_reward > best and not self._tried(self._best, self.model.save):
+        if self.best_mean_reward > best and not self._try_write(self._best, self.model.save):
             self.best_mean_reward = best  # the value of the agent in the file, which was not replaced
         self.evaluations_timesteps.append(self.num_timesteps)
         self.evaluations_results.append(self._returns)
         self.evaluations_length.append(self._lengths)
         if self._is_success_buffer:
             self.evaluations_successes.append(self._is_success_buffer)
-        self._tried(self._written, self._write)
+        self._try_write(self._evaluations_file, self._write)
         return going_on
 
     def _write(self, path: Path) -> None:
@@ -193,7 +193,7 @@ class ResumableEvalCallback(EvalCallback):
         with replacing(path) as file:
             np.savez(file, **columns)
 
-    def _tried(self, path: Path, write: Callable[[Path], None]) -> bool:
+    def _try_write(self, path: Path, write: Callable[[Path], None]) -> bool:
         """Write a file and return whether that succeeded; warn about the first failure in a row."""
         try:
             write(path)

@@ -9,8 +9,8 @@ from types import FrameType
 
 PATIENCE = 5.0  # seconds between a signal and the next poll, after which the signal is raised anyway
 _ALARM = getattr(signal, "SIGALRM", None)  # does not exist on Windows
-_noted: list[int] = []  # global, because signals are sent to the whole process
-_saving: list[bool] = []  # one item for each active `undisturbed` block, since they may be nested
+_pending_signals: list[int] = []  # global, because signals are sent to the whole process
+_deferrals: list[bool] = []  # one item for each active `undisturbed` block, since they may be nested
 
 
 class Interrupted(KeyboardInterrupt):
@@ -33,9 +33,9 @@ def poll() -> None:
     Raises:
         Interrupted: A signal has been recorded.
     """
-    if _noted:
+    if _pending_signals:
         _set_alarm(0.0)
-        raise Interrupted(_noted[0])
+        raise Interrupted(_pending_signals[0])
 
 
 def heeded() -> list[int]:
@@ -68,35 +68,35 @@ def noting_signals() -> Iterator[None]:
 
     def note(signum: int, _: FrameType | None) -> None:
         """Record the first signal and set the alarm; raise `Interrupted` at a further signal."""
-        if not _noted:
-            _noted.append(signum)
+        if not _pending_signals:
+            _pending_signals.append(signum)
             if _ALARM:  # installed only now, because an environment may use SIGALRM itself
                 before[_ALARM] = signal.signal(_ALARM, insist)
             _set_alarm(PATIENCE)
-        elif not _saving:
+        elif not _deferrals:
             raise Interrupted(signum)
 
     def insist(*_: object) -> None:
         """Raise `Interrupted` when the alarm goes off, unless a file is being saved."""
-        if not _saving:
-            raise Interrupted(_noted[0])
+        if not _deferrals:
+            raise Interrupted(_pending_signals[0])
 
     before = {signum: signal.signal(signum, note) for signum in heeded()}
     try:
         yield
     finally:
-        if _noted:
+        if _pending_signals:
             _set_alarm(0.0)
         for signum, handler in before.items():
             signal.signal(signum, handler)
-        _noted.clear()
+        _pending_signals.clear()
 
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
     """Defer `Interrupted` inside the block, as while saving: signals are only recorded."""
-    _saving.append(True)
+    _deferrals.append(True)
     try:
         yield
     finally:
-        _saving.pop()
+        _deferrals.pop()

@@ -61,11 +61,13 @@ def check_given(obs: Any, space: spaces.Space, name: str) -> None:
     """
     if isinstance(space, spaces.Dict):
         named = (
-            {key: _as_seen(part, space.spaces.get(key)) for key, part in obs.items()} if isinstance(obs, Mapping) else obs
+            {key: _transposed_if_image(part, space.spaces.get(key)) for key, part in obs.items()}
+            if isinstance(obs, Mapping)
+            else obs
         )
         parts = [(named[key], part) for key, part in space.spaces.items() if isinstance(named, dict) and key in named]
     else:
-        named = _as_seen(obs, space)
+        named = _transposed_if_image(obs, space)
         parts = [(named, space)]
     # The first value with one axis more than its space determines the batch size; `check_form` compares the rest.
     several = [np.shape(values)[:1] for values, part in parts if np.ndim(values) == len(part.shape or ()) + 1]
@@ -144,7 +146,7 @@ def shown(value: Any) -> str:
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
 
 
-def _as_seen(values: Any, space: spaces.Space | None) -> Any:
+def _transposed_if_image(values: Any, space: spaces.Space | None) -> Any:
     """Return images with their channels where the space has them, if they can be transposed; other values as arrays."""
     array = as_array(values)
     if space is not None and array.ndim in (3, 4) and is_image_space(space):

@@ -23,9 +23,9 @@ from jepa_agent.environments.observations import RESTARTED
 from jepa_agent.interruption import poll
 
 MOST_SECONDS = 100_000  # of a step; ten times that is still within what a pipe can be polled for
-_START = 60.0  # least timeout in seconds for creating an environment, which includes its imports
-_FAREWELL = 5.0  # timeout in seconds for closing an environment
-_MOST_LOST = 3  # workers in a row without a step in between
+_START_TIMEOUT = 60.0  # least timeout in seconds for creating an environment, which includes its imports
+_CLOSE_TIMEOUT = 5.0  # timeout in seconds for closing an environment
+_MAX_LOST = 3  # workers in a row without a step in between
 
 
 class WorkerError(RuntimeError):
@@ -62,7 +62,7 @@ class Worker(gym.Env):
         self._process.start()
         theirs.close()  # with this copy open, the pipe would not report the end of the worker
         # The time at which the pending answer is due; None if no answer is pending.
-        self._deadline: float | None = time.monotonic() + max(_START, 10 * timeout)
+        self._deadline: float | None = time.monotonic() + max(_START_TIMEOUT, 10 * timeout)
         try:
             about = self._answer()()
         except BaseException:
@@ -110,7 +110,7 @@ class Worker(gym.Env):
         if self._process.is_alive():
             with suppress(OSError):
                 self._pipe.send(("close", (), {}))
-            self._process.join(_FAREWELL)
+            self._process.join(_CLOSE_TIMEOUT)
         self._kill()
         self._pipe.close()
 
@@ -125,19 +125,21 @@ class Worker(gym.Env):
         assert self._deadline is not None
         try:
             if not self._pipe.poll(max(self._deadline - time.monotonic(), 0.0)):
-                self._lose(f"gave no answer within {self._timeout:g} s")
+                self._kill_and_raise(f"gave no answer within {self._timeout:g} s")
             result, error = self._pipe.recv()
         except (EOFError, OSError):
-            self._process.join(_FAREWELL)
+            self._process.join(_CLOSE_TIMEOUT)
             # A negative exit code is the number of the signal that killed the process.
             code = self._process.exitcode
-            self._lose(f"was killed by signal {-code}" if code is not None and code < 0 else f"ended with exit code {code}")
+            self._kill_and_raise(
+                f"was killed by signal {-code}" if code is not None and code < 0 else f"ended with exit code {code}"
+            )
         self._deadline = None
         if error is not None:
             raise WorkerError(error)
         return result
 
-    def _lose(self, how: str) -> NoReturn:
+    def _kill_and_raise(self, how: str) -> NoReturn:
         """Kill the worker and raise `WorkerLost`."""
         self._kill()
         raise WorkerLost(f"its worker, process {self._process.pid}, {how}")
@@ -145,7 +147,7 @@ class Worker(gym.Env):
     def _kill(self) -> None:
         """Kill the worker and wait for its end."""
         self._process.kill()
-        self._process.join(_FAREWELL)
+        self._process.join(_CLOSE_TIMEOUT)
 
 
 def _context() -> Any:
@@ -289,7 +291,7 @@ class RestartingEnv(gym.Wrapper):
         """Count and warn about a failure; raise the error if the restarts are used up."""
         if isinstance(error, WorkerLost):
             self._lost_in_a_row += 1
-            if self._lost_in_a_row > _MOST_LOST:
+            if self._lost_in_a_row > _MAX_LOST:
                 raise error
             what = f"{_told(error)}; it is begun anew"
         else:

@@ -164,12 +164,12 @@ def made_from(
     model.observation_space, model.action_space = observation_space, action_space
     model.n_envs = int(manifest["n_envs"])
     if env is not None:
-        _take_env(model, cls._wrap_env(maybe_make_env(env, model.verbose), model.verbose))
+        _set_env(model, cls._wrap_env(maybe_make_env(env, model.verbose), model.verbose))
     model._setup_model()
-    _take_counters(model, manifest["counters"])
+    _load_counters(model, manifest["counters"])
     for name, value in surplus.items():
         setattr(model, name, value)
-    _take_tensors(model, content.members["tensors"], manifest["optimizers"])
+    _load_tensors(model, content.members["tensors"], manifest["optimizers"])
     return model
 
 
@@ -219,7 +219,7 @@ def _constructed(
     return model, surplus
 
 
-def _take_env(model: Agent, env: VecEnv) -> None:
+def _set_env(model: Agent, env: VecEnv) -> None:
     """Give the agent its environment; raise ``ValueError`` if the spaces differ from the saved ones."""
     for name in ("observation_space", "action_space"):
         expected, found = getattr(model, name), getattr(env, name)
@@ -229,7 +229,7 @@ def _take_env(model: Agent, env: VecEnv) -> None:
     model.env, model.n_envs, model._vec_normalize_env = env, env.num_envs, unwrap_vec_normalize(env)
 
 
-def _take_counters(model: Agent, found: Mapping[str, Any]) -> None:
+def _load_counters(model: Agent, found: Mapping[str, Any]) -> None:
     """Set the counters of a file; other numbers, which older files also hold, are ignored."""
     for name, value in found.items():
         # A name whose attribute is no number, as ``policy``, must not be overwritten by a file.
@@ -239,7 +239,7 @@ def _take_counters(model: Agent, found: Mapping[str, Any]) -> None:
             setattr(model, name, value)
 
 
-def _take_tensors(model: Agent, tensors: Mapping[str, Tensor], groups: Mapping[str, list[dict[str, Any]]]) -> None:
+def _load_tensors(model: Agent, tensors: Mapping[str, Tensor], groups: Mapping[str, list[dict[str, Any]]]) -> None:
     """Load the weights, the agent's own tensors and the optimisers' state, all checked first."""
     owned, own = model.policy.state_dict(), _own_tensors(model)
     check_tensors({f"policy/{k}": v for k, v in owned.items()} | {f"algorithm/{k}": v for k, v in own.items()}, tensors)

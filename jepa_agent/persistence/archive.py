@@ -34,8 +34,8 @@ FORMATS = {"agent": 6, "replay": 4, "index": 3}
 """The format that each kind of file is written in; those before it are migrated, step by step, where `_MIGRATIONS` can."""
 _MANIFEST = "manifest.json"
 _LARGEST_MANIFEST = 2**26
-_SEAL = 64  # characters of a SHA-256 in hexadecimal
-_BROKEN = (
+_CHECKSUM_LENGTH = 64  # characters of a SHA-256 in hexadecimal
+_READ_ERRORS = (
     zipfile.BadZipFile,
     SafetensorError,
     struct.error,
@@ -131,15 +131,15 @@ def _write_archive(file: IO[bytes], blobs: Mapping[str, bytes]) -> None:
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for name, blob in blobs.items():
             archive.writestr(zipfile.ZipInfo(name), blob)  # without a date: equal content makes equal files
-        archive.comment = b"0" * _SEAL  # placeholder: the digest covers this record's length field too
-    seal = _digest_before_seal(file)
-    file.seek(-_SEAL, os.SEEK_END)
+        archive.comment = b"0" * _CHECKSUM_LENGTH  # placeholder: the digest covers this record's length field too
+    seal = _digest_before_checksum(file)
+    file.seek(-_CHECKSUM_LENGTH, os.SEEK_END)
     file.write(seal)
 
 
-def _digest_before_seal(file: IO[bytes]) -> bytes:
-    """Return the SHA-256, in hexadecimal, of all bytes but the last ``_SEAL``."""
-    left = file.seek(0, os.SEEK_END) - _SEAL
+def _digest_before_checksum(file: IO[bytes]) -> bytes:
+    """Return the SHA-256, in hexadecimal, of all bytes but the last ``_CHECKSUM_LENGTH``."""
+    left = file.seek(0, os.SEEK_END) - _CHECKSUM_LENGTH
     file.seek(0)
     digest = hashlib.sha256()
     while left > 0:
@@ -252,7 +252,7 @@ def _read(file: IO[bytes], kind: str, name: str) -> Checkpoint:
                 raise CheckpointError(f"{name}: field 'kind': expected {kind!r}, found {manifest.get('kind')!r}")
             # Before the checksum: a file of another version is reported as such, not as damaged.
             _check_format(manifest, kind, name)
-            if _digest_before_seal(file) != archive.comment:
+            if _digest_before_checksum(file) != archive.comment:
                 raise CheckpointError(f"{name} does not match its checksum; the file is damaged")
             members = {}
             for member, listed in _listed_members(archive, manifest, name).items():
@@ -266,7 +266,7 @@ def _read(file: IO[bytes], kind: str, name: str) -> Checkpoint:
         raise
     except MemoryError as error:
         raise CheckpointError(f"{name} does not fit into memory") from error
-    except _BROKEN as error:
+    except _READ_ERRORS as error:
         raise CheckpointError(f"{name} is not a readable jepa_agent checkpoint: {error}") from error
 
 

@@ -22,7 +22,7 @@ from jepa_agent.persistence.archive import CheckpointError, FormatError, told_of
 from jepa_agent.persistence.replay_rows import bytes_per_row, read_rows, write_rows
 
 _INDEX = "index.zip"
-_OURS = re.compile(r"(agent|rows)(_\d+)+_[0-9a-f]{8}\.zip")
+_FILE_NAME = re.compile(r"(agent|rows)(_\d+)+_[0-9a-f]{8}\.zip")
 _CHUNK_BYTES = 2**26
 
 
@@ -88,7 +88,7 @@ def entries(folder: Path) -> list[Entry]:
     except FormatError:
         raise
     except (CheckpointError, OSError) as error:
-        listed = _told_by_agents(folder)
+        listed = _entries_from_agent_files(folder)
         if not listed and isinstance(error, FileNotFoundError):
             raise FileNotFoundError(f"no checkpoint in {folder}: expected {_INDEX}, as save_checkpoint writes it") from error
         if not listed:
@@ -96,14 +96,14 @@ def entries(folder: Path) -> list[Entry]:
         warnings.warn(f"{error}: going by what the checkpoints beside it say", stacklevel=2)
     with told_of(index):
         found = [_entry(**data) for data in listed]
-        strange = next((name for name in sorted(_files(found)) if not _OURS.fullmatch(name)), None)
+        strange = next((name for name in sorted(_files(found)) if not _FILE_NAME.fullmatch(name)), None)
         # Names come from a file: a path that leads elsewhere must not be read, truncated or removed.
         if strange or not found:
             raise ValueError(f"field 'checkpoints': expected names of files in the folder, found {strange!r}")
         return found
 
 
-def _told_by_agents(folder: Path) -> list[dict[str, Any]]:
+def _entries_from_agent_files(folder: Path) -> list[dict[str, Any]]:
     """List, oldest first, the checkpoints of the run that saved last, as recorded in the agents' files."""
     found = []
     # By time of modification, since step counts of different runs cannot be compared.
@@ -147,7 +147,7 @@ def all_or_nothing(folder: Path) -> Iterator[None]:
 def _remove(folder: Path, keep: set[str]) -> None:
     """Remove the checkpoint files in a folder, except those to ``keep``."""
     for file in folder.iterdir():
-        if _OURS.fullmatch(file.name) and file.name not in keep:
+        if _FILE_NAME.fullmatch(file.name) and file.name not in keep:
             with suppress(OSError):
                 file.unlink()
 
@@ -165,7 +165,7 @@ def commit(folder: Path, entry: Entry, keep_last: int, after: str | None) -> Non
     try:
         listed = archive.read(folder / _INDEX, "index").manifest["checkpoints"]
     except (OSError, CheckpointError):
-        listed = _told_by_agents(folder)
+        listed = _entries_from_agent_files(folder)
     there = [_entry(**data) for data in listed]
     # Checkpoints of another history belong to another run: a new run in the same folder replaces them.
     past = [old for old in there if old.history == entry.history and old.num_timesteps < entry.num_timesteps]

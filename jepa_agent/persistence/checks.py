@@ -14,7 +14,7 @@ from torch import Tensor
 
 from jepa_agent.learning.replay_buffer import SequenceReplayBuffer, transition_bytes
 
-_MOST_ENVS = 65_536
+_MAX_ENVS = 65_536
 
 
 class Agent(Protocol):
@@ -92,8 +92,8 @@ def check_sizes(
         if size > largest:
             raise ValueError(f"field {name}: expected at most {largest:,}, the size of the largest tensor, found {size:,}")
     n_envs, rows = int(manifest["n_envs"]), arguments.get("buffer_size") or 0
-    if not 1 <= n_envs <= _MOST_ENVS:
-        raise ValueError(f"field 'n_envs': expected 1 to {_MOST_ENVS:,}, found {n_envs:,}")
+    if not 1 <= n_envs <= _MAX_ENVS:
+        raise ValueError(f"field 'n_envs': expected 1 to {_MAX_ENVS:,}, found {n_envs:,}")
     # The buffer's content is in other files, so its size is compared with the machine's memory.
     need, there = rows * transition_bytes(observation_space, action_space), psutil.virtual_memory().total
     if need > there:
@@ -135,9 +135,9 @@ def check_tensors(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -
     """
     for name, wanted in expected.items():
         if name not in found:
-            raise ValueError(f"tensor {name!r}: expected {_form(wanted)}, found none")
-        if _form(found[name]) != _form(wanted):
-            raise ValueError(f"tensor {name!r}: expected {_form(wanted)}, found {_form(found[name])}")
+            raise ValueError(f"tensor {name!r}: expected {_dtype_and_shape(wanted)}, found none")
+        if _dtype_and_shape(found[name]) != _dtype_and_shape(wanted):
+            raise ValueError(f"tensor {name!r}: expected {_dtype_and_shape(wanted)}, found {_dtype_and_shape(found[name])}")
 
 
 def check_numbers(tensors: Mapping[str, Tensor]) -> None:
@@ -156,6 +156,6 @@ def check_numbers(tensors: Mapping[str, Tensor]) -> None:
             )
 
 
-def _form(tensor: Tensor) -> str:
+def _dtype_and_shape(tensor: Tensor) -> str:
     """Describe dtype and shape of a tensor."""
     return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"

@@ -17,11 +17,11 @@ from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule, Line
 from torch import nn
 
 # Modules whose classes may be named in a file. Nothing else is imported.
-_ROOMS = ("torch.nn", "torch.optim", "stable_baselines3.common.torch_layers")
+_MODULES = ("torch.nn", "torch.optim", "stable_baselines3.common.torch_layers")
 _LARGEST_SPACE = 2**25  # numbers in one element
 # SB3's noise keeps constructor arguments in private attributes of these names.
 _NOISE = {"mean": "_mu", "sigma": "_sigma", "theta": "_theta", "dt": "_dt", "base_noise": "_base_noise"}
-_PARTS: tuple[type, ...] = (
+_SB3_CLASSES: tuple[type, ...] = (
     NormalActionNoise,
     OrnsteinUhlenbeckActionNoise,
     VectorizedActionNoise,
@@ -59,12 +59,12 @@ def encode(value: Any, known: Iterable[type]) -> Any:
     if is_dataclass(value) and type(value) in known:
         settings = {field.name: encode(getattr(value, field.name), known) for field in fields(value)}
         return {"dataclass": type(value).__name__, "settings": settings}
-    if type(value) in _PARTS:
+    if type(value) in _SB3_CLASSES:
         names = [name for name in inspect.signature(type(value)).parameters if name != "dtype"]
         settings = {name: encode(getattr(value, _NOISE.get(name, name)), known) for name in names}
         return {"part": type(value).__name__, "settings": settings}
     name = getattr(value, "__qualname__", type(value).__qualname__)
-    for room in _ROOMS:
+    for room in _MODULES:
         # Compared by identity, since a user's class may have the same name.
         if isinstance(value, type) and getattr(importlib.import_module(room), name, None) is value:
             return {"class": f"{room}.{name}"}
@@ -94,7 +94,7 @@ def decode(value: Any, known: Iterable[type], name: str) -> Any:
         return np.array(value["array"], dtype=_number_type(value["dtype"]))
     if "dict" in value:
         return {key: decode(item, known, f"{name}[{key!r}]") for key, item in value["dict"].items()}
-    for kind, classes in (("dataclass", known), ("part", _PARTS)):
+    for kind, classes in (("dataclass", known), ("part", _SB3_CLASSES)):
         if kind in value:
             found = {cls.__name__: cls for cls in classes}.get(value[kind])
             if found is None:
@@ -103,7 +103,7 @@ def decode(value: Any, known: Iterable[type], name: str) -> Any:
     if "class" in value:
         room, _, attribute = str(value["class"]).rpartition(".")
         # The module is checked before it is imported: importing executes code.
-        found = getattr(importlib.import_module(room), attribute, None) if room in _ROOMS else None
+        found = getattr(importlib.import_module(room), attribute, None) if room in _MODULES else None
         if not (isinstance(found, type) and issubclass(found, (nn.Module, torch.optim.Optimizer))):
             raise ValueError(f"{name}: {value['class']!r} is not a module or optimizer of torch or Stable-Baselines3")
         return found
@@ -169,19 +169,19 @@ def decode_space(data: Mapping[str, Any]) -> spaces.Space:
         ValueError: The kind is unknown, a parameter is invalid, or an element has more than 2**25 numbers: a few bytes of
             JSON must not exhaust the memory.
     """
-    if (extent := _extent(data)) > _LARGEST_SPACE:
+    if (extent := _element_count(data)) > _LARGEST_SPACE:
         raise ValueError(f"space {data['kind']}: expected at most {_LARGEST_SPACE:,} numbers, found {extent:,}")
     return _decode_space(data)
 
 
-def _extent(data: Mapping[str, Any]) -> int:
+def _element_count(data: Mapping[str, Any]) -> int:
     """Return how many numbers an element of an encoded space has."""
     if data["kind"] == "Dict":
-        return sum(_extent(part) for _, part in data["spaces"])
+        return sum(_element_count(part) for _, part in data["spaces"])
     if data["kind"] == "Sequence":
-        return _extent(data["space"])
+        return _element_count(data["space"])
     if data["kind"] == "Tuple":
-        return sum(map(_extent, data["spaces"]))
+        return sum(map(_element_count, data["spaces"]))
     sides = data["shape"] if data["kind"] == "Box" else data["n"] if data["kind"] == "MultiBinary" else 1
     return math.prod(sides if isinstance(sides, list) else [sides])
 

@@ -35,7 +35,7 @@ class LastingLogger(Logger):
                 form.write(self.name_to_value, self.name_to_excluded, step)
             except OSError as error:
                 self.output_formats.remove(form)
-                _tell(f"the {type(form).__name__.removesuffix('OutputFormat')} log", error)
+                _warn(f"the {type(form).__name__.removesuffix('OutputFormat')} log", error)
                 with suppress(OSError):
                     form.close()
         self.name_to_value.clear()
@@ -58,7 +58,7 @@ def lasting_logger(folder: str, names: Iterable[str]) -> LastingLogger:
         try:
             formats.append(make_output_format(name, folder))
         except OSError as error:
-            _tell(f"the {name} log", error)
+            _warn(f"the {name} log", error)
     return LastingLogger(folder, formats)
 
 
@@ -67,7 +67,7 @@ def lasting(logger: Logger) -> Logger:
     return LastingLogger(logger.dir, logger.output_formats) if type(logger) is Logger else logger
 
 
-def _tell(what: str, error: OSError) -> None:
+def _warn(what: str, error: OSError) -> None:
     """Warn that a log is no longer written."""
     warnings.warn(f"{what} is no longer written: {error}; training goes on", stacklevel=3)
 
@@ -89,7 +89,7 @@ class _LastingRows:
         try:
             self._writer.write_row(row)
         except OSError as error:
-            _tell(str(self._writer.file_handler.name), error)
+            _warn(str(self._writer.file_handler.name), error)
             self.close()
 
     def close(self) -> None:

@@ -65,7 +65,7 @@ def save_checkpoint(model: Agent, folder: Path, keep_last: int, logs: Iterable[P
     folder.mkdir(parents=True, exist_ok=True)
     # Before the rows are written, since it marks the newest ones as ends of episodes.
     model.end_episodes()
-    known = _known(model, folder)
+    known = _previous_entry(model, folder)
     with all_or_nothing(folder):
         chunks = append_rows(folder, buffer, known.chunks if known else ())
         manifest, tensors = agent_file.contents(model)
@@ -83,7 +83,7 @@ def save_checkpoint(model: Agent, folder: Path, keep_last: int, logs: Iterable[P
         seed_env(model.env, seed)
 
 
-def _known(model: Agent, folder: Path) -> Entry | None:
+def _previous_entry(model: Agent, folder: Path) -> Entry | None:
     """Return the checkpoint in a folder that this run continues from, if any."""
     saved = model.saved_at
     # Rows of another history are not this buffer's; none of them can be reused.

@@ -36,7 +36,7 @@ def gather(model: Agent) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if model.device.type == "cuda":
         tensors["cuda"] = torch.cuda.get_rng_state(model.device)
     tensors.update({f"generator/{name}": generator.get_state() for name, generator in _generators(model).items()})
-    tensors.update({f"{owner}/{name}": value for owner, name, value in _kept(model)})
+    tensors.update({f"{owner}/{name}": value for owner, name, value in _part_tensors(model)})
     for name, moments in _running_moments(model).items():
         tensors.update(
             {f"{name}/{k}": torch.as_tensor(v, dtype=torch.float64) for k, v in vars(moments).items() if k != "epsilon"}
@@ -103,7 +103,7 @@ def _generators(model: Agent) -> dict[str, torch.Generator]:
     return {name: attrgetter(name)(model) for name in model.saved_generators}
 
 
-def _kept(model: Agent) -> Iterator[tuple[str, str, Tensor]]:
+def _part_tensors(model: Agent) -> Iterator[tuple[str, str, Tensor]]:
     """Yield the tensors of the parts that the agent declares, as attribute, name and tensor."""
     for owner in model.saved_parts:
         yield from ((owner, name, value) for name, value in getattr(model, owner).state_dict().items())

@@ -13,7 +13,7 @@ from matplotlib.image import imread
 from jepa_agent.experiments.document import (
     HTML,
     MARKDOWN,
-    _times,
+    _ratio_in_words,
     headline,
     improvement,
     needed,
@@ -62,7 +62,11 @@ def test_ratios_are_to_the_best_baseline_and_averaged_geometrically() -> None:
 
 
 def test_what_costs_more_is_said_to_cost_more() -> None:
-    assert (_times(2.0), _times(0.25), _times(0.99)) == ("2.0 times fewer", "4.0 times as many", "as many")
+    assert (_ratio_in_words(2.0), _ratio_in_words(0.25), _ratio_in_words(0.99)) == (
+        "2.0 times fewer",
+        "4.0 times as many",
+        "as many",
+    )
     assert (times_fewer(5.67), times_fewer(0.0213), times_fewer(123.4), times_fewer(None)) == ("5.7", "0.021", "123", "-")
 
 

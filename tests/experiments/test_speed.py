@@ -49,11 +49,11 @@ def test_sections_close_the_environments_of_their_agents(monkeypatch):
 
     monkeypatch.setattr(gym, "make", lambda env, make=gym.make, **kwargs: Counted(make(env, **kwargs)))
     monkeypatch.setattr(speed, "milliseconds", lambda call, repeats, inner: 1.0)
-    speed._closing(speed._WITH_AGENTS["predict"])
+    speed._run_section(speed._WITH_AGENTS["predict"])
     assert len(opened) == 2
     assert closed == opened[::-1]
     with pytest.raises(ZeroDivisionError):
-        speed._closing(lambda stack: speed._made(speed.SAC, "Pendulum-v1", stack, buffer_size=1) and 1 / 0)
+        speed._run_section(lambda stack: speed._build(speed.SAC, "Pendulum-v1", stack, buffer_size=1) and 1 / 0)
     assert len(closed) == len(opened) == 3
 
 
