@@ -248,7 +248,7 @@ class StoredWindows:
         before = buffer.read(buffer.observations, steps, envs, self._env)
         if not after.any():
             return before
-        return _chosen(torch.as_tensor(after), buffer.read(buffer.next_observations, steps, envs, self._env), before)
+        return _chosen(torch.tensor(after), buffer.read(buffer.next_observations, steps, envs, self._env), before)
 
 
 def _chosen(rows: Tensor, one: Observations, other: Observations) -> Observations:

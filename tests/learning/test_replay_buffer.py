@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from gymnasium import spaces
 
 from jepa_agent.learning.replay_buffer import SequenceReplayBuffer
@@ -26,6 +27,15 @@ def filled(steps, size=100, ends=(), limits=(), n_envs=1, action_space=None):
 
 def window(buffer, age, length=4, env=0):
     return buffer.window(np.array([age]), np.array([env]), length)
+
+
+def test_windows_are_read_without_a_warning(recwarn):
+    torch.set_warn_always(True)  # torch warns once only of arrays that are not writable
+    try:
+        assert window(filled(20), age=7).obs[:, 0:3].shape == (1, 3, 1)
+    finally:
+        torch.set_warn_always(False)
+    assert not recwarn.list
 
 
 def test_a_window_holds_consecutive_steps():
