@@ -88,7 +88,7 @@ _DEFAULT = AgentConfig()
 _HANDED_TO_POLICY = ("settings", "memory", "planner", "mode")
 _MOST_SKIPPED = 10  # updates in a row
 _PATIENCE = 4  # times learning_starts
-_ENCODER_LAG = 20  # the target encoder begins as a mean of all so far, of which the latest 1/20 count most
+_ENCODER_LAG = 20  # updates: the rate of the target encoder is 1 at first and falls as 20 / updates
 
 
 class JEPA(OffPolicyAlgorithm):
