@@ -103,7 +103,7 @@ def write_report(study: Study, curves: Sequence[Curve], folder: Path, command: s
         "left_out": [env for env, low in lows.items() if low >= study.tasks[env].threshold],
         "headline": headline(summaries),
         "table": {"columns": ["environment", "agent", *HEADINGS], "rows": [_row(summary) for summary in summaries]},
-        "needed": needed(study, curves),
+        "needed": steps_needed(study, curves),
         "paired": paired(curves),
         "aggregates": aggregates(scores),
         "pictures": pictures,
@@ -214,7 +214,7 @@ def aggregates(scores: dict[str, list[np.ndarray]]) -> dict[str, Any]:
     return {"columns": ["agent", "runs", "IQM", "median", "optimality gap"], "rows": rows}
 
 
-def needed(study: Study, curves: Sequence[Curve]) -> dict[str, Any]:
+def steps_needed(study: Study, curves: Sequence[Curve]) -> dict[str, Any]:
     """Tabulate the median steps and CPU seconds to the threshold, with runs that never reached it as censored data.
 
     Args:

@@ -30,7 +30,7 @@ class FolderInUseError(FolderError):
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
     """Hold the lock of a folder inside the context, making the folder where needed.
 
     The operating system holds the lock for this process and releases it however the process ends, so a killed process leaves

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -22,10 +22,10 @@ import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.env_util import make_vec_env
 
-from jepa_agent.config import AgentConfig, PlannerConfig, as_kwargs
+from jepa_agent.config import PlannerConfig, as_kwargs
 from jepa_agent.experiments.baselines import EXTRAS, algorithm_class, make_baseline, settings, with_classes
 from jepa_agent.experiments.evaluation import Evaluator
-from jepa_agent.experiments.folders import alone
+from jepa_agent.experiments.folders import locked
 from jepa_agent.experiments.machine import cpu_model, versions
 from jepa_agent.experiments.records import (
     EVALUATIONS,
@@ -81,7 +81,7 @@ def run(spec: RunSpec, folder: Path) -> None:
     """
     torch.set_num_threads(1)
     folder.mkdir(parents=True, exist_ok=True)
-    with alone(folder):
+    with locked(folder):
         # The result goes first: without it the folder counts as unfinished, whatever else it holds.
         for name in (RESULT, EVALUATIONS):
             (folder / name).unlink(missing_ok=True)
@@ -319,12 +319,12 @@ def _check_names(kind: type, given: dict[str, Any], more: Sequence[str] = ()) ->
             raise ValueError(f"{name!r} is no setting of {kind.__name__}{hint}")
 
 
-def _settings(spec: RunSpec, model: BaseAlgorithm) -> dict[str, Any]:
+def _settings(spec: RunSpec, model: Any) -> dict[str, Any]:
     """Return the settings of a run to record; JEPA's include defaults, which may change between versions."""
     if not is_agent(spec.algorithm):
         return {**settings(spec.algorithm, spec.env), **spec.overrides}
     policy: Any = model.policy
-    agent = {field.name: getattr(model, field.name) for field in fields(AgentConfig)}
+    agent = as_kwargs(model.settings)
     planner = {"kind": type(policy.planner).__name__, **vars(policy.planner)}
     # Settings may hold classes and objects, which are recorded by their text.
     return json.loads(json.dumps({**agent, "model": as_kwargs(policy.sizes), "planner": planner}, default=str))

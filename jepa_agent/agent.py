@@ -75,8 +75,8 @@ from jepa_agent.objectives.costs import Cost
 from jepa_agent.objectives.experience import gather_experience
 from jepa_agent.objectives.objectives import Objectives
 from jepa_agent.persistence import agent_file, replay_rows, run_folder
-from jepa_agent.persistence.archive import told_of, write
-from jepa_agent.persistence.logs import lasting
+from jepa_agent.persistence.archive import as_checkpoint_error, write
+from jepa_agent.persistence.logs import make_resumable
 from jepa_agent.persistence.run_folder import SavedAt
 from jepa_agent.planning import Planner
 from jepa_agent.policy import CnnPolicy, JEPAPolicy, MlpPolicy, MultiInputPolicy
@@ -241,22 +241,12 @@ class JEPA(OffPolicyAlgorithm):
             support_multi_env=True,
             sde_support=False,
         )
-        self.encoder_tau = encoder_tau
-        self.train_horizon = train_horizon
+        given = locals()
+        self.settings = self._make_settings({name: given[name] for name in as_kwargs(_DEFAULT)})
         self.memory = memory
         self.mode = mode
         self.planner = planner
         self.representation = representation
-        self.exploration = exploration
-        self.actor_horizon = actor_horizon
-        self.pessimism = pessimism
-        self.plan_pessimism = plan_pessimism
-        self.prediction_coef = prediction_coef
-        self.cost_coef = cost_coef
-        self.termination_coef = termination_coef
-        self.energy_coef = energy_coef
-        self.distillation_coef = distillation_coef
-        self.regularisation_coef = regularisation_coef
         self._check_settings()
         if _init_setup_model:
             self._check_buffer_size()
@@ -275,8 +265,7 @@ class JEPA(OffPolicyAlgorithm):
         return wrapped
 
     def _check_settings(self) -> None:
-        """`ValueError` that names a setting out of range, or a part of the wrong kind."""
-        _ = self.settings
+        """`ValueError` that names a part of the wrong kind, or a setting in the wrong place."""
         if own := sorted({*as_kwargs(_DEFAULT), *_HANDED_TO_POLICY} & self.policy_kwargs.keys()):
             raise ValueError(f"{', '.join(own)}: give to JEPA itself, not in policy_kwargs")
         if not (self.planner is None or isinstance(self.planner, (PlannerConfig, Planner))):
@@ -286,18 +275,16 @@ class JEPA(OffPolicyAlgorithm):
         if self.optimize_memory_usage:
             raise ValueError("optimize_memory_usage is not supported: windows need the real last observation of an episode")
 
-    @property
-    def settings(self) -> AgentConfig:
-        """The settings of ours as they stand now. ``ValueError`` that names one out of range."""
-        numbers = {name: getattr(self, name) for name in as_kwargs(_DEFAULT)}
-        for name in ("learning_rate", "train_freq"):
-            if not isinstance(numbers[name], (int, float)):  # a schedule; (n, "episode")
-                del numbers[name]
-        return AgentConfig(**numbers)
+    @staticmethod
+    def _make_settings(given: dict[str, Any]) -> AgentConfig:
+        """The settings as numbers, by name, in one frozen object. ``ValueError`` that names one out of range."""
+        no_number = {name for name in ("learning_rate", "train_freq") if not isinstance(given[name], (int, float))}
+        # A schedule, and (n, "episode"), are SB3's to keep.
+        return AgentConfig(**{name: value for name, value in given.items() if name not in no_number})
 
     def _check_buffer_size(self) -> None:
         """``ValueError`` if the buffer holds no whole window of each environment."""
-        rows, window = self.buffer_size // self.n_envs, self.train_horizon + self.n_steps
+        rows, window = self.buffer_size // self.n_envs, self.settings.train_horizon + self.n_steps
         if rows < window:
             raise ValueError(
                 f"buffer_size {self.buffer_size} keeps {rows} steps of each of {self.n_envs} environment(s), but learning "
@@ -324,18 +311,19 @@ class JEPA(OffPolicyAlgorithm):
         policy = make(self.observation_space, self.action_space, self.lr_schedule, **given)
         self.policy = policy.to(self.device)  # type: ignore[assignment]
         self._convert_train_freq()
-        self._random_actions = make_exploration(self.exploration, self.action_space, self.n_envs)
+        self._random_actions = make_exploration(self.settings.exploration, self.action_space, self.n_envs)
         self.objectives = Objectives(self.policy)
+        own = self.settings
         self.terms = self.representation or default_terms(
-            self.prediction_coef, self.cost_coef, self.termination_coef, self.energy_coef
+            own.prediction_coef, own.cost_coef, own.termination_coef, own.energy_coef
         )
         # Logged beside each loss, which is logged unweighted.
         self._weights = {
             **{term.name: term.weight for term in self.terms},
             "value": 1.0,
             "actor": 1.0,
-            "distillation": self.distillation_coef,
-            "regularisation": self.regularisation_coef,
+            "distillation": own.distillation_coef,
+            "regularisation": own.regularisation_coef,
         }
         self.world_model = self.policy.world_model
         self.world_model_target = self.policy.world_model_target
@@ -344,8 +332,8 @@ class JEPA(OffPolicyAlgorithm):
         self._statistics: list[Tensor] = [self.value_spread, *self.world_model.buffers()]
         # Listed once: walking all modules costs more than the arithmetic on their parameters.
         self._parameters: list[Tensor] = list(self.world_model.parameters())
-        own, targets = self.world_model.perception_and_heads(), self.world_model_target.perception_and_heads()
-        self._perception, self._heads = zip(own, targets, strict=True)
+        online, targets = self.world_model.perception_and_heads(), self.world_model_target.perception_and_heads()
+        self._perception, self._heads = zip(online, targets, strict=True)
         self._actor_parameters = list(self.world_model.actor.parameters())
 
     def set_random_seed(self, seed: int | None = None) -> None:
@@ -358,7 +346,7 @@ class JEPA(OffPolicyAlgorithm):
             seed_env(self.env, seed)
         if hasattr(self, "policy"):  # not when a model is set up: its policy comes later
             self.policy.generator.manual_seed(seed)
-            self._random_actions = make_exploration(self.exploration, self.action_space, self.n_envs)
+            self._random_actions = make_exploration(self.settings.exploration, self.action_space, self.n_envs)
 
     # ------------------------------------------------------------------ learning, one page
 
@@ -382,7 +370,7 @@ class JEPA(OffPolicyAlgorithm):
             raise ValueError(f"learning_rate is {rate} at step {self.num_timesteps}: its schedule must give finite numbers")
         if not self._n_updates:
             self.policy.begin_values()
-        length = self.train_horizon + self.n_steps  # enough for n real steps from any imagined one on
+        length = self.settings.train_horizon + self.n_steps  # enough for n real steps from any imagined one on
         with self.policy.in_training_mode():
             for _ in range(gradient_steps):
                 poll()
@@ -398,7 +386,8 @@ class JEPA(OffPolicyAlgorithm):
 
                 if self._is_finite(losses):
                     optimizer.step()
-                    polyak_update(*self._perception, max(self.encoder_tau, _ENCODER_LAG / (self._n_updates + _ENCODER_LAG)))
+                    follow = max(self.settings.encoder_tau, _ENCODER_LAG / (self._n_updates + _ENCODER_LAG))
+                    polyak_update(*self._perception, follow)
                     polyak_update(*self._heads, self.tau)
                     self._n_updates += 1
                 else:
@@ -417,21 +406,21 @@ class JEPA(OffPolicyAlgorithm):
 
     def _fit_representation(self, batch: SequenceBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """Imagine along the actions taken, meet what was observed: latents ``(B, T+1, D)``, losses unweighted."""
-        seen = imagine_along(self.world_model, self.world_model_target, batch, self.train_horizon)
+        seen = imagine_along(self.world_model, self.world_model_target, batch, self.settings.train_horizon)
         total, losses = representation_losses(self.terms, seen)
         total.backward()
         return seen.z_hat.detach(), losses
 
     def _fit_value(self, samples: Samples) -> tuple[Tensor, Tensor]:
         """Costs-to-go of the actions taken towards n observed steps and the target network's answer: loss and targets."""
-        target = value_target(self.world_model, self.world_model_target, samples, self.n_steps, self.pessimism)
+        target = value_target(self.world_model, self.world_model_target, samples, self.n_steps, self.settings.pessimism)
         loss = critic_loss(self.world_model, samples, target)
         loss.backward()
         return loss, target
 
     def _fit_actor(self, samples: Samples) -> dict[str, Tensor]:
         """The actor down the cost of imagined steps, the world model frozen, and towards stored plans: unweighted losses."""
-        losses = actor_losses(self.world_model, samples, self.value_spread, self.actor_horizon)
+        losses = actor_losses(self.world_model, samples, self.value_spread, self.settings.actor_horizon)
         total = torch.stack([self._weights[name] * loss for name, loss in losses.items()]).sum()
         total.backward(inputs=self._actor_parameters)
         return losses
@@ -650,7 +639,7 @@ class JEPA(OffPolicyAlgorithm):
         if reset_num_timesteps or self._last_obs is None:
             self.replay_buffer.cut()
         begun = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, *args, **kwargs)
-        self._logger = lasting(self._logger)
+        self._logger = make_resumable(self._logger)
         return begun
 
     # ------------------------------------------------------------------ who acts and what for, at any time
@@ -804,7 +793,7 @@ class JEPA(OffPolicyAlgorithm):
         if isinstance(load_path_or_dict, dict):
             return super().set_parameters(load_path_or_dict, exact_match, device)
         parameters = agent_file.parameters_from(self, load_path_or_dict)
-        with told_of(load_path_or_dict):
+        with as_checkpoint_error(load_path_or_dict):
             super().set_parameters(parameters, exact_match, device)
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
@@ -830,7 +819,7 @@ class JEPA(OffPolicyAlgorithm):
         Raises:
             CheckpointError: Any other file, pickled ones first of all, which are not run.
         """
-        with told_of(path):
+        with as_checkpoint_error(path):
             replay_rows.read_all(path, self.replay_buffer)
         if truncate_last_traj:
             self.replay_buffer.cut()

@@ -57,7 +57,7 @@ class LatentCallback(BaseCallback):
             ages = self._rng.integers(0, model.replay_buffer.size(), self.batch_size)
             envs = self._rng.integers(0, model.n_envs, self.batch_size)
             past, norm = model.world_model.past_size, model.get_vec_normalize_env()
-            batch = model.replay_buffer.window(ages, envs, model.train_horizon, norm, past)
+            batch = model.replay_buffer.window(ages, envs, model.settings.train_horizon, norm, past)
             for name, value in latent_health(model.world_model, batch).items():
                 self.logger.record(f"latent/{name}", value)
         return True

@@ -38,7 +38,7 @@ def poll() -> None:
         raise Interrupted(_pending_signals[0])
 
 
-def heeded() -> list[int]:
+def stop_signals() -> list[int]:
     """Return the signals that ask the process to end: SIGINT, SIGTERM and, where it exists, SIGHUP.
 
     Signals that the process was started to ignore are left out, such as SIGHUP under ``nohup``.
@@ -81,7 +81,7 @@ def noting_signals() -> Iterator[None]:
         if not _deferrals:
             raise Interrupted(_pending_signals[0])
 
-    before = {signum: signal.signal(signum, note) for signum in heeded()}
+    before = {signum: signal.signal(signum, note) for signum in stop_signals()}
     try:
         yield
     finally:

@@ -13,7 +13,7 @@ from contextlib import redirect_stdout, suppress
 from types import ModuleType
 from typing import Any, TextIO
 
-from jepa_agent.interruption import Interrupted, heeded
+from jepa_agent.interruption import Interrupted, stop_signals
 
 VERBS = {
     "train": "train an agent on a Gymnasium environment",
@@ -97,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     129, 130 or 143 if stopped by SIGHUP, SIGINT or SIGTERM."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     before, warnings.formatwarning = warnings.formatwarning, _one_line
-    previous = {signum: signal.signal(signum, _terminate) for signum in heeded() if signum != signal.SIGINT}
+    previous = {signum: signal.signal(signum, _terminate) for signum in stop_signals() if signum != signal.SIGINT}
     printed: Any = _Printed(sys.stdout) if sys.stdout is not None else None
     try:
         with redirect_stdout(printed):

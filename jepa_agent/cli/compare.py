@@ -25,7 +25,7 @@ from jepa_agent.config import AgentConfig, ModelConfig, PlannerConfig
 from jepa_agent.experiments.baselines import BASELINES, algorithm_class, fits
 from jepa_agent.experiments.document import write_report
 from jepa_agent.experiments.figures import name_of
-from jepa_agent.experiments.folders import alone, refuse_links
+from jepa_agent.experiments.folders import locked, refuse_links
 from jepa_agent.experiments.progress import read_progress, remaining_seconds
 from jepa_agent.experiments.records import AGENT, RESULT, is_agent, read_run
 from jepa_agent.experiments.report import print_table
@@ -100,7 +100,7 @@ def run(argv: Sequence[str]) -> int:
         if options.report_only:
             return report(study, specs, folder, command)
         launcher = launcher_of(options.ray)
-        with alone(folder):
+        with locked(folder):
             keep_study(options.study, folder)
             failures = watch(specs, folder, options.jobs or launcher.places(), launcher)
     except (OSError, ValueError) as error:

@@ -41,12 +41,12 @@ from jepa_agent.cli.common import (
 from jepa_agent.cli.training_envs import close, monitored_env, vec_env
 from jepa_agent.config import AgentConfig, ModelConfig, PlannerConfig, as_kwargs
 from jepa_agent.experiments.evaluation import bounded
-from jepa_agent.experiments.folders import alone, refuse_if_held
+from jepa_agent.experiments.folders import locked, refuse_if_held
 from jepa_agent.interruption import noting_signals, undisturbed
 from jepa_agent.learning.replay_buffer import transition_bytes
 from jepa_agent.persistence.archive import replacing
 from jepa_agent.persistence.checkpoint_folder import cut_logs
-from jepa_agent.persistence.logs import events_told_once, lasting_logger
+from jepa_agent.persistence.logs import events_told_once, resumable_logger
 from jepa_agent.planning import make_planner
 from jepa_agent.spaces import policy_name
 
@@ -111,7 +111,7 @@ def run(argv: Sequence[str]) -> int:
         say(f"more steps:  {continuing.command('train', Path(options.output), options.env)} -n {2 * done}")
         return 0
     folder = run_folder(options) if done is None else Path(options.output)
-    with alone(folder), events_told_once(), ExitStack() as opened:
+    with locked(folder), events_told_once(), ExitStack() as opened:
         place = folder.absolute()  # an environment may change the working directory
         settings = parser.dump(plain, skip_check=True).encode()
         try:
@@ -293,7 +293,7 @@ def build(options: Namespace, folder: Path, resumed: bool, opened: ExitStack) ->
             cut_logs(checkpoints, folder, model.num_timesteps)
             (folder / "error.txt").unlink(missing_ok=True)
     formats = ["tensorboard", "stdout"] if options.verbose else ["tensorboard"]
-    model.set_logger(lasting_logger(options.tensorboard_log or str(folder), formats))
+    model.set_logger(resumable_logger(options.tensorboard_log or str(folder), formats))
     callbacks: list[BaseCallback] = [LatentCallback()]
     if options.save_freq:
         callbacks.append(PeriodicCheckpoint(checkpoints, options.save_freq, options.keep_last, continuing.logs(folder)))

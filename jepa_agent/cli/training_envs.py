@@ -19,7 +19,7 @@ from jepa_agent.cli import continuing
 from jepa_agent.cli.common import first_line, make_env
 from jepa_agent.environments.guards import EndOnBadObservation, WorkerVecEnv
 from jepa_agent.environments.workers import RestartingEnv, Worker
-from jepa_agent.persistence.logs import mend_monitor_file, with_lasting_rows
+from jepa_agent.persistence.logs import mend_monitor_file, with_resumable_rows
 
 
 def _wrapped(options: Namespace, name: str, wrapper_class: Any) -> gym.Env:
@@ -78,7 +78,7 @@ def vec_env(
             seed,
             monitor_dir=str(folder) if folder else None,
             monitor_kwargs={"override_existing": not resumed},
-            wrapper_class=with_lasting_rows,
+            wrapper_class=with_resumable_rows,
             vec_env_cls=DummyVecEnv if options.step_timeout is None else WorkerVecEnv,
         )
         if folder and resumed:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import platform
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -25,10 +26,10 @@ from torch import Tensor
 
 from jepa_agent._version import __version__
 from jepa_agent.acting.mode_switch import ModeSwitch
-from jepa_agent.config import PlannerConfig
+from jepa_agent.config import PlannerConfig, as_kwargs
 from jepa_agent.learning.replay_buffer import buffer_for
 from jepa_agent.persistence import archive
-from jepa_agent.persistence.archive import Checkpoint, told_of
+from jepa_agent.persistence.archive import Checkpoint, as_checkpoint_error
 from jepa_agent.persistence.checks import Agent, check_numbers, check_sizes, check_tensors
 from jepa_agent.persistence.codec import decode, decode_space, encode, encode_space
 from jepa_agent.planning import Planner
@@ -75,6 +76,7 @@ def _arguments(model: Agent) -> dict[str, Any]:
     """Return the constructor's arguments with their present values."""
     names = [name for name in constructor_parameters(type(model)) if name not in _NOT_SAVED]
     given = {name: getattr(model, name) for name in names if hasattr(model, name)}
+    given.update({name: value for name, value in as_kwargs(model.settings).items() if name in names and name not in given})
     given["stats_window_size"] = model._stats_window_size
     # Reversed, so that of several aliases for one class the first is stored.
     aliases = {policy_class: name for name, policy_class in reversed(model.policy_aliases.items())}
@@ -126,14 +128,14 @@ def load(
         CheckpointError: The file is damaged, requires more memory than its content justifies, or contradicts the arguments.
     """
     content = archive.read(path, "agent")
-    with told_of(path):
+    with as_checkpoint_error(path):
         asked, saved = given.get("policy_kwargs"), content.manifest["arguments"].get("policy_kwargs")
         if asked is not None and encode(asked, _settings()) != saved:
             raise ValueError(f"field 'policy_kwargs': expected {saved}, found {encode(asked, _settings())}")
-        return made_from(cls, content, env, device, given)
+        return build_agent(cls, content, env, device, given)
 
 
-def made_from(
+def build_agent(
     cls: type[OffPolicyAlgorithm],
     content: Checkpoint,
     env: GymEnv | None,
@@ -144,7 +146,7 @@ def made_from(
 
     Raises:
         ValueError: A field of the manifest is wrong; the message names it.
-        KeyError: A field is missing; `archive.told_of` turns it into a `CheckpointError`.
+        KeyError: A field is missing; `archive.as_checkpoint_error` turns it into a `CheckpointError`.
     """
     manifest = content.manifest
     if manifest["class"] not in {base.__name__ for base in cls.__mro__}:
@@ -182,8 +184,8 @@ def _constructed(
     """Construct an agent without an environment and without `_setup_model`.
 
     The constructor gets the arguments that it names itself and those named by subclasses between it and our class. Arguments
-    of our class that a subclass passes on by ``**kwargs`` are set as attributes afterwards, as in SB3's `load`, because the
-    subclass may have fixed them.
+    of our class that a subclass passes on by ``**kwargs`` are set afterwards, as in SB3's `load`, because the subclass may
+    have fixed them.
 
     Returns:
         The agent, and the arguments that no constructor knows.
@@ -207,14 +209,17 @@ def _constructed(
             "argument's must be given to load by name"
         ) from error
     model.policy_class = model._get_policy_from_name(policy_class) if isinstance(policy_class, str) else policy_class
-    surplus = {}
+    surplus, settings = {}, {}
     for name, value in arguments.items():
         if name == "stats_window_size":
             model._stats_window_size = value
-        elif name in known and name not in handed:
-            setattr(model, name, value)
         elif name not in known:
             surplus[name] = value
+        elif name not in handed and hasattr(model, name):
+            setattr(model, name, value)
+        elif name not in handed:
+            settings[name] = value
+    model.settings = replace(model.settings, **settings)
     model._check_settings()
     return model, surplus
 
@@ -266,7 +271,7 @@ def parameters_from(model: Agent, path: str | Path | BinaryIO) -> dict[str, Any]
         CheckpointError: The file is damaged, or its optimisers do not fit the agent.
     """
     content = archive.read(path, "agent")
-    with told_of(path):
+    with as_checkpoint_error(path):
         tensors = content.members["tensors"]
         weights = {k.removeprefix("policy/"): v for k, v in tensors.items() if k.startswith("policy/")}
         return {"policy": weights, **optimizer_states(optimizers(model), tensors, content.manifest["optimizers"])}

@@ -72,7 +72,7 @@ class Checkpoint(NamedTuple):
 
 
 @contextmanager
-def told_of(path: Any) -> Iterator[None]:
+def as_checkpoint_error(path: Any) -> Iterator[None]:
     """Turn any error about the content of a file, raised inside the block, into a `CheckpointError` that names the file.
 
     Args:

@@ -18,7 +18,7 @@ from uuid import uuid4
 
 from jepa_agent.learning.replay_buffer import SequenceReplayBuffer
 from jepa_agent.persistence import archive
-from jepa_agent.persistence.archive import CheckpointError, FormatError, told_of
+from jepa_agent.persistence.archive import CheckpointError, FormatError, as_checkpoint_error
 from jepa_agent.persistence.replay_rows import bytes_per_row, read_rows, write_rows
 
 _INDEX = "index.zip"
@@ -94,7 +94,7 @@ def entries(folder: Path) -> list[Entry]:
         if not listed:
             raise CheckpointError(str(error)) from error
         warnings.warn(f"{error}: going by what the checkpoints beside it say", stacklevel=2)
-    with told_of(index):
+    with as_checkpoint_error(index):
         found = [_entry(**data) for data in listed]
         strange = next((name for name in sorted(_files(found)) if not _FILE_NAME.fullmatch(name)), None)
         # Names come from a file: a path that leads elsewhere must not be read, truncated or removed.
@@ -220,7 +220,7 @@ def restore_rows(folder: Path, entry: Entry, buffer: SequenceReplayBuffer) -> No
     buffer.reset()
     expected = max(entry.added - buffer.buffer_size, 0)
     for chunk in entry.chunks:
-        with told_of(folder / chunk.file):
+        with as_checkpoint_error(folder / chunk.file):
             # Chunks may overlap the part that the ring buffer has overwritten, but must leave no gap.
             if chunk.first > expected:
                 raise ValueError(f"field 'first': expected {expected}, found {chunk.first}")

@@ -12,6 +12,7 @@ from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from torch import Tensor
 
+from jepa_agent.config import AgentConfig
 from jepa_agent.learning.replay_buffer import SequenceReplayBuffer, transition_bytes
 
 _MAX_ENVS = 65_536
@@ -23,6 +24,7 @@ class Agent(Protocol):
     saved_counters: ClassVar[tuple[str, ...]]  # attributes that are plain numbers
     saved_parts: ClassVar[tuple[str, ...]]  # attributes with `state_dict`, saved with a run
     saved_generators: ClassVar[tuple[str, ...]]  # random number generators, saved with a run
+    settings: AgentConfig
     policy: Any  # JEPAPolicy
     replay_buffer: SequenceReplayBuffer
     policy_class: Any

@@ -18,7 +18,7 @@ from stable_baselines3.common.logger import DISABLED, KVWriter, Logger, make_out
 from stable_baselines3.common.monitor import Monitor, ResultsWriter
 
 
-class LastingLogger(Logger):
+class ResumableLogger(Logger):
     """SB3's logger, but a format whose file cannot be written is dropped instead of ending the training."""
 
     def dump(self, step: int = 0) -> None:
@@ -43,7 +43,7 @@ class LastingLogger(Logger):
         self.name_to_excluded.clear()
 
 
-def lasting_logger(folder: str, names: Iterable[str]) -> LastingLogger:
+def resumable_logger(folder: str, names: Iterable[str]) -> ResumableLogger:
     """Create a logger of several formats; those that cannot be opened are left out, with a warning.
 
     Args:
@@ -59,12 +59,12 @@ def lasting_logger(folder: str, names: Iterable[str]) -> LastingLogger:
             formats.append(make_output_format(name, folder))
         except OSError as error:
             _warn(f"the {name} log", error)
-    return LastingLogger(folder, formats)
+    return ResumableLogger(folder, formats)
 
 
-def lasting(logger: Logger) -> Logger:
+def make_resumable(logger: Logger) -> Logger:
     """Return a logger that drops failing formats; one that is not exactly SB3's `Logger` is returned unchanged."""
-    return LastingLogger(logger.dir, logger.output_formats) if type(logger) is Logger else logger
+    return ResumableLogger(logger.dir, logger.output_formats) if type(logger) is Logger else logger
 
 
 def _warn(what: str, error: OSError) -> None:
@@ -100,7 +100,7 @@ class _LastingRows:
                 writer.close()
 
 
-def with_lasting_rows(env: gym.Env) -> gym.Env:
+def with_resumable_rows(env: gym.Env) -> gym.Env:
     """Let the file of a `Monitor` fail without ending the training.
 
     Args:

@@ -19,7 +19,7 @@ from stable_baselines3.common.type_aliases import GymEnv
 from jepa_agent.environments.guards import seed_env
 from jepa_agent.interruption import undisturbed
 from jepa_agent.persistence import agent_file, archive, run_state
-from jepa_agent.persistence.archive import CheckpointError, FormatError, told_of
+from jepa_agent.persistence.archive import CheckpointError, FormatError, as_checkpoint_error
 from jepa_agent.persistence.checkpoint_folder import (
     Entry,
     all_or_nothing,
@@ -149,9 +149,9 @@ def _resume_from(
 ) -> Any:
     """Load the run at one checkpoint."""
     content = archive.read(folder / entry.agent, "agent")
-    with told_of(folder / entry.agent):
+    with as_checkpoint_error(folder / entry.agent):
         manifest = content.manifest
-        model = agent_file.made_from(cls, content, env, device, custom_objects)
+        model = agent_file.build_agent(cls, content, env, device, custom_objects)
         if model.n_envs != manifest["n_envs"]:
             raise ValueError(f"field 'n_envs': expected {manifest['n_envs']}, found {model.n_envs}")
         restore_rows(folder, entry, model.replay_buffer)

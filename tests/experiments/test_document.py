@@ -16,8 +16,8 @@ from jepa_agent.experiments.document import (
     _ratio_in_words,
     headline,
     improvement,
-    needed,
     paired,
+    steps_needed,
     times_fewer,
     write_report,
 )
@@ -172,7 +172,7 @@ def test_modes_of_the_same_runs_are_compared_seed_by_seed() -> None:
 
 def test_runs_that_never_got_there_count_as_given_up() -> None:
     ends = ([1.0, 500.0], [500.0], [1.0, 500.0], [1.0, 1.0], [1.0, 1.0])
-    [row] = needed(STUDY, [curve("PPO", "policy", seed, means) for seed, means in enumerate(ends)])["rows"]
+    [row] = steps_needed(STUDY, [curve("PPO", "policy", seed, means) for seed, means in enumerate(ends)])["rows"]
     assert row[:3] == ["CartPole-v1", "PPO", "3/5"]
     assert row[3].startswith("200 (")
     assert row[3].endswith("..inf)")

@@ -17,7 +17,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 from jepa_agent.experiments import runner
 from jepa_agent.experiments.baselines import make_baseline
 from jepa_agent.experiments.evaluation import Evaluator, SeededEpisodes, TrainingClock, bounded
-from jepa_agent.experiments.folders import FolderInUseError, alone
+from jepa_agent.experiments.folders import FolderInUseError, locked
 from jepa_agent.experiments.records import EVALUATIONS, RESULT, RunSpec, read_curves, read_spec
 from jepa_agent.experiments.runner import Event, run, run_all
 
@@ -242,7 +242,7 @@ def test_there_must_be_at_least_one_job(tmp_path: Path) -> None:
 
 def test_two_processes_never_do_the_same_run(tmp_path: Path) -> None:
     (tmp_path / EVALUATIONS).write_text("its own\n")
-    with alone(tmp_path), pytest.raises(FolderInUseError, match=f"in use by process {os.getpid()}"):
+    with locked(tmp_path), pytest.raises(FolderInUseError, match=f"in use by process {os.getpid()}"):
         run(DQN, tmp_path)
     assert (tmp_path / EVALUATIONS).read_text() == "its own\n"
     run(DQN, tmp_path)

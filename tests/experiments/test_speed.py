@@ -23,7 +23,7 @@ def test_operations_are_counted_forwards_and_backwards(agent):
     # A window more is the same products once more, so the count is proportional to the batch ...
     assert speed.update_gflop(agent, 64) == pytest.approx(2 * speed.update_gflop(agent, 32))
     # ... and more than three times what the predictor alone does forwards.
-    forwards = 2 * agent.train_horizon * 64 * (9 * 16 + 16 * 8) / 1e9
+    forwards = 2 * agent.settings.train_horizon * 64 * (9 * 16 + 16 * 8) / 1e9
     assert speed.update_gflop(agent, 64) > 3 * forwards
 
 

@@ -12,7 +12,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 
 from jepa_agent import JEPA
 from jepa_agent.callbacks import ResumableEvalCallback
-from jepa_agent.persistence.logs import events_told_once, lasting, mend_monitor_file, with_lasting_rows
+from jepa_agent.persistence.logs import events_told_once, make_resumable, mend_monitor_file, with_resumable_rows
 
 
 def full_disk(*args, **kwargs):
@@ -20,7 +20,7 @@ def full_disk(*args, **kwargs):
 
 
 def test_rows_that_cannot_be_written_are_told_once_and_dropped(tmp_path, monkeypatch):
-    env = with_lasting_rows(Monitor(gym.make("CartPole-v1"), str(tmp_path / "0")))
+    env = with_resumable_rows(Monitor(gym.make("CartPole-v1"), str(tmp_path / "0")))
     monkeypatch.setattr(ResultsWriter, "write_row", full_disk)
 
     def play():
@@ -37,7 +37,7 @@ def test_rows_that_cannot_be_written_are_told_once_and_dropped(tmp_path, monkeyp
 
 
 def test_a_log_whose_file_cannot_be_written_is_told_once_and_the_others_go_on(small, tmp_path, monkeypatch, capsys):
-    logger = lasting(configure(str(tmp_path), ["tensorboard", "csv", "json"]))
+    logger = make_resumable(configure(str(tmp_path), ["tensorboard", "csv", "json"]))
     monkeypatch.setattr(RecordWriter, "write", full_disk)
     monkeypatch.setattr(logger.output_formats[1], "write", full_disk)
     model = small("CartPole-v1")

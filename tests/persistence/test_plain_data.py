@@ -12,7 +12,7 @@ import yaml
 
 from jepa_agent import JEPA
 from jepa_agent.cli import main
-from jepa_agent.experiments.folders import FolderError, FolderInUseError, alone
+from jepa_agent.experiments.folders import FolderError, FolderInUseError, locked
 from jepa_agent.persistence import agent_file, archive
 from jepa_agent.persistence.plain_data import check_import, read_npz, read_yaml
 
@@ -139,7 +139,7 @@ def test_an_array_is_read_only_if_it_has_the_size_its_header_promises(tmp_path):
 def _enter(folder, go, entered, leave):
     go.wait()
     try:
-        with alone(folder):
+        with locked(folder):
             entered.put("in")
             leave.wait()
     except FolderInUseError as error:
@@ -160,13 +160,13 @@ def test_of_many_processes_one_works_in_a_folder(tmp_path):
         process.join()
     assert told.count("in") == 1
     assert all("is in use by process" in text and "since" in text for text in told if text != "in")
-    with alone(tmp_path):  # what they left does not count
+    with locked(tmp_path):  # what they left does not count
         pass
     assert not (tmp_path / ".running").exists()
 
 
 def test_a_folder_in_which_a_run_has_just_begun_is_told_to_be_in_use_by_it(tmp_path, capsys):
-    with alone(tmp_path / "run"):  # no config.yml yet
+    with locked(tmp_path / "run"):  # no config.yml yet
         told = refused(capsys, "train", "--env", "CartPole-v1", "--output", str(tmp_path / "run"))
         assert f"is in use by process {os.getpid()} on " in told
 
@@ -180,7 +180,7 @@ def test_a_killed_process_leaves_no_lock(tmp_path):
     entered.get(timeout=30)
     process.kill()
     process.join()
-    with alone(tmp_path):
+    with locked(tmp_path):
         pass
 
 
@@ -189,7 +189,7 @@ def test_nothing_is_written_through_a_link(here, capsys, name):
     (here / "victim").write_text("mine")
     (here / "run/checkpoints").mkdir(parents=True)
     (here / "run" / name).symlink_to(here / "victim")
-    with pytest.raises(FolderError, match="is a symbolic link"), alone(here / "run"):
+    with pytest.raises(FolderError, match="is a symbolic link"), locked(here / "run"):
         pass
     (here / "run/config.yml").write_text(yaml.safe_dump({"env": "CartPole-v1"}))
     refused(capsys, "train", "--resume", "run", "-n", "10")

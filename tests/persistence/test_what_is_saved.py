@@ -75,12 +75,13 @@ def test_a_subclass_that_hands_its_arguments_on_saves_loads_and_resumes(made_by,
     for again in (made_by.load(tmp_path / "agent", CART), made_by.resume(tmp_path / "checkpoints", CART)):
         assert type(again) is made_by
         assert same_weights(again, model)
-        assert (again.gamma, again.train_horizon, again._stats_window_size) == (model.gamma, 3, 7)
+        assert (again.gamma, again.settings.train_horizon, again._stats_window_size) == (model.gamma, 3, 7)
+        assert again.policy.settings is again.settings
         assert {name: getattr(again, name) for name in own} == own
         if own:
             assert again.doubled == 10.0
         again.learn(25, reset_num_timesteps=False)
-    assert made_by.load(tmp_path / "agent", train_horizon=2).train_horizon == 2
+    assert made_by.load(tmp_path / "agent", train_horizon=2).settings.train_horizon == 2
 
 
 def test_a_subclass_that_takes_no_settings_is_told_how_to_be_loadable(tmp_path):
