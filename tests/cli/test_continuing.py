@@ -11,7 +11,7 @@ import torch
 from jepa_agent import JEPA
 from jepa_agent.cli import main
 from jepa_agent.cli.train import build_parser
-from jepa_agent.experiments.folders import alone
+from jepa_agent.experiments.folders import locked
 
 TINY = ["--model.latent_dim", "8", "--model.net_arch", "[16]", "--model.head_arch", "[8]", "--model.ensemble_size", "2"]
 TRAIN = ["train", "--env", "CartPole-v1", *TINY, "--agent.learning_starts", "20", "--agent.batch_size", "16"]
@@ -110,7 +110,7 @@ def test_a_run_killed_before_its_first_checkpoint_begins_anew(tmp_path):
 
 
 def test_two_processes_do_not_train_in_one_folder(whole, capsys):
-    with alone(whole):
+    with locked(whole):
         assert main([*SHORT, "--output", str(whole), "-n", "300"]) == 2
     assert f"in use by process {os.getpid()}" in capsys.readouterr().err
     (whole / ".running").write_text("1 0.0")  # left by a process that was killed; another has its number now
