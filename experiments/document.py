@@ -26,6 +26,7 @@ from jepa_agent.experiments.provenance import (
     on_several_processors,
     results_of,
     unrecorded,
+    with_several_instruction_sets,
     with_several_settings,
 )
 from jepa_agent.experiments.records import AGENT, Curve, RunSpec
@@ -99,6 +100,7 @@ def write_report(study: Study, curves: Sequence[Curve], folder: Path, command: s
         "missing": missing(study, specs),
         "apart": on_several_processors(results),
         "settings_apart": with_several_settings(results),
+        "instructions_apart": with_several_instruction_sets(results),
         "unrecorded": unrecorded(results),
         "left_out": [env for env, low in lows.items() if low >= study.tasks[env].threshold],
         "headline": headline(summaries),

@@ -18,7 +18,7 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize, sync_envs_normalization
 
 from jepa_agent.environments.guards import RefuseBadSteps
-from jepa_agent.experiments.records import RunSpec
+from jepa_agent.experiments.records import BEST_AGENT, RunSpec
 
 EVALUATION_SEED = 10_000
 
@@ -112,6 +112,7 @@ class Evaluator(BaseCallback):
     Every ``spec.eval_freq`` steps each of ``spec.modes`` plays ``spec.n_eval_episodes`` episodes side by side, the k-th with
     seed ``EVALUATION_SEED + k``, and one JSON line per mode is appended to ``path``. Training ends after
     ``spec.n_timesteps``, within a rollout if need be, or once the mean return of every mode is at least ``spec.stop_at``.
+    The agent with the best mean return in the first mode is kept beside the results.
 
     Args:
         spec: The run to evaluate.
@@ -124,6 +125,7 @@ class Evaluator(BaseCallback):
         self.path = path
         self.clock = TrainingClock()
         self._next_evaluation = spec.eval_freq
+        self._best = -np.inf
         self._opened = ExitStack()
 
     def _on_training_start(self) -> None:
@@ -142,6 +144,9 @@ class Evaluator(BaseCallback):
         cpu, wall = self.clock.read()
         with self.clock.paused():
             means = [self._evaluate(mode, cpu, wall) for mode in self.spec.modes]
+            if means[0] > self._best:
+                self._best = means[0]
+                self.model.save(self.path.with_name(BEST_AGENT))
         solved = self.spec.stop_at is not None and min(means) >= self.spec.stop_at
         return not (over or solved)
 

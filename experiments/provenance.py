@@ -62,6 +62,19 @@ def on_several_processors(results: dict[RunKey, dict[str, Any]]) -> list[str]:
     return [env for env, processors in found.items() if len(processors) > 1]
 
 
+def with_several_instruction_sets(results: dict[RunKey, dict[str, Any]]) -> list[str]:
+    """Return the environments whose runs were computed with more than one instruction set, or where some did not record it.
+
+    Args:
+        results: Result files by run.
+    """
+    found: dict[str, set[str | None]] = {}
+    for (env, _, _), result in results.items():
+        # Trajectories depend on it: the same seed learns another course.
+        found.setdefault(env, set()).add(result["versions"].get("instructions"))
+    return [env for env, sets in found.items() if len(sets) > 1]
+
+
 def with_several_settings(results: dict[RunKey, dict[str, Any]]) -> list[str]:
     """Return the environments where runs of JEPA have different recorded settings.
 

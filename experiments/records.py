@@ -18,6 +18,7 @@ from jepa_agent.persistence.plain_data import parse_json
 
 AGENT = "JEPA"
 SPEC, RESULT, EVALUATIONS, LOG = "spec.json", "result.json", "evaluations.jsonl", "log.txt"
+BEST_AGENT, LAST_AGENT = "best_model.zip", "last_model.zip"
 _COLUMNS = ("step", "returns", "cpu_seconds", "ms_per_step")
 
 

@@ -26,9 +26,11 @@ from jepa_agent.config import PlannerConfig, as_kwargs
 from jepa_agent.experiments.baselines import EXTRAS, algorithm_class, make_baseline, settings, with_classes
 from jepa_agent.experiments.evaluation import Evaluator
 from jepa_agent.experiments.folders import locked
-from jepa_agent.experiments.machine import cpu_model, versions
+from jepa_agent.experiments.machine import cpu_model, pinned_instructions, versions
 from jepa_agent.experiments.records import (
+    BEST_AGENT,
     EVALUATIONS,
+    LAST_AGENT,
     LOG,
     RESULT,
     SPEC,
@@ -83,7 +85,7 @@ def run(spec: RunSpec, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder):
         # The result goes first: without it the folder counts as unfinished, whatever else it holds.
-        for name in (RESULT, EVALUATIONS):
+        for name in (RESULT, EVALUATIONS, BEST_AGENT, LAST_AGENT):
             (folder / name).unlink(missing_ok=True)
         write_json(folder / RESULT, _train(spec, folder))
 
@@ -98,6 +100,7 @@ def _train(spec: RunSpec, folder: Path) -> dict[str, Any]:
         # The evaluator may end training earlier, see `stop_at`.
         model.learn(spec.n_timesteps, callback=evaluator)
         training_seconds, _ = evaluator.clock.read()
+        model.save(folder / LAST_AGENT)
     return {
         "spec": spec_as_dict(spec),
         "finished": True,
@@ -145,7 +148,7 @@ class LocalLauncher:
     def start(self, spec: RunSpec, folder: Path) -> Job:
         """Start a run; see `Launcher.start`."""
         # Thread pools are sized when the libraries are loaded, so the limit must be in the environment.
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", **pinned_instructions()}
         command = [*command_of(folder), str(os.getpid())]
         with (folder / LOG).open("wb") as log:
             return LocalJob(subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT))

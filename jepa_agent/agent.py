@@ -49,7 +49,7 @@ from typing_extensions import Self
 from jepa_agent.acting.exploration import make_exploration
 from jepa_agent.acting.mode_switch import ModeSwitch
 from jepa_agent.acting.working_memory import WorkingMemory
-from jepa_agent.config import AgentConfig, PlannerConfig, as_kwargs
+from jepa_agent.config import AgentConfig, PlannerConfig, as_kwargs, with_named_arguments
 from jepa_agent.environments.guards import (
     Unusable,
     check_finite,
@@ -175,6 +175,7 @@ class JEPA(OffPolicyAlgorithm):
     _skipped_updates = 0  # whose losses or gradients were not finite
     _skipped_in_a_row = 0
 
+    @with_named_arguments
     def __init__(
         self,
         policy: str | type[JEPAPolicy],

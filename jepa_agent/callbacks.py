@@ -11,6 +11,7 @@ import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from stable_baselines3.common.vec_env import VecEnv
 
+from jepa_agent.acting.mode_switch import ModeSwitch, make_mode_switch
 from jepa_agent.environments.guards import guard_environments, seed_env
 from jepa_agent.learning.diagnostics import latent_health
 from jepa_agent.persistence.archive import replacing
@@ -117,15 +118,25 @@ class ResumableEvalCallback(EvalCallback):
         log_path: The folder of ``evaluations.npz`` and ``best_model.zip``.
         eval_freq: Steps of the vectorised environments between two evaluations, at least 1.
         n_eval_episodes: Episodes per evaluation.
+        mode: Who acts in evaluations, as for `JEPA.set_mode`; None is who acts while collecting.
         verbose: SB3's verbosity: 1 prints each result.
     """
 
-    def __init__(self, eval_env: VecEnv, seed: int, log_path: str, eval_freq: int, n_eval_episodes: int, verbose: int = 0):
+    def __init__(
+        self,
+        eval_env: VecEnv,
+        seed: int,
+        log_path: str,
+        eval_freq: int,
+        n_eval_episodes: int,
+        mode: str | ModeSwitch | None = None,
+        verbose: int = 0,
+    ):
         # SB3 gets no path: its writes would end the training if they failed.
         if eval_freq < 1:
             raise ValueError(f"eval_freq must be at least 1, got {eval_freq}; to evaluate never, leave the callback out")
         super().__init__(eval_env, n_eval_episodes=n_eval_episodes, eval_freq=eval_freq, verbose=verbose)
-        self.seed = seed
+        self.seed, self.mode = seed, None if mode is None else make_mode_switch(mode)
         self._evaluations_file, self._best = Path(log_path) / "evaluations.npz", Path(log_path) / "best_model.zip"
         self._failing: set[Path] = set()
 
@@ -170,7 +181,12 @@ class ResumableEvalCallback(EvalCallback):
         # Seeds take effect at the next reset, with which `evaluate_policy` begins.
         seed_env(self.eval_env, self.seed)
         best = self.best_mean_reward
-        going_on = super()._on_step()
+        policy = _agent(self).policy
+        collecting, policy.mode_switch = policy.mode_switch, self.mode or policy.mode_switch
+        try:
+            going_on = super()._on_step()
+        finally:
+            policy.mode_switch = collecting
         if self.best_mean_reward > best and not self._try_write(self._best, self.model.save):
             self.best_mean_reward = best  # the value of the agent in the file, which was not replaced
         self.evaluations_timesteps.append(self.num_timesteps)

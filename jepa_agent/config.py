@@ -2,11 +2,55 @@
 
 from __future__ import annotations
 
+import difflib
+import functools
+import inspect
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, TypeVar
 
+_OF_OTHERS = {
+    "ent_coef": "the actor's temperature is learned by itself, and choices explore by votes of the ensemble",
+    "target_entropy": "it is minus the number of action coordinates, as SAC's own",
+    "target_update_interval": "targets follow at every update, by tau and encoder_tau",
+    "use_sde": "the actor's distribution depends on the latent; there is no state-dependent noise beside it",
+    "sde_sample_freq": "there is no state-dependent noise",
+    "use_sde_at_warmup": "exploration says what acts before learning starts",
+    "policy_delay": "actor and critics are updated together",
+    "target_policy_noise": "targets are of actions that the actor draws",
+    "target_noise_clip": "targets are of actions that the actor draws",
+    "exploration_fraction": "the actor explores by its own draws at all times",
+    "exploration_initial_eps": "the actor explores by its own draws at all times",
+    "exploration_final_eps": "the actor explores by its own draws at all times",
+    "exploration_std": "since 0.2.0 the actor explores by draws of its own",
+    "target_noise": "since 0.2.0 targets are of actions that the actor draws",
+}
+"""Arguments of SB3's SAC, TD3 and DQN, and of earlier versions, that `JEPA` does not have, and why."""
+
 Number = TypeVar("Number", int, float)
+Constructor = TypeVar("Constructor", bound=Callable[..., None])
 MANY = 1e12
+
+
+def with_named_arguments(constructor: Constructor) -> Constructor:
+    """Let a constructor refuse an argument that it does not have with the reason or near names.
+
+    Raises:
+        TypeError: Of the constructor, when it is called.
+    """
+    known = list(inspect.signature(constructor).parameters)
+
+    @functools.wraps(constructor)
+    def checked(self: Any, *args: Any, **given: Any) -> None:
+        for name in given:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=2, cutoff=0.6)
+                hint = f"; did you mean {' or '.join(near)}?" if near else ""
+                why = f": {_OF_OTHERS[name]}" if name in _OF_OTHERS else hint
+                raise TypeError(f"{constructor.__qualname__.split('.')[0]} has no argument {name!r}{why}")
+        constructor(self, *args, **given)
+
+    return checked  # type: ignore[return-value]
 
 
 def as_kwargs(config: Any) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
@@ -35,6 +36,7 @@ from jepa_agent.spaces import BoxCode, action_code, check_spaces
 from jepa_agent.tensor_ops import copy_buffers, row_count
 from jepa_agent.types import Decision, Observations, Plan
 
+_DROPPED = 3  # calls in a row without a state that are a loop, not single questions
 _SIZES, _AGENT = ModelConfig(), AgentConfig()
 
 
@@ -105,6 +107,7 @@ class JEPAPolicy(BasePolicy):
         self.sizes = ModelConfig(latent_dim, net_arch, head_arch, ensemble_size, memory_size, encoder)  # type: ignore[arg-type]
         self.activation_fn = activation_fn
         self.settings, self.memory = settings, memory
+        self._dropped_states, self._told_of_dropped_state = 0, False
         self.set_planner(planner)
         self.mode_switch = make_mode_switch(mode)
         self.objective: SequenceCosts | None = None  # in place of the learned `WorldModel.member_costs`
@@ -200,7 +203,9 @@ class JEPAPolicy(BasePolicy):
         starts = None if episode_start is None else np.atleast_1d(episode_start)
         if starts is not None and starts.shape != (count,):
             raise ValueError(f"episode_start has shape {starts.shape} for {count} observation(s)")
-        if deterministic and not self.mode_switch.tracks_state and self.world_model.memory is None:
+        lasting = self.mode_switch.tracks_state or self.world_model.memory is not None
+        self._count_dropped_state(lasting and state is None and starts is None)
+        if deterministic and not lasting:
             # Mode-1 alone depends on nothing but what it sees, so it leaves an empty memory behind.
             memory = self.recall(None, count)
             with torch.no_grad():
@@ -215,6 +220,18 @@ class JEPAPolicy(BasePolicy):
             action = decision.action
         actions = self.to_env(action)
         return (actions if vectorized else actions.squeeze(axis=0)), memory.pack()
+
+    def _count_dropped_state(self, dropped: bool) -> None:
+        """Warn, once, of a loop that does not hand back what `predict` returns."""
+        self._dropped_states = self._dropped_states + 1 if dropped else 0
+        if self._dropped_states == _DROPPED and not self._told_of_dropped_state:
+            self._told_of_dropped_state = True
+            warnings.warn(
+                f"predict() was called {_DROPPED} times in a row without the state that it returned: plans, budgets and "
+                "memory begin anew at every step. In a loop: state, start = None, np.ones(n_envs, bool); then at each step "
+                "action, state = model.predict(obs, state, start) and start = done",
+                stacklevel=4,
+            )
 
     def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> Tensor:
         decision, _ = self.act(observation, self.recall(None, row_count(observation)), deterministic)

@@ -392,3 +392,28 @@ def test_a_planner_object_for_other_actions_is_refused_and_nothing_changes(model
     with pytest.raises(ValueError, match="a PlannerConfig, which finds"):
         model.set_planner(other)
     assert model.policy.planner is before
+
+
+def test_a_loop_that_drops_the_state_is_told_once_how_to_write_it(small, recwarn):
+    model, obs = small("CartPole-v1", mode="every_2"), np.zeros(4, dtype=np.float32)
+    for _ in range(2):
+        model.predict(obs)
+    with pytest.warns(UserWarning, match=r"3 times in a row without the state .* action, state = model.predict") as told:
+        model.predict(obs)
+    assert told[0].filename == __file__
+    for _ in range(8):
+        model.predict(obs)
+    assert not recwarn.list
+
+
+def test_single_questions_loops_that_keep_the_state_and_the_actor_are_not_warned(small, recwarn):
+    model, obs, state = small("CartPole-v1", mode="every_2"), np.zeros(4, dtype=np.float32), None
+    for _ in range(6):
+        _, state = model.predict(obs, state)
+        model.predict(obs)
+    for _ in range(6):
+        model.predict(obs, None, np.ones(1, dtype=bool))
+    model.set_mode("actor")
+    for _ in range(6):
+        model.predict(obs)
+    assert not recwarn.list

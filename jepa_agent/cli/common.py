@@ -7,6 +7,8 @@ import difflib
 import json
 import os
 import re
+import shlex
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -55,6 +57,7 @@ _REGISTERED_BY = {
 }
 
 
+_PIPED_WIDTH = 200  # characters
 _GONE = ("agent.exploration_std", "agent.target_noise")  # settings that recorded runs may still name
 
 
@@ -320,7 +323,7 @@ def progress(what: str, episodes: int) -> Iterator[Callable[[dict[str, Any], dic
     Returns:
         What `evaluate_policy` may call back; the bar advances at every episode's end.
     """
-    with Progress(*Progress.get_default_columns(), console=console, transient=True) as bar:
+    with Progress(*Progress.get_default_columns(), console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(what, total=episodes)
         yield lambda local, _: bar.advance(task, float(bool(local["done"])))
 
@@ -338,6 +341,20 @@ def say_anyway(text: str) -> None:
             print(text, file=sys.stderr, flush=True)
 
 
+def program(name: str) -> str:
+    """How a program of this environment is called from a shell that starts here: by its name where that finds it, else with
+    its folder.
+
+    Args:
+        name: As ``jepa-agent``.
+    """
+    own = Path(sys.executable).with_name(name)  # not resolved: the interpreter of a virtual environment is a link
+    found = shutil.which(name)
+    if not own.exists() or (found and Path(found).samefile(own)):
+        return name
+    return shlex.quote(str(own.relative_to(Path.cwd()) if own.is_relative_to(Path.cwd()) else own))
+
+
 def headless() -> None:
     """Let environments render without a screen."""
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
@@ -349,5 +366,7 @@ if "OMP_NUM_THREADS" not in os.environ:
 
 
 console = Console()
+if not console.is_terminal:  # a file or a pipe has no width: rows are not to be broken
+    console.width = max(console.width, _PIPED_WIDTH)
 SECONDS = restricted_number_type("Seconds", float, [(">", 0), ("<=", MOST_SECONDS)])
 SEED = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32 - 20_000)])

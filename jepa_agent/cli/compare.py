@@ -291,17 +291,22 @@ def watch(specs: Sequence[RunSpec], folder: Path, jobs: int, launcher: Launcher)
     over: dict[str, str] = {}  # how each run that is over came out
     shown = 0.0
 
-    def table() -> Table:
+    def left() -> str:
         waiting = [spec for spec in specs if str(spec.folder(folder)) not in {*over, *running}]
-        left = _duration(remaining_seconds(waiting, list(running.values()), specs, folder, jobs))
+        return _duration(remaining_seconds(waiting, list(running.values()), specs, folder, jobs))
+
+    def latest(spec: RunSpec) -> tuple[str, str]:
+        step, means = read_progress(spec, folder)
+        return f"{step:,}", ", ".join(f"{name_of(spec.algorithm, mode)} {mean:.1f}" for mode, mean in means.items())
+
+    def table() -> Table:
         counts = ", ".join(f"{count} {kind}" for kind, count in Counter(over.values()).items())
-        lines = Table(title=f"{len(over)} of {len(specs)} runs over ({counts or 'none yet'}); about {left} to go")
+        lines = Table(title=f"{len(over)} of {len(specs)} runs over ({counts or 'none yet'}); about {left()} to go")
         for column in ("environment", "algorithm", "seed", "steps", "latest returns"):
             lines.add_column(column)
         for spec in running.values():
-            step, means = read_progress(spec, folder)
-            returns = ", ".join(f"{name_of(spec.algorithm, mode)} {mean:.1f}" for mode, mean in means.items())
-            lines.add_row(spec.env, spec.algorithm, str(spec.seed), f"{step:,} / {spec.n_timesteps:,}", returns)
+            step, returns = latest(spec)
+            lines.add_row(spec.env, spec.algorithm, str(spec.seed), f"{step} / {spec.n_timesteps:,}", returns)
         return lines
 
     with Live(table(), console=console, auto_refresh=False, transient=True) as live:
@@ -313,8 +318,11 @@ def watch(specs: Sequence[RunSpec], folder: Path, jobs: int, launcher: Launcher)
             else:
                 running.pop(name, None)
                 over[name] = event.kind
-            what = f"{event.spec.env}  {event.spec.algorithm} seed {event.spec.seed}"
-            live.console.print(f"{event.kind:>9}  {what}", highlight=False)
+            what = f"{event.kind:>9}  {event.spec.env}  {event.spec.algorithm} seed {event.spec.seed}"
+            if event.kind == "finished":
+                step, returns = latest(event.spec)
+                what += f"  step {step}  {returns}  {len(over)} of {len(specs)} runs over, about {left()} to go"
+            live.console.print(what, highlight=False, soft_wrap=True)
 
         def on_wait() -> None:
             nonlocal shown

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from jsonargparse import Namespace
 
-from jepa_agent.cli.common import CONFIG, Parser, UsageError
+from jepa_agent.cli.common import CONFIG, Parser, UsageError, program
 from jepa_agent.persistence import archive, checkpoint_folder
 from jepa_agent.persistence.archive import CheckpointError, FormatError
 from jepa_agent.persistence.plain_data import read_yaml
@@ -139,4 +139,4 @@ def command(verb: str, folder: Path, env: str) -> str:
     """
     named = f" --env {shlex.quote(env)}" if ":" in env else ""
     flag = " --resume" if verb == "train" else ""
-    return f"jepa-agent {verb}{flag} {shlex.quote(str(folder))}{named}"
+    return f"{program('jepa-agent')} {verb}{flag} {shlex.quote(str(folder))}{named}"

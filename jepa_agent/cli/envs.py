@@ -6,10 +6,9 @@ import warnings
 from collections.abc import Sequence
 
 import gymnasium as gym
-from rich.markup import escape
-from rich.table import Table
 
-from jepa_agent.cli.common import Parser, UsageError, console, make_env
+from jepa_agent.cli.common import Parser, UsageError, make_env
+from jepa_agent.cli.tables import add_format, print_rows
 from jepa_agent.spaces import check_spaces
 
 
@@ -19,21 +18,18 @@ def build_parser() -> Parser:
         "envs", "List installed environments, their spaces, and whether JEPA takes them.", "jepa-agent envs cart"
     )
     parser.add_argument("filter", type=str, default="", nargs="?", help="part of the name")
+    add_format(parser)
     return parser
 
 
 def run(argv: Sequence[str]) -> int:
     """Make every environment whose name fits and print what it is."""
     options = build_parser().parse(argv)
-    table = Table()
-    for column in ("environment", "observations", "actions", "supported"):
-        table.add_column(column, overflow="fold")
     names = sorted(name for name in newest() if options.filter.lower() in name.lower())
     if not names:
         raise UsageError(f"no environment has {options.filter!r} in its name")
-    for name in names:
-        table.add_row(name, *describe(name))
-    console.print(table)
+    columns = ("environment", "observations", "actions", "supported")
+    print_rows(options.format, [dict(zip(columns, (name, *describe(name)), strict=True)) for name in names])
     return 0
 
 
@@ -54,7 +50,7 @@ def describe(name: str) -> tuple[str, str, str]:
         try:
             env = make_env(name)
         except UsageError as error:
-            return "-", "-", escape(str(error).split(": ", 1)[-1])
+            return "-", "-", str(error).split(": ", 1)[-1]
     spaces_ = _short(env.observation_space), _short(env.action_space)
     try:
         check_spaces(env.observation_space, env.action_space)
@@ -66,4 +62,4 @@ def describe(name: str) -> tuple[str, str, str]:
 
 
 def _short(space: gym.Space) -> str:
-    return f"Box{space.shape}" if isinstance(space, gym.spaces.Box) else escape(str(space))
+    return f"Box{space.shape}" if isinstance(space, gym.spaces.Box) else str(space)

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from jsonargparse.typing import PositiveInt
-from rich.table import Table
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
 
 from jepa_agent.agent import JEPA
 from jepa_agent.cli import trained
-from jepa_agent.cli.common import SEED, Parser, check_mode, console, modes_help, progress
+from jepa_agent.cli.common import SEED, Parser, check_mode, modes_help, progress, say
+from jepa_agent.cli.tables import add_format, print_rows
 from jepa_agent.experiments.evaluation import SeededEpisodes, bounded
 
 
@@ -31,11 +32,12 @@ def build_parser() -> Parser:
         "--modes",
         type=str,
         nargs="+",
-        default=["actor", "planner"],
+        default=["actor", "planner", "auto"],
         help=f"who acts, one mode after the other: {modes_help()}",
     )
     parser.add_argument("--episodes", type=PositiveInt, default=10, help="episodes per mode")
     parser.add_argument("--seed", type=SEED, default=1_000, help="seed of the first episode, equal for all modes")
+    add_format(parser)
     return parser
 
 
@@ -45,8 +47,10 @@ def run(argv: Sequence[str]) -> int:
     check_mode(*options.modes)
     agent = trained.load(options)
     with trained.playing(agent):
-        table = evaluation_table(agent.model, agent.env, options.modes, options.episodes, options.seed)
-    console.print(table)
+        rows = evaluation(agent.model, agent.env, options.modes, options.episodes, options.seed)
+    if options.format == "table":
+        say(f"{agent.path}, saved at step {agent.model.num_timesteps:,}; {options.episodes} episodes, deterministic")
+    print_rows(options.format, rows)
     return 0
 
 
@@ -74,7 +78,7 @@ class Timed:
         return decided
 
 
-def evaluation_table(model: JEPA, env: gym.Env, modes: Sequence[str], episodes: int, seed: int) -> Table:
+def evaluation(model: JEPA, env: gym.Env, modes: Sequence[str], episodes: int, seed: int) -> list[dict[str, Any]]:
     """Return, length and time to decide of each mode over the same episodes.
 
     Args:
@@ -85,14 +89,12 @@ def evaluation_table(model: JEPA, env: gym.Env, modes: Sequence[str], episodes: 
         seed: Of the first episode.
 
     Returns:
-        A table with a row per mode; times are CPU milliseconds per step, without the environment's.
+        A row per mode; times are CPU milliseconds per step, without the environment's.
 
     Raises:
         ValueError: An episode's return is not finite.
     """
-    table = Table(title=f"{episodes} episodes, deterministic")
-    for column in ("mode", "mean return", "std", "mean length", "ms to decide"):
-        table.add_column(column, justify="left" if column == "mode" else "right")
+    rows: list[dict[str, Any]] = []
     for mode in modes:
         model.set_mode(mode)
         monitored = Monitor(SeededEpisodes(bounded(env), seed))
@@ -103,7 +105,12 @@ def evaluation_table(model: JEPA, env: gym.Env, modes: Sequence[str], episodes: 
         assert isinstance(lengths, list)
         if not np.isfinite(returns).all():
             raise ValueError(f"episode {int(np.isfinite(returns).argmin())} has a return that is not finite: {returns}")
-        cost = 1000 * timed.seconds / sum(lengths)
-        name = {"actor": "actor (Mode-1)", "planner": "planner (Mode-2)"}.get(mode, mode)
-        table.add_row(name, f"{np.mean(returns):.1f}", f"{np.std(returns):.1f}", f"{np.mean(lengths):.0f}", f"{cost:.2f}")
-    return table
+        row = {
+            "mode": {"actor": "actor (Mode-1)", "planner": "planner (Mode-2)"}.get(mode, mode),
+            "mean return": round(float(np.mean(returns)), 1),
+            "std": round(float(np.std(returns)), 1),
+            "mean length": round(float(np.mean(lengths))),
+            "ms to decide": round(1000 * timed.seconds / sum(lengths), 2),
+        }
+        rows.append(row)
+    return rows

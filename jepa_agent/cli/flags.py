@@ -32,6 +32,7 @@ FLAGS = {
         "--env-restarts",
         "--eval-episodes",
         "--eval-freq",
+        "--eval-mode",
         "--help",
         "--keep-last",
         "--log-folder",
@@ -77,6 +78,7 @@ FLAGS = {
         "--env",
         "--env-kwargs",
         "--episodes",
+        "--format",
         "--help",
         "--modes",
         "--planner",
@@ -237,7 +239,10 @@ FLAGS = {
         "--planner.temperature",
         "--seed",
     ),
-    "envs": ("--help",),
+    "envs": (
+        "--format",
+        "--help",
+    ),
     "doctor": (
         "--folder",
         "--help",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import shutil
+import time
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
@@ -11,6 +12,7 @@ from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import psutil
 from jsonargparse import Namespace
 from jsonargparse.typing import NonNegativeInt, PositiveInt
@@ -34,6 +36,7 @@ from jepa_agent.cli.common import (
     make_env,
     modes_help,
     numbered_folder,
+    program,
     say,
     say_anyway,
     writable_folder,
@@ -81,6 +84,7 @@ def build_parser() -> Parser:
     parser.add_argument("--mode", type=str, default="auto", help=f"who acts: {modes_help()}")
     parser.add_argument("--eval-freq", type=NonNegativeInt, default=1_000, help="steps between evaluations; 0 for none")
     parser.add_argument("--eval-episodes", type=PositiveInt, default=10, help="episodes per evaluation")
+    parser.add_argument("--eval-mode", type=str, help="who acts in evaluations; as --mode by default")
     parser.add_argument(
         "--save-freq", type=NonNegativeInt, default=0, help="steps between checkpoints; 0 saves at the end alone"
     )
@@ -126,7 +130,7 @@ def run(argv: Sequence[str]) -> int:
         with noting_signals():
             stopped_by = learn(model, callbacks, options)
             with undisturbed():
-                return finish(model, options, Run(folder, place, settings), stopped_by)
+                return finish(model, callbacks, options, Run(folder, place, settings), stopped_by)
 
 
 class Run(NamedTuple):
@@ -152,6 +156,14 @@ def learn(model: JEPA, callbacks: list[BaseCallback], options: Namespace) -> Bas
     left = options.n_timesteps - model.num_timesteps
     if options.n_timesteps <= options.agent.learning_starts:
         say_anyway(f"note: learning starts after {options.agent.learning_starts} random steps, so this run learns nothing")
+    updates, steps = options.agent.gradient_steps, options.agent.train_freq * options.n_envs
+    if options.n_envs > 1 and 0 < updates < steps:
+        say_anyway(
+            f"note: {options.n_envs} environments, so {updates} update(s) for every {steps} steps; "
+            "--agent.gradient_steps -1 makes one for each"
+        )
+    if model.num_timesteps:
+        say_anyway(f"going on from step {model.num_timesteps:,}")
     try:
         model.learn(left, callback=callbacks, reset_num_timesteps=False, progress_bar=options.progress)
         return None
@@ -159,11 +171,14 @@ def learn(model: JEPA, callbacks: list[BaseCallback], options: Namespace) -> Bas
         return error
 
 
-def finish(model: JEPA, options: Namespace, run: Run, stopped_by: BaseException | None) -> int:
-    """Say what ended a run, save it, and say what to do next.
+def finish(
+    model: JEPA, callbacks: list[BaseCallback], options: Namespace, run: Run, stopped_by: BaseException | None
+) -> int:
+    """Say what ended a run and how good it was, save it, and say what to do next.
 
     Args:
         model: The agent.
+        callbacks: Of the run.
         options: Parsed flags.
         run: Where it is saved.
         stopped_by: What ended learning, if anything did.
@@ -176,6 +191,9 @@ def finish(model: JEPA, options: Namespace, run: Run, stopped_by: BaseException 
         code, what = ending(stopped_by, run, model.num_timesteps)
         say_anyway(what)
         stopped_by.__traceback__ = None  # whose frames hold what memory may be short of
+    evaluation = next((callback for callback in callbacks if isinstance(callback, ToldEvaluation)), None)
+    if evaluation is not None and evaluation.means:
+        say_anyway(evaluation.summary())
     failed = keep(model, options, run)
     for what, why in failed.items():
         say_anyway(f"not saved:   {what}: {why}")
@@ -192,7 +210,9 @@ def finish(model: JEPA, options: Namespace, run: Run, stopped_by: BaseException 
     if any((run.place / name).is_file() for name in ("best_model.zip", "last_model.zip")):
         say_anyway(f"evaluate:    {continuing.command('evaluate', run.folder, options.env)}")
     if not failed:
-        say_anyway(f"tensorboard: tensorboard --logdir {shlex.quote(str(options.tensorboard_log or run.folder))}")
+        say_anyway(
+            f"tensorboard: {program('tensorboard')} --logdir {shlex.quote(str(options.tensorboard_log or run.folder))}"
+        )
     return code or int(bool(failed))
 
 
@@ -257,7 +277,7 @@ def check(options: Namespace) -> None:
         raise UsageError(str(error)) from error
     finally:
         env.close()
-    check_mode(options.mode)
+    check_mode(options.mode, *([options.eval_mode] if options.eval_mode else []))
     check_device(options.device)
     check_memory(options)
     if options.n_envs > options.n_timesteps:
@@ -302,16 +322,50 @@ def build(options: Namespace, folder: Path, resumed: bool, opened: ExitStack) ->
         evaluation_env = vec_env(options, 1, options.seed, None, "evaluation environment", bounded)
         opened.callback(close, evaluation_env)
         callbacks.append(
-            ResumableEvalCallback(
+            ToldEvaluation(
                 evaluation_env,
                 seed=options.seed + 10_000,
                 log_path=str(folder),
                 eval_freq=max(options.eval_freq // options.n_envs, 1),
                 n_eval_episodes=options.eval_episodes,
+                mode=options.eval_mode,
                 verbose=options.verbose,
             )
         )
     return model, callbacks
+
+
+class ToldEvaluation(ResumableEvalCallback):
+    """Evaluations that print a line each.
+
+    Attributes:
+        means: Mean return of each evaluation by its step, of earlier parts of the run, too.
+    """
+
+    def _init_callback(self) -> None:
+        super()._init_callback()
+        self._spent = -time.process_time()
+        self.means = dict(
+            zip(self.evaluations_timesteps, [float(np.mean(found)) for found in self.evaluations_results], strict=True)
+        )
+
+    def _on_step(self) -> bool:
+        began, best = time.process_time(), self.best_mean_reward
+        going_on = super()._on_step()
+        if self.evaluations_timesteps and self.evaluations_timesteps[-1] == self.num_timesteps not in self.means:
+            mean, std = float(np.mean(self.evaluations_results[-1])), float(np.std(self.evaluations_results[-1]))
+            self.means[self.num_timesteps] = mean
+            self._spent -= time.process_time() - began
+            seconds = self._spent + time.process_time()
+            told = "best" if mean > best else ""
+            say(f"step {self.num_timesteps:>9,}  eval {mean:>9.1f} +- {std:<7.1f} {told:<4} {seconds:>7.0f} CPU s")
+        return going_on
+
+    def summary(self) -> str:
+        """The best evaluation and the last, in a line."""
+        best, last = max(self.means, key=lambda step: self.means[step]), max(self.means)
+        seconds = self._spent + time.process_time()
+        return f"best {self.means[best]:.1f} at step {best:,}, last {self.means[last]:.1f}; {seconds:.0f} CPU s of training"
 
 
 def new_agent(options: Namespace, env: VecEnv) -> JEPA:

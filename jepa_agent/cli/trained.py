@@ -15,6 +15,7 @@ from jsonargparse import Namespace
 from jepa_agent.agent import JEPA
 from jepa_agent.cli.common import CONFIG, Parser, UsageError, check_device, first_line, make_env
 from jepa_agent.config import PlannerConfig
+from jepa_agent.experiments.records import SPEC
 from jepa_agent.persistence import archive
 from jepa_agent.persistence.archive import CheckpointError
 from jepa_agent.persistence.plain_data import check_import, read_yaml
@@ -134,7 +135,9 @@ def refuse_normalised(path: Path) -> None:
 
 def _env_of(model_path: Path, env_id: str | None, env_kwargs: dict[str, Any] | None) -> tuple[str, dict[str, Any]]:
     """The environment a model was trained on, read from its run folder unless given; so are its arguments, if it is that."""
-    config = model_path.parent / CONFIG
+    # A run of `train` has a config file, one of `compare` a spec; JSON is YAML, too.
+    recorded_in = SPEC if (model_path.parent / SPEC).is_file() else CONFIG
+    config = model_path.parent / recorded_in
     try:
         found = read_yaml(config) if config.is_file() else {}
         recorded = found if isinstance(found, dict) and isinstance(found.get("env"), str) else {}

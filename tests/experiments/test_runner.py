@@ -10,11 +10,13 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
+from stable_baselines3 import PPO as PPO_CLASS
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.policies import ActorCriticCnnPolicy
 from stable_baselines3.common.vec_env import VecNormalize
 
-from jepa_agent.experiments import runner
+from jepa_agent.experiments import machine, runner
 from jepa_agent.experiments.baselines import make_baseline
 from jepa_agent.experiments.evaluation import Evaluator, SeededEpisodes, TrainingClock, bounded
 from jepa_agent.experiments.folders import FolderInUseError, locked
@@ -209,9 +211,9 @@ def test_runs_are_done_side_by_side_failures_reported_and_finished_ones_skipped(
 def test_the_result_of_another_spec_is_refused_before_anything_starts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    run(PPO, PPO.folder(tmp_path))
     sleepers = Sleepers()
     monkeypatch.setattr(runner.subprocess, "Popen", sleepers)
-    run(PPO, PPO.folder(tmp_path))
     other = dataclasses.replace(PPO, n_timesteps=300)
     with pytest.raises(ValueError, match="CartPole-v1/PPO-seed1 holds the result of another spec"):
         run_all([DQN, other], tmp_path, jobs=2)
@@ -314,3 +316,34 @@ def test_an_episode_without_end_is_evaluated_up_to_a_limit() -> None:
     env = bounded(gym.make("Pendulum-v1").unwrapped, max_steps=3)
     env.reset(seed=0)
     assert [env.step(env.action_space.sample())[3] for _ in range(3)] == [False, False, True]
+
+
+def test_a_run_keeps_its_best_and_last_agent_and_says_how_it_was_computed(tmp_path: Path) -> None:
+    run(dataclasses.replace(PPO, n_timesteps=64, eval_freq=32), tmp_path)
+    best, last = (PPO_CLASS.load(tmp_path / name) for name in ("best_model.zip", "last_model.zip"))
+    assert best.num_timesteps <= last.num_timesteps
+    found = json.loads((tmp_path / "result.json").read_text())["versions"]
+    assert found["instructions"] == torch.backends.cpu.get_cpu_capability()
+
+
+def test_instructions_are_pinned_where_the_processor_has_them_and_the_user_has_not_said(monkeypatch) -> None:
+    monkeypatch.setattr(machine, "Path", lambda name: CpuInfo("flags : sse2 avx2 avx512f "))
+    monkeypatch.delenv("ATEN_CPU_CAPABILITY", raising=False)
+    assert machine.pinned_instructions()["ATEN_CPU_CAPABILITY"] == "avx2"
+    monkeypatch.setenv("ATEN_CPU_CAPABILITY", "default")
+    assert machine.pinned_instructions()["ATEN_CPU_CAPABILITY"] == "default"
+    monkeypatch.setattr(machine, "Path", lambda name: CpuInfo("Features : asimd "))
+    assert machine.pinned_instructions() == {}
+
+
+class CpuInfo:
+    """What /proc/cpuinfo says."""
+
+    def __init__(self, text: str):
+        self.text = text
+
+    def exists(self) -> bool:
+        return True
+
+    def read_text(self) -> str:
+        return self.text

@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import re
 
 import gymnasium as gym
 import numpy as np
@@ -12,7 +13,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.noise import NormalActionNoise
 
 from jepa_agent import JEPA, JEPAPolicy
-from jepa_agent.config import PlannerConfig
+from jepa_agent.config import PlannerConfig, as_kwargs
 
 OF_SAC_ALONE = {"ent_coef", "target_update_interval", "target_entropy", "use_sde", "sde_sample_freq", "use_sde_at_warmup"}
 GIVEN_TO_SB3 = {"policy", "env", "device", "stats_window_size", "_init_setup_model"}
@@ -37,16 +38,36 @@ def test_arguments_stand_in_sacs_order():
     assert [name for name in names(JEPA) if name in sac] == sac
 
 
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"ent_coef": 0.1}, "JEPA has no argument 'ent_coef': the actor's temperature is learned by itself"),
+        ({"train_horizn": 3}, "JEPA has no argument 'train_horizn'; did you mean train_horizon"),
+    ],
+)
+def test_an_argument_that_there_is_not_is_refused_with_the_reason_or_near_names(given, says):
+    with pytest.raises(TypeError, match=re.escape(says)):
+        JEPA("MlpPolicy", "CartPole-v1", **given)
+
+
+@pytest.mark.parametrize("name", sorted(OF_SAC_ALONE))
+def test_every_argument_of_sac_alone_is_refused_with_a_reason(name):
+    with pytest.raises(TypeError, match=f"JEPA has no argument '{name}': "):
+        JEPA("MlpPolicy", "CartPole-v1", **{name: 1})
+
+
 def test_every_argument_but_policy_and_env_has_a_default_and_is_kept_under_its_name(small):
     parameters = inspect.signature(JEPA).parameters
     assert [name for name, p in parameters.items() if p.default is p.empty] == ["policy", "env"]
     model = small("Pendulum-v1")
-    assert [name for name in parameters if name not in GIVEN_TO_SB3 and not hasattr(model, name)] == []
+    kept = {*vars(model), *as_kwargs(model.settings)}
+    assert [name for name in parameters if name not in GIVEN_TO_SB3 and name not in kept] == []
 
 
 def test_a_second_setup_changes_no_setting(small):
     model = small("Pendulum-v1", train_freq=(2, "episode"), planner=PlannerConfig(horizon=2), mode="every_3", n_steps=4)
-    kept = {name: getattr(model, name) for name in names(JEPA) if name not in GIVEN_TO_SB3}
+    kept = {name: value for name, value in vars(model).items() if name in {*names(JEPA), "settings"} - GIVEN_TO_SB3}
+    assert "settings" in kept
     model._setup_model()
     assert {name: getattr(model, name) for name in kept} == kept
     assert (model.policy.planner.horizon, model.policy.mode_switch.k) == (2, 3)
