@@ -90,10 +90,8 @@ def write_report(study: Study, curves: Sequence[Curve], folder: Path, command: s
     content: dict[str, Any] = {
         "title": ", ".join(dict.fromkeys(summary.env for summary in summaries)),
         "command": command,
-        "rule": "a run ends once all its modes reach the threshold in one evaluation"
-        if study.stop_early
-        else "every run goes to its end",
-        "stop_early": study.stop_early,
+        "rule": _rule(study),
+        "stop_early": any(spec.stop_at is not None for spec in specs),
         "episodes": study.n_eval_episodes,
         "finished": len(specs),
         "planned": len(study.specs()),
@@ -120,6 +118,15 @@ def write_report(study: Study, curves: Sequence[Curve], folder: Path, command: s
     images = {picture.file: _as_data_url(folder / picture.file) for picture in pictures}
     (folder / HTML).write_text(templates.get_template("report.html.j2").render(**content, images=images))
     return summaries
+
+
+def _rule(study: Study) -> str:
+    """Return in words when runs end."""
+    ends = "once all its modes reach the threshold in one evaluation"
+    if study.baselines_stop_early in (None, study.stop_early):
+        return f"a run ends {ends}" if study.stop_early else "every run goes to its end"
+    who, other = ("JEPA", "a baseline") if study.stop_early else ("a baseline", "JEPA")
+    return f"a run of {who} ends {ends}, one of {other} goes to its end"
 
 
 # ---------------------------------------------------------------------- numbers

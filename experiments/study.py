@@ -28,6 +28,7 @@ class Task:
         baselines: Algorithms to compare with; JEPA+name is JEPA with the overrides of that name.
         baseline_timesteps: Environment steps of a baseline's runs; as many as JEPA's by default.
         seeds: Runs of each algorithm, with seeds 0, 1, ...
+        baseline_seeds: Runs of each baseline; as many as JEPA's by default.
         eval_freq: Environment steps between evaluations of JEPA.
         baseline_eval_freq: The same for baselines; as JEPA's by default.
         env_kwargs: Arguments of the environment.
@@ -42,6 +43,7 @@ class Task:
     baselines: tuple[str, ...] = ()
     baseline_timesteps: int | None = None
     seeds: int = 5
+    baseline_seeds: int | None = None
     eval_freq: int = 500
     baseline_eval_freq: int | None = None
     env_kwargs: dict[str, Any] = field(default_factory=dict)
@@ -49,8 +51,10 @@ class Task:
     def __post_init__(self) -> None:
         # The dataclass is frozen, and YAML gives a list.
         object.__setattr__(self, "baselines", tuple(self.baselines))
-        if not 1 <= self.seeds <= _MOST_SEEDS:
-            raise ValueError(f"seeds must lie between 1 and {_MOST_SEEDS}, got {self.seeds}")
+        for name in ("seeds", "baseline_seeds"):
+            count = getattr(self, name)
+            if count is not None and not 1 <= count <= _MOST_SEEDS:
+                raise ValueError(f"{name} must lie between 1 and {_MOST_SEEDS}, got {count}")
         if self.random is not None and self.random >= self.threshold:
             raise ValueError(f"random {self.random:g} must lie below the threshold {self.threshold:g}")
 
@@ -63,7 +67,8 @@ class Study:
         tasks: Tasks by Gymnasium id, or module:EnvId.
         modes: Modes in which JEPA is evaluated.
         n_eval_episodes: Episodes per evaluation and mode, the same for all.
-        stop_early: Whether a run ends once every mode has reached the threshold, by the same rule for all algorithms.
+        stop_early: Whether a run of JEPA ends once every mode has reached the threshold.
+        baselines_stop_early: The same for baselines; as JEPA's by default.
         overrides: Constructor arguments by algorithm, in place of defaults and tuned settings.
 
     Raises:
@@ -75,6 +80,7 @@ class Study:
     modes: tuple[str, ...] = ("actor", "planner")
     n_eval_episodes: int = 10
     stop_early: bool = False
+    baselines_stop_early: bool | None = None
     overrides: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -93,8 +99,9 @@ class Study:
         return [
             self._spec(env, task, algorithm, seed)
             for env, task in self.tasks.items()
-            for seed in range(task.seeds)
+            for seed in range(max(task.seeds, task.baseline_seeds or 0))
             for algorithm in (AGENT, *task.baselines)
+            if seed < (task.seeds if is_agent(algorithm) else task.baseline_seeds or task.seeds)
         ]
 
     def thresholds(self) -> dict[str, float]:
@@ -104,6 +111,7 @@ class Study:
     def _spec(self, env: str, task: Task, algorithm: str, seed: int) -> RunSpec:
         """Return the spec of a run."""
         own = is_agent(algorithm)
+        stops = self.stop_early if own or self.baselines_stop_early is None else self.baselines_stop_early
         return RunSpec(
             algorithm=algorithm,
             env=env,
@@ -114,7 +122,7 @@ class Study:
             modes=self.modes,
             env_kwargs=task.env_kwargs,
             overrides=self.overrides.get(algorithm, {}),
-            stop_at=task.threshold if self.stop_early else None,
+            stop_at=task.threshold if stops else None,
         )
 
 

@@ -120,8 +120,8 @@ class JEPA(OffPolicyAlgorithm):
             the latent where the environment shows only a part of its state.
         mode: Who acts: one of `make_mode_switch`'s names or a `ModeSwitch`; changed at any time by `set_mode`.
         planner: How Mode-2 searches: a `PlannerConfig` or a `Planner`; None is the default for the action space.
-        representation: What the world model is fitted to, a list of `RepresentationTerm`; None is prediction, cost and
-            termination, and the energy where ``energy_coef`` is not 0, by the weights below.
+        representation: What the world model is fitted to, a list of `RepresentationTerm`; None is prediction, cost,
+            termination, InfoNCE for Box actions, and the energy, by the weights below.
         exploration: What acts before learning starts, one of `acting.exploration.EXPLORATIONS`.
         actor_horizon: Imagined steps along which the actor is improved; 0 is the cost-to-go alone.
         pessimism: Standard deviations of the ensemble added to the targets of the cost-to-go.
@@ -129,6 +129,7 @@ class JEPA(OffPolicyAlgorithm):
         prediction_coef: Weight of latent prediction.
         cost_coef: Weight of immediate cost.
         termination_coef: Weight of termination.
+        infonce_coef: Weight of telling latents apart, for Box actions alone.
         energy_coef: Weight of the contrastive energy, in learning and in the cost of plans; 0 builds none.
         distillation_coef: Weight of imitating what the planner found.
         regularisation_coef: Weight that keeps the actor from saturating.
@@ -206,6 +207,7 @@ class JEPA(OffPolicyAlgorithm):
         prediction_coef: float = _DEFAULT.prediction_coef,
         cost_coef: float = _DEFAULT.cost_coef,
         termination_coef: float = _DEFAULT.termination_coef,
+        infonce_coef: float = _DEFAULT.infonce_coef,
         energy_coef: float = _DEFAULT.energy_coef,
         distillation_coef: float = _DEFAULT.distillation_coef,
         regularisation_coef: float = _DEFAULT.regularisation_coef,
@@ -315,8 +317,9 @@ class JEPA(OffPolicyAlgorithm):
         self._random_actions = make_exploration(self.settings.exploration, self.action_space, self.n_envs)
         self.objectives = Objectives(self.policy)
         own = self.settings
+        infonce = own.infonce_coef if isinstance(self.action_space, spaces.Box) else 0.0
         self.terms = self.representation or default_terms(
-            own.prediction_coef, own.cost_coef, own.termination_coef, own.energy_coef
+            own.prediction_coef, own.cost_coef, own.termination_coef, infonce, own.energy_coef
         )
         # Logged beside each loss, which is logged unweighted.
         self._weights = {
@@ -421,7 +424,8 @@ class JEPA(OffPolicyAlgorithm):
 
     def _fit_actor(self, samples: Samples) -> dict[str, Tensor]:
         """The actor down the cost of imagined steps, the world model frozen, and towards stored plans: unweighted losses."""
-        losses = actor_losses(self.world_model, samples, self.value_spread, self.settings.actor_horizon)
+        own = self.settings
+        losses = actor_losses(self.world_model, self.world_model_target, samples, self.value_spread, own.actor_horizon)
         total = torch.stack([self._weights[name] * loss for name, loss in losses.items()]).sum()
         total.backward(inputs=self._actor_parameters)
         return losses

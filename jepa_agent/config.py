@@ -180,6 +180,8 @@ class AgentConfig:
         prediction_coef: Weight of latent prediction.
         cost_coef: Weight of immediate cost.
         termination_coef: Weight of termination.
+        infonce_coef: Weight of telling latents apart, for Box actions, whose actor follows slopes that vanish where latents
+            contract; choices are taught by comparison, and learn from fewer steps without.
         energy_coef: Weight of the contrastive energy, in learning and in the cost of plans; 0 builds none.
         distillation_coef: Weight of imitating what the planner found.
         regularisation_coef: Weight that keeps the actor from saturating.
@@ -204,6 +206,7 @@ class AgentConfig:
     prediction_coef: float = _number(1.0, 0, MANY)
     cost_coef: float = _number(1.0, 0, MANY)
     termination_coef: float = _number(1.0, 0, MANY)
+    infonce_coef: float = _number(0.1, 0, MANY)
     energy_coef: float = _number(0.0, 0, MANY)
     distillation_coef: float = _number(1.0, 0, MANY)
     regularisation_coef: float = _number(1e-3, 0, MANY)

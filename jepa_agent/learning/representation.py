@@ -81,6 +81,20 @@ class Termination(RepresentationTerm):
 
 
 @dataclass(frozen=True)
+class InfoNCE(RepresentationTerm):
+    """Each imagined latent is told apart from the targets of the other windows of the batch (van den Oord et al.,
+    1807.03748).
+
+    Prediction alone is met more easily the nearer all latents are to one another. Where they contract, this loss grows.
+    """
+
+    name = "infonce"
+
+    def loss(self, seen: Imagined) -> Tensor:
+        return infonce_loss(seen.z_hat[:, 1:], seen.z_target)
+
+
+@dataclass(frozen=True)
 class Contrast(RepresentationTerm):
     """Latents the agent has visited lie a margin lower in energy than latents drawn at random."""
 
@@ -93,9 +107,12 @@ class Contrast(RepresentationTerm):
         return energy_loss(energy(visited), energy(anywhere)).unsqueeze(1)
 
 
-def default_terms(prediction: float, cost: float, termination: float, energy: float) -> list[RepresentationTerm]:
-    """The terms in use where none are given, by their weights; without a weight of the energy there is no term for it."""
-    return [Prediction(prediction), Cost(cost), Termination(termination), *([Contrast(energy)] if energy else [])]
+def default_terms(
+    prediction: float, cost: float, termination: float, infonce: float, energy: float
+) -> list[RepresentationTerm]:
+    """The terms in use where none are given, by their weights; there is none for a weight of 0 of the last two."""
+    optional = [term for term in (InfoNCE(infonce), Contrast(energy)) if term.weight]
+    return [Prediction(prediction), Cost(cost), Termination(termination), *optional]
 
 
 def check_terms(terms: Sequence[RepresentationTerm]) -> None:
@@ -161,6 +178,24 @@ def prediction_loss(z_hat: Tensor, z_target: Tensor) -> Tensor:
     """Mean squared distance of predicted from target latents, both ``(B, T, D)``; the target carries no gradient."""
     check_same_shape(z_hat, z_target)
     return F.mse_loss(z_hat, z_target.detach(), reduction="none").mean(-1)
+
+
+def infonce_loss(z_hat: Tensor, z_target: Tensor, temperature: float = 0.1) -> Tensor:
+    """Cross-entropy of finding, by the cosine, each predicted latent's own target among those of the whole batch at the same
+    step.
+
+    Args:
+        z_hat: Predicted latents ``(B, T, D)`` of unit root-mean-square.
+        z_target: Target latents, the same shape; no gradient flows into them.
+        temperature: Of the softmax over cosines.
+
+    Returns:
+        Losses ``(B, T)`` in nats; log B where no two targets differ.
+    """
+    check_same_shape(z_hat, z_target)
+    cosine = z_hat.transpose(0, 1) @ z_target.detach().permute(1, 2, 0) / z_hat.shape[-1]  # (T, B, B)
+    own = torch.arange(len(z_hat), device=z_hat.device).expand(z_hat.shape[1], -1)
+    return F.cross_entropy((cosine / temperature).transpose(1, 2), own, reduction="none").T
 
 
 def cost_loss(predicted: Tensor, cost: Tensor) -> Tensor:

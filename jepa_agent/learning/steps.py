@@ -14,6 +14,8 @@ from jepa_agent.model.world_model import WorldModel
 from jepa_agent.tensor_ops import discount_weights, masked_mean, mean_over_depths, pessimistic, spread
 from jepa_agent.types import SequenceBatch
 
+_MOST_SEQUENCES = 64  # of options that are gone through for each latent
+
 
 class Samples(NamedTuple):
     """One step of each window, at which value and actor are trained."""
@@ -114,19 +116,62 @@ def imagined_costs(model: WorldModel, z: Tensor, first: Draw, horizon: int) -> I
     return ImaginedCosts(ahead[..., 0], mean)
 
 
-def actor_losses(model: WorldModel, samples: Samples, value_spread: Tensor, horizon: int) -> dict[str, Tensor]:
+def cheapest_costs(model: WorldModel, target: WorldModel, z: Tensor, first: Draw, horizon: int) -> ImaginedCosts:
+    """What options cost if the cheapest option is taken at every imagined step after them: all sequences are gone through.
+
+    One member of the target's ensemble answers for all of a row. It is the target's, whose answers change less from one
+    update to the next than what two options differ by.
+
+    Args:
+        model: Imagines and costs, without gradient.
+        target: Its critic, `PerActionCostToGo` or what has ``options``, answers beyond the imagined steps.
+        z: Latents ``(B, D)`` to start from.
+        first: K options to begin with for each latent, ``(B, K, A)``.
+        horizon: Number H of imagined steps.
+
+    Returns:
+        Costs ``(B, K)``, in units of the cost-to-go head.
+    """
+    heads, options = model.cost_module, torch.eye(model.actor.action_dim, device=z.device)
+    # Latents (B, N_h, D) of depth h; of the steps between them cost and discount (B, N_h, K or A).
+    latents, steps, action = [z.unsqueeze(1)], [], first.action.unsqueeze(1)
+    for _ in range(horizon):
+        here = latents[-1].unsqueeze(2).expand(-1, -1, action.shape[2], -1)
+        cost, logit = heads.step(here, action)
+        steps.append((cost / heads.effective_horizon, model.gamma * (1.0 - logit.sigmoid())))
+        latents.append(model.predictor(here, action).flatten(1, 2))
+        action = options.expand(len(z), latents[-1].shape[1], -1, -1)
+    every = target.cost_module.cost_to_go.options_subsampled(torch.cat(latents, dim=1))  # (B, N_0 + ... + N_H, A)
+    every = every + heads.value_offset / model.value_scale
+    now, *later = every.split([found.shape[1] for found in latents], dim=1)
+    depths = [now @ first.action.transpose(1, 2)]  # (B, 1, K) each
+    for depth, ahead in enumerate(later, start=1):
+        cheapest = ahead.amin(-1)
+        for cost, discount in reversed(steps[:depth]):
+            expected = cost + discount * cheapest.view_as(cost)
+            cheapest = expected.amin(-1)
+        depths.append(expected)
+    return ImaginedCosts(depths[0][:, 0], torch.stack(depths).mean(0)[:, 0])
+
+
+def actor_losses(
+    model: WorldModel, target: WorldModel, samples: Samples, value_spread: Tensor, horizon: int
+) -> dict[str, Tensor]:
     """Losses of the actor by name: the cost of its actions along imagined steps, imitation of stored plans, and what keeps
     it from saturating.
 
     Args:
         model: The world model, which the caller leaves as it is, as TD3 its critic; only the actor's temperature moves.
+        target: Its critic judges options that are few.
         samples: Where the actor is trained. Plans are stored for a window's first step only.
         value_spread: Running spread ``()`` of costs-to-go over latents, in which the first is expressed; updated here.
         horizon: Imagined steps.
     """
     actor, batch, z = model.actor, samples.batch, samples.z
     output = actor.net(z)
-    improvement = actor.improve(output, partial(imagined_costs, model, z, horizon=horizon), value_spread.clone())
+    few = actor.num_sequences(horizon) <= _MOST_SEQUENCES
+    costs_of = partial(cheapest_costs, model, target, z) if few else partial(imagined_costs, model, z)
+    improvement = actor.improve(output, partial(costs_of, horizon=horizon), value_spread.clone())
     actor.learn_temperature(masked_mean(improvement.entropy, samples.weight))
     with torch.no_grad():
         value_spread.lerp_(spread(improvement.cost_to_go).clamp(min=1e-3), 0.01)

@@ -92,6 +92,11 @@ class Actor(nn.Module):
             spread: Of costs-to-go over states, ``()``: what the loss is expressed in.
         """
 
+    def num_sequences(self, horizon: int) -> float:
+        """How many sequences of options there are for a step and ``horizon`` more; infinitely many where actions are numbers
+        or several choices, of which a critic does not answer for every option."""
+        return math.inf
+
     @property
     def temperature(self) -> Tensor:
         """Price ``()`` of a nat of log-probability, in units of the cost-to-go head; 0 where entropy has no price."""
@@ -245,6 +250,9 @@ class CategoricalActor(Actor):
         # Of one choice the critic answers for every option, and is linear in probabilities: the expectation is exact.
         expected = output.softmax(-1) if len(self.num_choices) == 1 else action
         return Draw(action, expected, torch.zeros_like(output[..., 0]))
+
+    def num_sequences(self, horizon: int) -> float:
+        return self.widest ** (horizon + 1) if len(self.num_choices) == 1 else math.inf
 
     def improve(self, output: Tensor, cost_of: ImaginedCostFn, spread: Tensor) -> Improvement:
         logits = self._logits(output)  # (B, K, widest)

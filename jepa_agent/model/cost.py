@@ -39,6 +39,7 @@ class CostToGo(nn.Module, ABC):
         activation_fn: type[nn.Module] = nn.ReLU,
     ):
         super().__init__()
+        self.action_dim = action_dim
         input_dim, output_dim = self.sizes(latent_dim, action_dim)
         self.net = EnsembleMLP(ensemble_size, input_dim, net_arch, output_dim, activation_fn, self.norm_every_layer)
 
@@ -113,6 +114,32 @@ class CostToGo(nn.Module, ABC):
         found = self.members(in_blocks(z), in_blocks(action)).unflatten(1, (count, share))  # [e, i]: e on block e + i
         return torch.stack([found[:, i].roll(i, 0).flatten()[:size] for i in range(count)])
 
+    def options(self, z: Tensor) -> Tensor:
+        """What each member expects of every option of one choice.
+
+        Args:
+            z: Latents ``(B, D)``, or rows of its own for every member, ``(E, B, D)``.
+
+        Returns:
+            Costs ``(E, B, A)`` in the critic's own units.
+        """
+        one_hot = torch.eye(self.action_dim, device=z.device)
+        return torch.stack([self.members(z, option.expand(*z.shape[:-1], -1)) for option in one_hot], dim=-1)
+
+    def options_subsampled(self, z: Tensor) -> Tensor:
+        """As `options`, but by one member for each row.
+
+        Args:
+            z: Latents ``(B, K, D)``: the K of a row are evaluated by the same member.
+
+        Returns:
+            Costs ``(B, K, A)`` in the critic's own units.
+        """
+        size, count, members = *z.shape[:2], self.net.ensemble_size
+        share = -(-size // members)
+        rows = F.pad(z, (0, 0, 0, 0, 0, members * share - size)).reshape(members, share * count, -1)
+        return self.options(rows).reshape(members * share, count, -1)[:size]
+
 
 class JointCostToGo(CostToGo):
     """For actions that are numbers: they go in beside the latent.
@@ -141,6 +168,9 @@ class PerActionCostToGo(CostToGo):
 
     def members(self, z: Tensor, action: Tensor) -> Tensor:
         return (self.net(z) * action).sum(-1)
+
+    def options(self, z: Tensor) -> Tensor:
+        return self.net(z)
 
 
 class CostModule(nn.Module):

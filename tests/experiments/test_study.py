@@ -38,6 +38,18 @@ def test_a_study_says_what_is_run(tmp_path: Path) -> None:
     assert (specs[-1].eval_freq, specs[-1].env_kwargs) == (50, {"g": 9.8})
 
 
+def test_baselines_may_stop_early_and_be_fewer(tmp_path):
+    text = TEXT.replace("stop_early: true", "stop_early: false\nbaselines_stop_early: true")
+    study = read_study(written(tmp_path, text.replace("seeds: 2}", "seeds: 2, baseline_seeds: 1}")))
+    cart = [spec for spec in study.specs() if spec.env == "CartPole-v1"]
+    assert [(spec.algorithm, spec.seed, spec.stop_at) for spec in cart] == [
+        (AGENT, 0, None),
+        ("PPO", 0, 475),
+        ("DQN", 0, 475),
+        (AGENT, 1, None),
+    ]
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [

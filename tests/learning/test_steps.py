@@ -7,7 +7,7 @@ import torch
 
 from jepa_agent.environments.observations import BAD_OBSERVATION
 from jepa_agent.learning.replay_buffer import SequenceReplayBuffer
-from jepa_agent.learning.steps import actor_losses, imagined_costs, sample_training_steps, value_target
+from jepa_agent.learning.steps import actor_losses, cheapest_costs, imagined_costs, sample_training_steps, value_target
 from jepa_agent.model.actor import Draw
 
 
@@ -37,7 +37,9 @@ def test_plans_are_imitated_where_they_were_made_only(small):
     samples = sample_training_steps(batch, torch.randn(64, 4, 16))
     spread = torch.ones(()) * 1e-3
     at_first, later = (
-        actor_losses(model.world_model, samples._replace(step=torch.full((64,), step)), spread.clone(), 2)["distillation"]
+        actor_losses(
+            model.world_model, model.world_model_target, samples._replace(step=torch.full((64,), step)), spread.clone(), 2
+        )["distillation"]
         for step in (0, 1)
     )
     assert at_first > 0
@@ -72,6 +74,48 @@ def test_imagined_costs_are_those_by_which_plans_are_judged(small):
         torch.testing.assert_close(at_once.mean, found.now)
         several = imagined_costs(model, z, Draw(sequence[:, 0], sequence[:, 0], torch.zeros(32, 2)), horizon=2)
         torch.testing.assert_close(several.mean[:, 0], found.mean, atol=2e-3, rtol=0)
+
+
+@pytest.mark.parametrize("horizon", [0, 1, 2])
+def test_options_are_followed_by_the_cheapest_of_all_sequences(horizon, small):
+    """With one member for all and a target that equals the model: by hand, sequence by sequence."""
+    agent = small("Acrobot-v1", mode="actor", policy_kwargs={"ensemble_size": 1}).learn(60)
+    model, options = agent.world_model, torch.eye(3)
+    with torch.no_grad():
+        z = model.encode(torch.randn(5, 6))
+        first = options.expand(5, -1, -1)
+        found = cheapest_costs(model, model, z, Draw(first, first, torch.zeros(5, 3)), horizon)
+
+        def cost_of(latent, option, depth):
+            if depth == 0:
+                return model.cost_to_go(latent, option)[0]
+            step = model.cost(latent, option)
+            then = model.predict(latent, option)
+            best = torch.stack([cost_of(then, options[[i] * 5], depth - 1) for i in range(3)]).amin(0)
+            return step.cost + model.gamma * (1.0 - step.terminated) * best
+
+        for k in range(3):
+            option = options[[k] * 5]
+            by_hand = torch.stack([cost_of(z, option, depth) for depth in range(horizon + 1)]).mean(0)
+            torch.testing.assert_close(found.mean[:, k] * model.value_scale, by_hand)
+            torch.testing.assert_close(found.now[:, k] * model.value_scale, cost_of(z, option, 0))
+
+
+def test_options_are_judged_by_the_targets_critic(small):
+    agent = small("CartPole-v1", mode="actor").learn(60)
+    model, target = agent.world_model, agent.world_model_target
+    z, first = model.encode(torch.randn(7, 4)).detach(), torch.eye(2).expand(7, -1, -1)
+    draw = Draw(first, first, torch.zeros(7, 2))
+    with torch.no_grad():
+        before = cheapest_costs(model, target, z, draw, 2).mean
+        for weight in model.cost_module.cost_to_go.parameters():
+            weight.zero_()
+        assert torch.equal(cheapest_costs(model, target, z, draw, 2).mean, before)
+
+
+@pytest.mark.parametrize(("env", "sequences"), [("CartPole-v1", 8), ("Acrobot-v1", 27), ("Pendulum-v1", float("inf"))])
+def test_sequences_are_gone_through_where_they_are_few(env, sequences, small):
+    assert small(env).world_model.actor.num_sequences(2) == sequences
 
 
 def test_later_draws_are_charged_for_their_certainty(small):

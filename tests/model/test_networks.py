@@ -151,6 +151,20 @@ def test_costs_to_go_of_choices_are_exact_for_probabilities():
 
 @pytest.mark.parametrize("kind", [JointCostToGo, PerActionCostToGo])
 @pytest.mark.parametrize("batch", [8, 7, 2])
+def test_all_options_of_a_row_are_seen_by_one_member(kind, batch):
+    critic = kind(4, 3, [8], ensemble_size=4)
+    z = torch.randn(batch, 5, 4)
+    found = critic.options_subsampled(z)
+    assert found.shape == (batch, 5, 3)
+    for row in range(batch):
+        member = row // -(-batch // 4)
+        for i, option in enumerate(torch.eye(3)):
+            everyone = critic.members(z[row], option.expand(5, -1))
+            torch.testing.assert_close(found[row, :, i], everyone[member])
+
+
+@pytest.mark.parametrize("kind", [JointCostToGo, PerActionCostToGo])
+@pytest.mark.parametrize("batch", [8, 7, 2])
 @pytest.mark.parametrize("members_per_row", [1, 3])
 def test_each_row_is_seen_by_as_many_members_as_asked(kind, batch, members_per_row):
     heads = kind(4, 3, [8], ensemble_size=4)
