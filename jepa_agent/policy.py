@@ -209,7 +209,7 @@ class JEPAPolicy(BasePolicy):
             # Mode-1 alone depends on nothing but what it sees, so it leaves an empty memory behind.
             memory = self.recall(None, count)
             with torch.no_grad():
-                action = self.world_model.actor(self.world_model.encode(obs))
+                action = self._actor(deterministic)(self.world_model.encode(obs))
         else:
             memory = self.recall(state, count)
             if starts is not None and starts.any():
@@ -283,8 +283,9 @@ class JEPAPolicy(BasePolicy):
                 surprise = memory.surprise(z, model.predict(memory.latent, memory.action))
 
             # Decide: Mode-1 acts everywhere; Mode-2 where the switch asks for a search and accepts its plan.
-            output = model.actor.net(z)
-            plans, own, ahead = memory.warm_start(), model.actor.mode(output), memory.ahead
+            actor = self._actor(deterministic)
+            output = actor.net(z)
+            plans, own, ahead = memory.warm_start(), actor.mode(output), memory.ahead
             costs = partial(self._candidate_costs, z, own, plans[:, 0])
             situation = Situation(memory, surprise, costs, self.gain_model, model.value_scale)
             decision, wanted = self._act_mode1(own, situation), self.mode_switch.wants_plan(situation)
@@ -308,13 +309,18 @@ class JEPAPolicy(BasePolicy):
 
             # Explore, and remember what was in fact executed.
             if not deterministic:
-                drawn = model.actor.draw(output, self.generator).action
-                decision = decision._replace(action=model.actor.explored(decision.action, own, drawn))
+                drawn = actor.draw(output, self.generator).action
+                decision = decision._replace(action=actor.explored(decision.action, own, drawn))
             if noise is not None:
                 decision = decision._replace(action=(decision.action + noise).clamp(-1.0, 1.0))
             if model.memory is not None:
                 memory = memory.note(model.note(seen, decision.action))
             return decision, memory.remember(z, decision.action, found, ahead)
+
+    def _actor(self, deterministic: bool) -> Actor:
+        """Who acts: while exploring the newest actor, else the target's, the mean of about the last ten updates, which more
+        often still knows what was learned."""
+        return self.world_model_target.actor if deterministic else self.world_model.actor
 
     def _candidate_costs(self, z: Tensor, own: Tensor, remembered: Tensor) -> CandidateCosts:
         """Costs-to-go of the actor's actions ``(B, A)``, of those that the remembered plans have next, and of K others, all

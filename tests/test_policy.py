@@ -417,3 +417,16 @@ def test_single_questions_loops_that_keep_the_state_and_the_actor_are_not_warned
     for _ in range(6):
         model.predict(obs)
     assert not recwarn.list
+
+
+@pytest.mark.parametrize("mode", ["actor", "every_2"])
+def test_the_targets_actor_answers_deterministically_and_the_newest_explores(mode, small):
+    policy, obs = small("Pendulum-v1", mode=mode).policy, np.zeros((1, 3), dtype=np.float32)
+    with torch.no_grad():
+        for actor, always in ((policy.world_model_target.actor, 5.0), (policy.world_model.actor, -5.0)):
+            actor.net[-1].weight.zero_()
+            actor.net[-1].bias.copy_(torch.tensor([always, -20.0]))  # with hardly any spread
+    state = policy.predict(obs, deterministic=False)[1]  # every second step is planned: the first
+    start = np.zeros(1, dtype=bool)
+    assert policy.predict(obs, state, start, deterministic=True)[0].item() > 1.9
+    assert policy.predict(obs, state, start, deterministic=False)[0].item() < -1.9
