@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,6 +33,7 @@ from jepa_agent.experiments.provenance import (
 from jepa_agent.experiments.records import AGENT, Curve, RunSpec
 from jepa_agent.experiments.report import HEADINGS, cells, write_summary
 from jepa_agent.experiments.scores import is_ours, normalised_scores, quickness, random_returns
+from jepa_agent.experiments.speedup import Speedup, speedups
 from jepa_agent.experiments.statistics import (
     Censored,
     Estimate,
@@ -102,6 +104,7 @@ def write_report(study: Study, curves: Sequence[Curve], folder: Path, command: s
         "unrecorded": unrecorded(results),
         "left_out": [env for env, low in lows.items() if low >= study.tasks[env].threshold],
         "headline": headline(summaries),
+        "overall": _overall(study, curves),
         "table": {"columns": ["environment", "agent", *HEADINGS], "rows": [_row(summary) for summary in summaries]},
         "needed": steps_needed(study, curves),
         "paired": paired(curves),
@@ -111,7 +114,7 @@ def write_report(study: Study, curves: Sequence[Curve], folder: Path, command: s
     }
     templates = Environment(loader=PackageLoader("jepa_agent.experiments", "templates"), undefined=StrictUndefined)
     templates.trim_blocks = templates.lstrip_blocks = True
-    templates.filters["times"], templates.filters["times_fewer"] = _ratio_in_words, times_fewer
+    templates.filters.update(times=_ratio_in_words, times_fewer=times_fewer, as_much=as_much)
     (folder / MARKDOWN).write_text(templates.get_template("report.md.j2").render(content))
     # Only HTML is escaped: Markdown shows <, > and & as they are.
     templates.autoescape = True
@@ -130,6 +133,16 @@ def _rule(study: Study) -> str:
 
 
 # ---------------------------------------------------------------------- numbers
+
+
+def _overall(study: Study, curves: Sequence[Curve]) -> dict[str, tuple[Speedup, int]]:
+    """Return the geometric mean of times fewer steps and its number of environments by JEPA's mode; {} without baselines."""
+    found = {}
+    for mode in dict.fromkeys(curve.mode for curve in curves if curve.spec.algorithm == AGENT):
+        with suppress(ValueError):  # no environment has finished runs of both
+            each, mean = speedups(study, curves, mode)
+            found[mode] = mean, len(each)
+    return found
 
 
 class Ratio(NamedTuple):
@@ -389,6 +402,14 @@ def _ratio_in_words(ratio: float) -> str:
 def times_fewer(ratio: float | None) -> str:
     """Format a ratio with two significant digits, without decimals from 10 on; "-" for None."""
     return "-" if ratio is None else f"{ratio:.2g}" if ratio < 10 else f"{ratio:.0f}"
+
+
+def as_much(ratio: float | None) -> str:
+    """Format what JEPA costs beside a baseline, given the baseline's cost over JEPA's: "12x as much", or "1.5x less" where
+    JEPA is cheaper; "-" for None."""
+    if ratio is None:
+        return "-"
+    return f"{times_fewer(1.0 / ratio)}x as much" if ratio <= 1.0 else f"{times_fewer(ratio)}x less"
 
 
 def _format_estimate(found: Estimate) -> str:

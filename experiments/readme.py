@@ -1,29 +1,32 @@
-"""The tables of README.md, made from committed results: ``python -m jepa_agent.experiments.readme``."""
+"""The tables of README.md and docs/results.md, made from committed results: ``python -m jepa_agent.experiments.readme``."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from jepa_agent.experiments.document import headline, times_fewer
+from jepa_agent.experiments.document import as_much, headline
 from jepa_agent.experiments.laboratory import compared
 from jepa_agent.experiments.modes_report import Cell, renamed
 from jepa_agent.experiments.records import AGENT, read_curves
 from jepa_agent.experiments.report import at_first
+from jepa_agent.experiments.speedup import Speedup, speedups
 from jepa_agent.experiments.statistics import Summary, summarise
 from jepa_agent.experiments.study import read_study
 
 CLASSIC, MODES, PLANNERS, GOALS, SPEED = "classic", "modes", "planners", "goals", "speed.json"
 PARTIAL = ("memory", "popgym")
-MODE = "auto"
+MODE = "actor"
+PAGES = ("README.md", "docs/results.md")
 
 
 def results_table(results: Path) -> str:
-    """Make the table of the classic study: what JEPA in its default mode and the baselines need, a row per environment.
+    """Make the table of the classic study: what JEPA's actor and the best baseline need, a row per environment.
 
     Args:
         results: Folder of the committed results.
@@ -31,10 +34,10 @@ def results_table(results: Path) -> str:
     study = read_study(Path(__file__).parent / "studies" / f"{CLASSIC}.yaml")
     curves = read_curves(results / CLASSIC)
     rows: list[tuple[str, ...]] = [
-        ("environment, threshold", "JEPA", "baselines", "times fewer steps", "times fewer CPU s"),
+        ("environment, threshold", "JEPA", "baselines", "times fewer steps", "CPU s"),
         ("---",) * 5,
     ]
-    everything = []
+    found, overall = speedups(study, curves, MODE)
     for env, threshold in study.thresholds().items():
         summaries = summarise([curve for curve in curves if curve.spec.env == env], threshold)
         summaries = [summary for summary in summaries if summary.mode in (MODE, "policy")]
@@ -44,13 +47,16 @@ def results_table(results: Path) -> str:
         if own and others:
             # One mode of JEPA, so one ratio per environment.
             [ratio] = headline(summaries)["ratios"]
-            found = times_fewer(ratio.steps), times_fewer(ratio.cpu_seconds)
-            rows.append((f"{env}, {threshold:g}", *own, "<br>".join(others), *found))
-            everything += summaries
-    # Once more over all environments together, for the geometric means.
-    mean = headline(everything)["means"][MODE]
-    rows.append(("geometric mean", "", "", times_fewer(mean["steps"]), times_fewer(mean["cpu_seconds"])))
+            rows.append(
+                (f"{env}, {threshold:g}", *own, "<br>".join(others), _speedup(found[env]), as_much(ratio.cpu_seconds))
+            )
+    rows.append((f"geometric mean of {len(found)}", "", "", _speedup(overall), ""))
     return _markdown(rows)
+
+
+def _speedup(found: Speedup) -> str:
+    """Format times fewer steps with the interval, marked where runs that never got there are counted at their end."""
+    return f"{found.ratio:.2g}{'*' if found.is_bound else ''} ({found.low:.2g} to {found.high:.2g})"
 
 
 def memory_table(results: Path) -> str:
@@ -157,22 +163,24 @@ def speed_table(measured: dict[str, Any]) -> str:
 
 
 def with_tables(text: str, results: Path) -> str:
-    """Return the README with its tables made anew from the committed results.
+    """Return a page with its tables made anew from the committed results.
 
     Args:
-        text: README with a pair of markers around each table.
+        text: The page, with a pair of markers around each table that it shows.
         results: Folder of the committed results.
     """
     tables = {
-        "results": results_table(results),
-        "memory": memory_table(results),
-        "modes": modes_table(results),
-        "planners": planners_table(results),
-        "goals": (results / GOALS / "table.md").read_text().strip(),
-        "speed": speed_table(json.loads((results / SPEED).read_text())),
+        "results": lambda: results_table(results),
+        "memory": lambda: memory_table(results),
+        "modes": lambda: modes_table(results),
+        "planners": lambda: planners_table(results),
+        "goals": lambda: (results / GOALS / "table.md").read_text().strip(),
+        "speed": lambda: speed_table(json.loads((results / SPEED).read_text())),
     }
-    for name, table in tables.items():
-        text = between(text, name, table)
+    for name in re.findall(r"<!-- (\w+) -->", text):
+        if name not in tables:
+            raise ValueError(f"no table is named {name!r}: choose of {', '.join(tables)}")
+        text = between(text, name, tables[name]())
     return text
 
 
@@ -196,9 +204,9 @@ def between(text: str, name: str, table: str) -> str:
 
 
 def main() -> None:
-    """Rewrite README.md in the current folder."""
-    readme = Path("README.md")
-    readme.write_text(with_tables(readme.read_text(), Path("experiments/results")))
+    """Rewrite the tables of `PAGES` in the current folder."""
+    for page in map(Path, PAGES):
+        page.write_text(with_tables(page.read_text(), Path("experiments/results")))
 
 
 if __name__ == "__main__":
