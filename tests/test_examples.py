@@ -12,7 +12,7 @@ STEPS = 130  # a few updates after the 100 random steps
 # What must come out even after so few steps.
 CLAIMS = {
     "exact_resume": lambda found: found["equal"] and found["learned since"] > 0 and found["steps"] == STEPS + STEPS // 2,
-    "goal_at_run_time": lambda found: found["before"] == found["after"] != found["asked"],
+    "goal_at_run_time": lambda found: found["before"] == found["after"] < found["asked"],
     "own_planner": lambda found: found["actor"] != found["planner"],
     "own_representation_term": lambda found: found["with"] > found["without"],
     "swap_sac": lambda found: found.keys() == {"SAC", "JEPA"},
