@@ -23,10 +23,10 @@ def main(steps: int = 3_000) -> dict[str, float]:
     with torch.no_grad():
         # Latents of observations, and where two sequences of five actions lead from there. Actions lie in [-1, 1].
         z = world.encode(observations[:1])  # (1, D)
-        candidates = torch.stack([torch.ones(5, 1), -torch.ones(5, 1)])  # (N, H, A): push left, push right
+        candidates = torch.stack([torch.ones(5, 1), -torch.ones(5, 1)])  # (N, H, A): all torque one way, the other
         path = world.imagine(z, candidates[:1])  # (1, H+1, D)
         costs = world.trajectory_cost(z, candidates.unsqueeze(0))  # (1, N), in units of -reward
-        print("imagined", tuple(path.shape), "costs of pushing left and right", costs.squeeze(0).tolist())
+        print("imagined", tuple(path.shape), "costs of the two", costs.squeeze(0).tolist())
 
     # The model as an environment: episodes start where the agent has been.
     imagined = world.as_env(agent.action_space, observations, max_steps=100)
