@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from typing import cast
 
 import torch
+from gymnasium import spaces
 from torch import Tensor, nn
 
 from jepa_agent.model.actor import Actor
@@ -27,6 +28,7 @@ from jepa_agent.model.cost import CostModule
 from jepa_agent.model.encoders import Encoder, on_sphere
 from jepa_agent.model.features import FeatureEncoder
 from jepa_agent.model.memory import MemoryNetwork
+from jepa_agent.model.model_env import WorldModelEnv
 from jepa_agent.model.predictor import Predictor
 from jepa_agent.tensor_ops import discount_weights, mean_over_depths, span
 from jepa_agent.types import ArrayLike, Observations, Past, SequenceBatch, StepCost
@@ -156,6 +158,32 @@ class WorldModel(nn.Module):
             Costs ``(B, N)`` in the units of -reward.
         """
         return self.member_costs(z, actions).mean(0)
+
+    # ------------------------------------------------------------------ as an environment
+
+    def as_env(
+        self, action_space: spaces.Space, observations: ArrayLike | Mapping[str, ArrayLike], max_steps: int = 100
+    ) -> WorldModelEnv:
+        """A Gymnasium environment in which this model steps, for any agent to be trained in.
+
+        Its observations are latents, its actions those of the real environment, its rewards minus the predicted immediate
+        costs; `WorldModelEnv` says how episodes start and end.
+
+        Args:
+            action_space: Of the real environment.
+            observations: Where episodes start, ``(N, *obs_shape)``, by name for a Dict space, as `encode` takes them: for
+                example ``agent.replay_buffer.sample(1_000, agent.get_vec_normalize_env()).observations``. With a memory
+                network they are encoded as an episode's first.
+            max_steps: Steps after which an episode is truncated.
+
+        Returns:
+            The environment, which encodes and predicts by this model as it is at each step.
+
+        Raises:
+            ValueError: ``max_steps`` is below 1; observations are none, not finite, or of another shape; the action space
+                is not this model's.
+        """
+        return WorldModelEnv(self, action_space, observations, max_steps)
 
     # ------------------------------------------------------------------ memory
 
@@ -312,6 +340,11 @@ class WorldModel(nn.Module):
     def has_observed(self) -> bool:
         """Whether any step has gone into the running scales."""
         return bool(self.cost_module.cost_count > 0)
+
+    @property
+    def action_dim(self) -> int:
+        """Size A of an action as the networks see it."""
+        return self.cost_module.cost_to_go.action_dim
 
     @property
     def value_scale(self) -> Tensor:
