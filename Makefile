@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 FLOOR := 3.10
 
-.PHONY: install demo speed test fast coverage clean
+.PHONY: install demo speed test fast coverage docs docs-serve clean
 
 install: .venv/installed
 
@@ -41,6 +41,16 @@ fast: install
 
 coverage: install
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --cov --cov-report=term
+
+docs: .venv/docs
+	$(BIN)/mkdocs build --strict
+
+docs-serve: .venv/docs
+	$(BIN)/mkdocs serve
+
+.venv/docs: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	@touch $@
 
 clean:
 	rm -rf .venv build *.egg-info
