@@ -20,7 +20,6 @@ from jepa_agent.cli.common import (
     SEED,
     Parser,
     UsageError,
-    check_mode,
     fresh_folder,
     headless,
     modes_help,
@@ -46,8 +45,8 @@ def run(argv: Sequence[str]) -> int:
     """Load, play, record, and say where the files are."""
     options = trained.parse(build_parser(), argv)
     headless()
-    check_mode(options.mode)
     agent = trained.load(options, render_mode="rgb_array")
+    trained.check_modes(agent, options.mode)
     with closing(agent.env):
         model = agent.model
         model.set_mode(options.mode)

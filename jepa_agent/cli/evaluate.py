@@ -14,7 +14,7 @@ from stable_baselines3.common.monitor import Monitor
 
 from jepa_agent.agent import JEPA
 from jepa_agent.cli import trained
-from jepa_agent.cli.common import SEED, Parser, check_mode, modes_help, progress, say
+from jepa_agent.cli.common import SEED, Parser, modes_help, progress, say
 from jepa_agent.cli.tables import add_format, print_rows
 from jepa_agent.experiments.evaluation import SeededEpisodes, bounded
 
@@ -44,8 +44,8 @@ def build_parser() -> Parser:
 def run(argv: Sequence[str]) -> int:
     """Load, evaluate in each mode on the same episodes, print the table."""
     options = trained.parse(build_parser(), argv)
-    check_mode(*options.modes)
     agent = trained.load(options)
+    trained.check_modes(agent, *options.modes)
     with trained.playing(agent):
         rows = evaluation(agent.model, agent.env, options.modes, options.episodes, options.seed)
     if options.format == "table":

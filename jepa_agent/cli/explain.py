@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from jepa_agent.cli import trained
-from jepa_agent.cli.common import SEED, Parser, UsageError, check_mode, modes_help, say
+from jepa_agent.cli.common import SEED, Parser, UsageError, modes_help, say
 from jepa_agent.cli.pictures import picture_path
 from jepa_agent.experiments.evaluation import bounded
 from jepa_agent.experiments.explain import explain
@@ -29,9 +29,9 @@ def build_parser() -> Parser:
 def run(argv: Sequence[str]) -> int:
     """Play the episode, draw it, say where."""
     options = trained.parse(build_parser(), argv)
-    check_mode(options.mode)
     output = picture_path(options.output)
     agent = trained.load(options)
+    trained.check_modes(agent, options.mode)
     with trained.playing(agent):
         told = explain(agent.model, bounded(agent.env), options.mode, options.seed)
     try:

@@ -13,7 +13,7 @@ import gymnasium as gym
 from jsonargparse import Namespace
 
 from jepa_agent.agent import JEPA
-from jepa_agent.cli.common import CONFIG, Parser, UsageError, check_device, first_line, make_env
+from jepa_agent.cli.common import CONFIG, Parser, UsageError, check_device, check_mode, first_line, make_env
 from jepa_agent.config import PlannerConfig
 from jepa_agent.experiments.records import SPEC
 from jepa_agent.persistence import archive
@@ -113,6 +113,16 @@ def playing(agent: Trained) -> Iterator[None]:
         raise UsageError(f"environment {agent.env_id!r}: {first_line(error)}") from error
     finally:
         agent.env.close()
+
+
+def check_modes(agent: Trained, *modes: str) -> None:
+    """`UsageError` if a mode is none that exists, now that the environment's module may have registered some; the environment
+    is closed then."""
+    try:
+        check_mode(*modes)
+    except UsageError:
+        agent.env.close()
+        raise
 
 
 def refuse_normalised(path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import platform
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from operator import attrgetter
@@ -167,6 +168,12 @@ def build_agent(
     model.n_envs = int(manifest["n_envs"])
     if env is not None:
         _set_env(model, cls._wrap_env(maybe_make_env(env, model.verbose), model.verbose))
+        if manifest.get("normalized") and model._vec_normalize_env is None:
+            warnings.warn(
+                "the agent was trained under VecNormalize, but the environment given to load has none: it will see other "
+                "numbers than it learned from; wrap the environment as in training, by VecNormalize.load",
+                stacklevel=2,
+            )
     model._setup_model()
     _load_counters(model, manifest["counters"])
     for name, value in surplus.items():

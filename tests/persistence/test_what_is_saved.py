@@ -84,6 +84,13 @@ def test_a_subclass_that_hands_its_arguments_on_saves_loads_and_resumes(made_by,
     assert made_by.load(tmp_path / "agent", train_horizon=2).settings.train_horizon == 2
 
 
+def test_an_agent_of_normalised_observations_warns_of_an_environment_without(tmp_path):
+    model = JEPA("MlpPolicy", VecNormalize(make_vec_env("CartPole-v1", 1, seed=0)), **settings())
+    model.save(tmp_path / "agent")
+    with pytest.warns(UserWarning, match="trained under VecNormalize, but the environment given to load has none"):
+        JEPA.load(tmp_path / "agent", make_vec_env("CartPole-v1", 1, seed=0))
+
+
 def test_a_subclass_that_takes_no_settings_is_told_how_to_be_loadable(tmp_path):
     class Closed(JEPA):
         def __init__(self, policy, env):
