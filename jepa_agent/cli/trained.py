@@ -116,7 +116,7 @@ def playing(agent: Trained) -> Iterator[None]:
 
 
 def check_modes(agent: Trained, *modes: str) -> None:
-    """`UsageError` if a mode is none that exists, now that the environment's module may have registered some; the environment
+    """`UsageError` if a mode does not exist, now that the environment's module may have registered some; the environment
     is closed then."""
     try:
         check_mode(*modes)
