@@ -11,6 +11,7 @@ import numpy as np
 from gymnasium.utils.env_checker import check_env
 from gymnasium.wrappers import TimeLimit
 from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.monitor import Monitor
 
 from jepa_agent import JEPA
 
@@ -43,7 +44,7 @@ def main(steps: int = 1_000) -> dict[str, float]:
     """Train for ``steps`` steps; mean returns of five episodes before and after."""
     check_env(PointMass(), skip_render_check=True)
     model = JEPA("MlpPolicy", TimeLimit(PointMass(), 50), learning_starts=100, seed=0)
-    by_name = JEPA("MlpPolicy", "PointMass-v0", seed=0).get_env()
+    by_name = Monitor(gym.make("PointMass-v0"))
     before, _ = evaluate_policy(model, by_name, n_eval_episodes=5)
     model.learn(steps)
     after, _ = evaluate_policy(model, by_name, n_eval_episodes=5)

@@ -19,13 +19,13 @@ def main(steps: int = 1_000) -> dict[str, float]:
     with TemporaryDirectory() as folder:
         model = JEPA("MlpPolicy", "CartPole-v1", learning_starts=100, seed=0).learn(steps)
         model.save_checkpoint(folder)
-        saved = parameters_to_vector(model.policy.parameters())
+        saved = parameters_to_vector(model.policy.parameters()).detach()
         model.learn(steps // 2, reset_num_timesteps=False)
 
         # Another process, another day.
         resumed = JEPA.resume(folder, "CartPole-v1").learn(steps // 2, reset_num_timesteps=False)
 
-    one, other = (parameters_to_vector(each.policy.parameters()) for each in (model, resumed))
+    one, other = (parameters_to_vector(each.policy.parameters()).detach() for each in (model, resumed))
     return {
         "steps": resumed.num_timesteps,
         "learned since": float((other - saved).abs().max()),
