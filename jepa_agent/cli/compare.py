@@ -205,7 +205,9 @@ def quick_study(options: Namespace) -> Study:
         env_kwargs=options.env_kwargs,
     )
     own = {AGENT: overrides} if overrides else {}
-    return Study({options.env: task}, tuple(options.modes), options.eval_episodes, options.stop_early, own)
+    return Study(
+        {options.env: task}, tuple(options.modes), options.eval_episodes, stop_early=options.stop_early, overrides=own
+    )
 
 
 def _threshold(options: Namespace, spec: gym.envs.registration.EnvSpec | None) -> float:
