@@ -252,7 +252,8 @@ def test_predict_refuses_a_state_that_is_not_finite_unless_it_is_forgotten(small
 @pytest.mark.parametrize("mode", ["actor", "planner"])
 def test_no_action_is_returned_that_is_not_finite(small, mode):
     model = small(Steps(actions=spaces.Box(-1, 1, (1,))), mode=mode)
-    next(model.world_model.actor.parameters()).data.fill_(np.nan)  # as a damaged file might have it
+    for world_model in (model.world_model, model.world_model_target):  # as a damaged file might have it
+        next(world_model.actor.parameters()).data.fill_(np.nan)
     with pytest.raises(ValueError, match="not finite"):
         model.predict(np.zeros(2, np.float32), deterministic=True)
 
