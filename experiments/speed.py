@@ -399,8 +399,8 @@ def _observations(agent: JEPA, n_envs: int) -> np.ndarray:
 
 def _predict_ms(agent: JEPA, n_envs: int, repeats: int) -> float:
     """Time `predict` for ``n_envs`` environments at once, in milliseconds."""
-    obs = _observations(agent, n_envs)
-    return milliseconds(lambda: agent.predict(obs, deterministic=True), repeats, 2)
+    obs, starts = _observations(agent, n_envs), np.ones(n_envs, dtype=bool)
+    return milliseconds(lambda: agent.predict(obs, None, starts, deterministic=True), repeats, 2)
 
 
 def _full_buffer(size: int) -> SequenceReplayBuffer:
