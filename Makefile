@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 FLOOR := 3.10
 
-.PHONY: install demo speed test fast coverage docs docs-serve clean
+.PHONY: install demo speed test fast coverage dist docs docs-serve clean
 
 install: .venv/installed
 
@@ -14,7 +14,7 @@ install: .venv/installed
 	  { echo "the venv module is missing: apt install python3-venv (or your system's name for it)"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,baselines]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all,dev]'
 	@touch $@
 
 demo: install
@@ -42,6 +42,16 @@ fast: install
 coverage: install
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --cov --cov-report=term
 
+dist: install
+	rm -rf dist build/core
+	$(BIN)/python -m build --outdir dist
+	@($(BIN)/python -m tarfile -l dist/*.tar.gz; $(BIN)/python -m zipfile -l dist/*.whl) > build/names.txt
+	@! grep -E '(^|/)(tests|results|figures|runs)/' build/names.txt
+	$(PYTHON) -m venv build/core  # where the wheel has to do with the core alone
+	build/core/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt dist/*.whl
+	build/core/bin/jepa-agent --version
+	OMP_NUM_THREADS=1 build/core/bin/python tests/core_alone.py 400
+
 docs: .venv/docs
 	$(BIN)/mkdocs build --strict
 
@@ -53,4 +63,4 @@ docs-serve: .venv/docs
 	@touch $@
 
 clean:
-	rm -rf .venv build *.egg-info
+	rm -rf .venv build dist *.egg-info

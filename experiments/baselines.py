@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.env_util import make_vec_env
@@ -23,6 +22,7 @@ from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from torch import nn
 
+from jepa_agent.extras import needs, pip_line
 from jepa_agent.spaces import policy_name
 
 BASELINES = {
@@ -70,7 +70,7 @@ def algorithm_class(algorithm: str) -> type[BaseAlgorithm]:
         found = getattr(importlib.import_module(module), name)
     except ModuleNotFoundError as error:
         # The name of the missing module tells an extra that is not installed from a misspelt module.
-        hint = ": pip install 'jepa_agent[baselines]'" if error.name == "sb3_contrib" else ""
+        hint = f": {pip_line('baselines')}" if error.name == "sb3_contrib" else ""
         raise ValueError(f"{algorithm} needs the module {error.name!r}, which is not installed{hint}") from error
     except AttributeError as error:
         raise ValueError(f"{algorithm}: module {module!r} has no {name!r}") from error
@@ -190,6 +190,8 @@ def with_classes(arguments: dict[str, Any]) -> dict[str, Any]:
 @functools.cache
 def _tuned_settings() -> dict[str, dict[str, dict[str, Any]]]:
     """Return the content of `baselines.yaml`, read once: settings by algorithm and environment."""
+    with needs("compare"):
+        import yaml
     return yaml.safe_load(Path(__file__).with_name("baselines.yaml").read_text())
 
 

@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from scipy.stats import gmean
 
 from jepa_agent.experiments.events import write_events
 from jepa_agent.experiments.figures import (
@@ -50,6 +48,11 @@ from jepa_agent.experiments.statistics import (
     summarise,
 )
 from jepa_agent.experiments.study import Study
+from jepa_agent.extras import needs
+
+with needs("compare"):
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from scipy.stats import gmean
 
 FIGURES, MARKDOWN, HTML = "figures", "report.md", "report.html"
 

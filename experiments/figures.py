@@ -7,9 +7,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
 
 from jepa_agent.experiments.records import Curve
 from jepa_agent.experiments.statistics import (
@@ -20,6 +17,12 @@ from jepa_agent.experiments.statistics import (
     group,
     performance_profile,
 )
+from jepa_agent.extras import needs
+
+with needs("compare"):
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullFormatter
 
 # Okabe and Ito's palette is safe for all kinds of colour vision; lines and markers serve where there is no colour.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")

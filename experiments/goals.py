@@ -20,7 +20,6 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from matplotlib.figure import Figure
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from jepa_agent import JEPA
@@ -31,7 +30,11 @@ from jepa_agent.experiments.figures import COLOURS, LINES
 from jepa_agent.experiments.folders import refuse_links
 from jepa_agent.experiments.machine import cpu_model, versions
 from jepa_agent.experiments.records import write_json
+from jepa_agent.extras import needs
 from jepa_agent.objectives.costs import FeatureCost
+
+with needs("compare"):
+    from matplotlib.figure import Figure
 
 RANDOM, ASKED, FROZEN = "random actions", "JEPA, asked", "JEPA's actor, frozen"
 

@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 import gymnasium as gym
 import numpy as np
 import torch
-from jsonargparse import ArgumentParser
 from stable_baselines3.common.callbacks import CheckpointCallback
 from stable_baselines3.common.env_util import make_vec_env
 
@@ -29,7 +28,11 @@ from jepa_agent.experiments.machine import cpu_model, versions
 from jepa_agent.experiments.modes_report import renamed, write_report
 from jepa_agent.experiments.records import write_json
 from jepa_agent.experiments.study import read_as
+from jepa_agent.extras import needs
 from jepa_agent.policy import JEPAPolicy
+
+with needs("compare"):
+    from jsonargparse import ArgumentParser
 
 DEFAULTS = "defaults"
 _TIMED_STEPS = 200

@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from jepa_agent.experiments.figures import COLOURS, MARKERS, plain_log, save
 from jepa_agent.experiments.records import write_json
 from jepa_agent.experiments.statistics import bootstrap_interval
+from jepa_agent.extras import needs
+
+with needs("compare"):
+    from matplotlib.figure import Figure
 
 Row = dict[str, Any]
 Scale = tuple[float, float]

@@ -7,17 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection
-from matplotlib.colors import Normalize
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 
 from jepa_agent.experiments.explain import Explanation
 from jepa_agent.experiments.figures import COLOURS, LINES, plain_log, save, style
 from jepa_agent.experiments.laboratory import NO_SEARCH
 from jepa_agent.experiments.statistics import bootstrap_interval
+from jepa_agent.extras import needs
+
+with needs("compare"):
+    from matplotlib.axes import Axes
+    from matplotlib.collections import LineCollection
+    from matplotlib.colors import Normalize
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
 
 STUDIES = {"samples": "candidates per iteration", "iterations": "iterations", "horizon": "imagined steps"}
 

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ray
-
 from jepa_agent.experiments.records import LOG, SPEC, RunSpec, read_spec
+from jepa_agent.extras import needs
+
+with needs("ray"):
+    import ray
 
 
 class RayLauncher:

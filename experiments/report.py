@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
-
 from jepa_agent.experiments.figures import name_of
 from jepa_agent.experiments.records import write_json
 from jepa_agent.experiments.statistics import Interval, Spread, Summary
+from jepa_agent.extras import needs
+
+with needs("compare"):
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
 
 HEADINGS = ("n", "reached", "every", "steps", "CPU s", "final", "last 3", "ms/step")
 _CAPTION = (

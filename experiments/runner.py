@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-import psutil
 import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.env_util import make_vec_env
@@ -43,6 +42,7 @@ from jepa_agent.experiments.records import (
     spec_as_dict,
     write_json,
 )
+from jepa_agent.persistence.system import process_exists
 from jepa_agent.spaces import policy_name
 
 __all__ = ["Curve", "Event", "Failure", "RunSpec", "read_curves", "run", "run_all"]
@@ -347,7 +347,7 @@ def _exit_with_parent(parent: int) -> None:
 
     def watch() -> None:
         """Wait for the other process to end, then exit."""
-        while psutil.pid_exists(parent):
+        while process_exists(parent):
             time.sleep(0.5)
         # `sys.exit` would end only this thread.
         os._exit(1)

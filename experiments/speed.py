@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 
 import gymnasium as gym
 import numpy as np
-import psutil
 import torch
 from stable_baselines3 import SAC
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
@@ -22,7 +21,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from jepa_agent.agent import JEPA
 from jepa_agent.config import PlannerConfig, as_kwargs
 from jepa_agent.experiments.machine import cpu_model, versions
+from jepa_agent.extras import needs
 from jepa_agent.learning.replay_buffer import SequenceReplayBuffer
+
+with needs("cli"):
+    import psutil
 
 BOX, DISCRETE = "Pendulum-v1", "CartPole-v1"
 STORED = 2_000  # transitions in the replay buffers that updates sample from

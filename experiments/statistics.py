@@ -8,9 +8,12 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import stats
 
 from jepa_agent.experiments.records import Curve
+from jepa_agent.extras import needs
+
+with needs("compare"):
+    from scipy import stats
 
 Interval = tuple[float, float]
 Statistic = Callable[[np.ndarray], float]

@@ -8,10 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from jsonargparse import ArgumentError, ArgumentParser
-
 from jepa_agent.experiments.records import AGENT, RunSpec, is_agent
-from jepa_agent.persistence.plain_data import check_import, read_yaml
+from jepa_agent.extras import needs
+from jepa_agent.persistence.plain_data import check_import
+from jepa_agent.persistence.yaml_file import read_yaml
+
+with needs("compare"):
+    from jsonargparse import ArgumentError, ArgumentParser
 
 T = TypeVar("T")
 _MOST_SEEDS = 1000

@@ -29,8 +29,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from functools import partial
+from importlib import import_module
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar
+from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar
 
 import numpy as np
 import torch
@@ -44,7 +45,6 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Rollout
 from stable_baselines3.common.utils import configure_logger, get_system_info, set_random_seed
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
-from typing_extensions import Self
 
 from jepa_agent.acting.exploration import make_exploration
 from jepa_agent.acting.mode_switch import ModeSwitch
@@ -59,6 +59,7 @@ from jepa_agent.environments.guards import (
     seed_env,
 )
 from jepa_agent.environments.observations import BAD_OBSERVATION, RESTARTED
+from jepa_agent.extras import needs
 from jepa_agent.interruption import poll
 from jepa_agent.learning.diagnostics import decision_measures, realised_gain
 from jepa_agent.learning.replay_buffer import SequenceReplayBuffer, buffer_for, reward_unit
@@ -83,6 +84,9 @@ from jepa_agent.policy import CnnPolicy, JEPAPolicy, MlpPolicy, MultiInputPolicy
 from jepa_agent.spaces import check_spaces
 from jepa_agent.tensor_ops import polyak_update
 from jepa_agent.types import Decision, SequenceBatch
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 _DEFAULT = AgentConfig()
 _HANDED_TO_POLICY = ("settings", "memory", "planner", "mode")
@@ -464,12 +468,16 @@ class JEPA(OffPolicyAlgorithm):
             log_interval: Episodes between two dumps of what is logged; None never dumps.
             tb_log_name: Name of the run in ``tensorboard_log``.
             reset_num_timesteps: Whether to count steps anew; False goes on.
-            progress_bar: Whether to show one.
+            progress_bar: Whether to show one, for which SB3 needs the packages of the extra ``cli``.
 
         Raises:
+            MissingExtraError: A progress bar is asked for without its packages.
             ValueError: A cost of the user's is set, or the buffer holds no whole window.
         """
         self._check_buffer_size()
+        if progress_bar:
+            with needs("cli"):
+                import_module("tqdm.rich")
         return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
 
     def learn_offline(self, n_updates: int) -> Self:

@@ -13,6 +13,7 @@ from contextlib import redirect_stdout, suppress
 from types import ModuleType
 from typing import Any, TextIO
 
+from jepa_agent.extras import MissingExtraError, needs
 from jepa_agent.interruption import Interrupted, stop_signals
 
 VERBS = {
@@ -132,7 +133,7 @@ def _run(arguments: list[str]) -> int:
         sys.path.insert(0, os.getcwd())  # as `python -m` does, so that --env module:EnvId finds a module of the user's
     try:
         return int(module_of(verb).run(rest) or 0)
-    except (UsageError, FolderError) as error:
+    except (UsageError, FolderError, MissingExtraError) as error:
         _tell(f"jepa-agent {verb}: error: {error}")
         return 2
     except KeyboardInterrupt as stop:
@@ -144,8 +145,9 @@ def _run(arguments: list[str]) -> int:
 
 
 def module_of(verb: str) -> ModuleType:
-    """The file of a verb, imported."""
-    return importlib.import_module(f"jepa_agent.cli.{verb.replace('-', '_')}")
+    """The file of a verb, imported; `MissingExtraError` if an extra is missing that it needs."""
+    with needs("cli"):  # here for all verbs, whose files then import what they like
+        return importlib.import_module(f"jepa_agent.cli.{verb.replace('-', '_')}")
 
 
 def exit_code(stop: KeyboardInterrupt) -> int:

@@ -28,9 +28,11 @@ from jepa_agent.acting.mode_switch import BUDGETED, make_mode_switch, modes
 from jepa_agent.cli import UsageError
 from jepa_agent.environments.workers import MOST_SECONDS
 from jepa_agent.experiments.folders import refuse_if_held
+from jepa_agent.extras import pip_line
 from jepa_agent.model.encoders import ENCODERS
 from jepa_agent.model.memory import MEMORIES
-from jepa_agent.persistence.plain_data import check_import, read_yaml
+from jepa_agent.persistence.plain_data import check_import
+from jepa_agent.persistence.yaml_file import read_yaml
 from jepa_agent.planning import kinds
 from jepa_agent.spaces import check_spaces
 
@@ -205,7 +207,7 @@ def make_env(env_id: str, env_kwargs: dict[str, Any] | None = None, **more: Any)
         raise UsageError(f"environment {env_id!r}: {first_line(error)}; install it, or check the name") from error
     except gym.error.DependencyNotInstalled as error:
         extra = _extra_for(env_id)
-        hint = f"pip install 'jepa_agent[{extra}]'" if extra else str(error).splitlines()[0]
+        hint = pip_line(extra) if extra else str(error).splitlines()[0]
         raise UsageError(f"environment {env_id!r} needs a package that is not installed: {hint}") from error
     except gym.error.UnregisteredEnv as error:
         if isinstance(error, gym.error.DeprecatedEnv):
@@ -359,6 +361,7 @@ def headless() -> None:
     """Let environments render without a screen."""
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     os.environ.setdefault("MUJOCO_GL", "egl")
+    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")  # its greeting is not ours to print
 
 
 if "OMP_NUM_THREADS" not in os.environ:

@@ -271,8 +271,6 @@ def launcher_of(address: str | None) -> Launcher:
         from jepa_agent.experiments.ray_launcher import RayLauncher
 
         return RayLauncher(address)
-    except ImportError as error:
-        raise UsageError("--ray needs Ray: pip install 'jepa_agent[ray]'") from error
     except (ConnectionError, ValueError) as error:
         raise UsageError(f"--ray {address}: {first_line(error)}") from error
 

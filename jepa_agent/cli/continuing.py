@@ -15,7 +15,7 @@ from jsonargparse import Namespace
 from jepa_agent.cli.common import CONFIG, Parser, UsageError, program
 from jepa_agent.persistence import archive, checkpoint_folder
 from jepa_agent.persistence.archive import CheckpointError, FormatError
-from jepa_agent.persistence.plain_data import read_yaml
+from jepa_agent.persistence.yaml_file import read_yaml
 
 CHECKPOINTS = "checkpoints"
 _OF_NO_MATTER = {

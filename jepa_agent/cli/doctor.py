@@ -20,8 +20,7 @@ from rich.table import Table
 
 from jepa_agent.cli.common import Parser, console, first_line, headless
 from jepa_agent.experiments.machine import cpu_model, versions
-
-EXTRAS = {"mujoco": "mujoco", "box2d": "Box2D", "baselines": "sb3_contrib", "ray": "ray", "zoo": "rl_zoo3"}
+from jepa_agent.extras import EXTRAS, pip_line
 
 
 class Finding(NamedTuple):
@@ -86,16 +85,22 @@ def device() -> Finding:
 
 def extras() -> Finding:
     """Optional packages; one that is missing is no trouble."""
-    have = [name for name, module in EXTRAS.items() if importlib.util.find_spec(module)]
-    missing = [name for name in EXTRAS if name not in have]
-    hint = f"; not installed: {', '.join(missing)} (pip install 'jepa_agent[{','.join(missing)}]')" if missing else ""
+    missing = [extra for extra, modules in EXTRAS.items() if not all(map(_installed, modules))]
+    have = [extra for extra in EXTRAS if extra not in missing]
+    hint = f"; not installed: {', '.join(missing)} ({pip_line(*missing)})" if missing else ""
     return Finding("extras", True, f"{', '.join(have) or 'none'}{hint}")
 
 
 def rendering() -> Finding:
-    """Whether environments can be drawn without a screen, as `enjoy` needs it: pygame's, and MuJoCo's where it is there."""
-    drawn = [_drawn(env_id) for env_id in ("CartPole-v1", *(["Hopper-v5"] if importlib.util.find_spec("mujoco") else []))]
+    """Whether environments can be drawn without a screen, as `enjoy` needs it: pygame's and MuJoCo's, where installed."""
+    drawn = [_drawn(env_id) for env_id, module in (("CartPole-v1", "pygame"), ("Hopper-v5", "mujoco")) if _installed(module)]
+    if not drawn:
+        return Finding("rendering", True, "nothing to draw with is installed")
     return Finding("rendering", all(one.well for one in drawn), "; ".join(one.told for one in drawn))
+
+
+def _installed(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None
 
 
 def _drawn(env_id: str) -> Finding:

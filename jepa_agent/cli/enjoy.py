@@ -6,6 +6,7 @@ import logging
 import warnings
 from collections.abc import Sequence
 from contextlib import closing
+from importlib import import_module
 from pathlib import Path
 
 import gymnasium as gym
@@ -28,6 +29,7 @@ from jepa_agent.cli.common import (
     say,
 )
 from jepa_agent.experiments.evaluation import SeededEpisodes, bounded
+from jepa_agent.extras import EXTRAS, needs
 
 
 def build_parser() -> Parser:
@@ -45,6 +47,9 @@ def run(argv: Sequence[str]) -> int:
     """Load, play, record, and say where the files are."""
     options = trained.parse(build_parser(), argv)
     headless()
+    with needs("video"):  # before anything is loaded
+        for module in EXTRAS["video"]:
+            import_module(module)
     agent = trained.load(options, render_mode="rgb_array")
     trained.check_modes(agent, options.mode)
     with closing(agent.env):

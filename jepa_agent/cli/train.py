@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import psutil
 from jsonargparse import Namespace
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 from stable_baselines3.common.callbacks import BaseCallback
@@ -50,6 +49,7 @@ from jepa_agent.learning.replay_buffer import transition_bytes
 from jepa_agent.persistence.archive import replacing
 from jepa_agent.persistence.checkpoint_folder import cut_logs
 from jepa_agent.persistence.logs import events_told_once, resumable_logger
+from jepa_agent.persistence.system import total_memory
 from jepa_agent.planning import make_planner
 from jepa_agent.spaces import policy_name
 
@@ -288,7 +288,7 @@ def check_memory(options: Namespace) -> None:
     """`UsageError` if the replay buffer cannot fit into this machine's memory."""
     with closing(make_env(options.env, options.env_kwargs)) as env:
         need = options.agent.buffer_size * transition_bytes(env.observation_space, env.action_space)
-    if need > psutil.virtual_memory().total:
+    if need > total_memory():
         raise UsageError(
             f"a buffer of {options.agent.buffer_size:,} transitions needs at least {need / 1e9:,.0f} GB: "
             "lower --agent.buffer_size"

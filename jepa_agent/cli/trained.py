@@ -18,7 +18,8 @@ from jepa_agent.config import PlannerConfig
 from jepa_agent.experiments.records import SPEC
 from jepa_agent.persistence import archive
 from jepa_agent.persistence.archive import CheckpointError
-from jepa_agent.persistence.plain_data import check_import, read_yaml
+from jepa_agent.persistence.plain_data import check_import
+from jepa_agent.persistence.yaml_file import read_yaml
 
 
 class Trained(NamedTuple):

@@ -21,7 +21,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, BinaryIO, NamedTuple
 
-import psutil
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as tensors_from_bytes
@@ -29,6 +28,7 @@ from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor
 
 from jepa_agent._version import __version__
+from jepa_agent.persistence.system import process_exists
 
 FORMATS = {"agent": 6, "replay": 4, "index": 3}
 """The format that each kind of file is written in; those before it are migrated, step by step, where `_MIGRATIONS` can."""
@@ -193,7 +193,7 @@ def remove_leftovers(folder: Path, name: str) -> None:
     """
     for leftover in folder.glob(f".{name}.*.tmp"):
         owner = leftover.name.split(".")[-3]
-        if not (owner.isdigit() and psutil.pid_exists(int(owner))):
+        if not (owner.isdigit() and process_exists(int(owner))):
             leftover.unlink(missing_ok=True)
 
 

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from typing import Any, ClassVar, Protocol
 
-import psutil
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from jepa_agent.config import AgentConfig
 from jepa_agent.learning.replay_buffer import SequenceReplayBuffer, transition_bytes
+from jepa_agent.persistence.system import total_memory
 
 _MAX_ENVS = 65_536
 
@@ -97,7 +97,7 @@ def check_sizes(
     if not 1 <= n_envs <= _MAX_ENVS:
         raise ValueError(f"field 'n_envs': expected 1 to {_MAX_ENVS:,}, found {n_envs:,}")
     # The buffer's content is in other files, so its size is compared with the machine's memory.
-    need, there = rows * transition_bytes(observation_space, action_space), psutil.virtual_memory().total
+    need, there = rows * transition_bytes(observation_space, action_space), total_memory()
     if need > there:
         raise ValueError(
             f"field 'buffer_size': {rows:,} transitions need {need / 1e9:,.0f} GB, but this machine has {there / 1e9:,.0f}: "

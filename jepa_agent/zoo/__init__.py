@@ -10,6 +10,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from jepa_agent.extras import MissingExtraError, needs
+
 SCRIPTS = {
     "train": "train an agent, or continue one (-i)",
     "enjoy": "watch a trained agent, or measure it (--no-render)",
@@ -30,15 +32,17 @@ def register() -> None:
     """Register ``jepa`` with rl_zoo3, for training and for its hyperparameter search.
 
     Raises:
-        ModuleNotFoundError: rl_zoo3 or one of its dependencies is not installed.
+        MissingExtraError: rl_zoo3 or one of its dependencies is not installed.
     """
-    # Imported here because rl_zoo3 is an optional dependency and takes seconds to import.
-    from rl_zoo3 import ALGOS, exp_manager
-    from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
     from stable_baselines3.common.utils import LinearSchedule
 
     from jepa_agent.agent import JEPA
-    from jepa_agent.zoo.search import sample_params
+
+    with needs("zoo"):  # here because it takes seconds to import
+        from rl_zoo3 import ALGOS, exp_manager
+        from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
+
+        from jepa_agent.zoo.search import sample_params
 
     ALGOS["jepa"] = JEPA
     HYPERPARAMS_SAMPLER["jepa"] = sample_params
@@ -67,8 +71,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _refuse(f"unknown script {script!r}; {hint}")
     try:
         register()
-    except ModuleNotFoundError as error:
-        return _refuse(f"{error.name} is not installed: pip install 'jepa_agent[zoo]'")
+    except MissingExtraError as error:
+        return _refuse(str(error))
     import torch
 
     if "OMP_NUM_THREADS" not in os.environ:

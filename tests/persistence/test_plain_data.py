@@ -14,7 +14,8 @@ from jepa_agent import JEPA
 from jepa_agent.cli import main
 from jepa_agent.experiments.folders import FolderError, FolderInUseError, locked
 from jepa_agent.persistence import agent_file, archive
-from jepa_agent.persistence.plain_data import check_import, read_npz, read_yaml
+from jepa_agent.persistence.plain_data import check_import, read_npz
+from jepa_agent.persistence.yaml_file import read_yaml
 
 STUDY = "tasks:\n  CartPole-v1: {threshold: 475, n_timesteps: 100, seeds: 1%s}\n%s"
 CALL = "{class_path: os.mkdir, init_args: {path: called}}"

@@ -98,4 +98,4 @@ def test_an_unknown_script_is_told_in_one_line(argv, says, capsys):
 def test_without_rl_zoo3_one_line_says_how_to_get_it(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "rl_zoo3", None)
     assert main(["train"]) == 2
-    assert capsys.readouterr().err == "jepa_agent.zoo: error: rl_zoo3 is not installed: pip install 'jepa_agent[zoo]'\n"
+    assert capsys.readouterr().err == "jepa_agent.zoo: error: this needs rl_zoo3: pip install 'jepa_agent[zoo]'\n"
