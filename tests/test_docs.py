@@ -103,6 +103,8 @@ def test_the_commands_are_understood():
         for line in commands(page):
             program, verb, *words = shlex.split(line, comments=True)
             assert (program, verb in VERBS) == ("jepa-agent", True), f"{page}: {line}"
+            if "--resume" in words:  # the settings of the run name its environment
+                words += ["--env", "CartPole-v1"]
             try:
                 parser(verb).parse_plain(words)
             except UsageError as error:
