@@ -55,6 +55,8 @@ def on_page_markdown(markdown: str, page: Page, config: Any, files: Files) -> st
         path = (folder / target).resolve()
         if "://" in target or target.startswith("#") or path.is_relative_to(DOCS) or not path.is_file():
             return link[0]
+        if path.with_suffix(".html").is_file():  # of a report, which is written in both forms
+            path = path.with_suffix(".html")
         name = path.relative_to(ROOT).as_posix()
         if path.suffix not in SHOWN:
             return f"{text} (`{name}`)" if text != name else f"`{name}`"

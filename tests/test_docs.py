@@ -26,7 +26,7 @@ ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = {page.relative_to(DOCS).as_posix(): page.read_text() for page in sorted(DOCS.rglob("*.md"))}
 LANGUAGES = {"python", "bash", "yaml", "math"}
-COLUMN = 88  # characters of code beside both navigations on a screen of 1280 pixels
+COLUMN = 85  # characters of code beside both navigations on a screen of 1280 pixels
 STEPS, RANDOM, BATCH = 60, 10, 32
 
 
