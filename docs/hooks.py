@@ -1,7 +1,8 @@
 """What `mkdocs build` does besides.
 
 The reference is made of the installed layout, where `envs/` is `jepa_agent.envs`. Links to files of the repository that are
-no pages lead to copies of pictures and reports, or become the name of the file.
+no pages lead to copies of pictures and reports, or become the name of the file. Formulae become MathML, which browsers draw
+without a script; GitHub draws the same blocks by itself.
 """
 
 import os
@@ -10,6 +11,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from latex2mathml.converter import convert
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
@@ -23,6 +25,17 @@ LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)")
 def on_startup(**_: Any) -> None:
     """Make the folder, which mkdocstrings looks for when it is configured."""
     LAYOUT.mkdir(parents=True, exist_ok=True)
+
+
+def on_config(config: Any) -> Any:
+    """Let blocks marked as math be formulae."""
+    config.mdx_configs["pymdownx.superfences"] = {"custom_fences": [{"name": "math", "class": "math", "format": formula}]}
+    return config
+
+
+def formula(source: str, *_: Any, **__: Any) -> str:
+    """A formula in LaTeX as MathML on a line of its own, which scrolls where the page is narrow."""
+    return f'<div class="math">{convert(source, display="block")}</div>'
 
 
 def on_pre_build(**_: Any) -> None:
@@ -42,6 +55,8 @@ def on_page_markdown(markdown: str, page: Page, config: Any, files: Files) -> st
         path = (folder / target).resolve()
         if "://" in target or target.startswith("#") or path.is_relative_to(DOCS) or not path.is_file():
             return link[0]
+        if path.with_suffix(".html").is_file():  # of a report, which is written in both forms
+            path = path.with_suffix(".html")
         name = path.relative_to(ROOT).as_posix()
         if path.suffix not in SHOWN:
             return f"{text} (`{name}`)" if text != name else f"`{name}`"

@@ -1,4 +1,4 @@
-"""The tables of README.md and docs/results.md, made from committed results: ``python -m jepa_agent.experiments.readme``."""
+"""The tables of README.md and docs/, made from committed results: ``python -m jepa_agent.experiments.readme``."""
 
 from __future__ import annotations
 
@@ -22,7 +22,16 @@ from jepa_agent.experiments.study import read_study
 CLASSIC, MODES, PLANNERS, GOALS, SPEED = "classic", "modes", "planners", "goals", "speed.json"
 PARTIAL = ("memory", "popgym")
 MODE = "actor"
-PAGES = ("README.md", "docs/results.md")
+PAGES = (
+    "README.md",
+    "docs/results.md",
+    "docs/speed.md",
+    "docs/concepts/memory.md",
+    "docs/concepts/mode_switch.md",
+    "docs/concepts/planner.md",
+    "docs/tutorials/goal_at_run_time.md",
+    "docs/tutorials/partially_observed.md",
+)
 
 
 def results_table(results: Path) -> str:

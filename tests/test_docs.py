@@ -5,6 +5,7 @@ import re
 import shlex
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import gymnasium
@@ -12,19 +13,42 @@ import pytest
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 import jepa_agent
-from jepa_agent import callbacks, costs, planning
+from jepa_agent import planning
 from jepa_agent.acting import mode_switch
 from jepa_agent.acting.exploration import EXPLORATIONS
+from jepa_agent.cli import VERBS, UsageError
+from jepa_agent.cli.flags import FLAGS
+from jepa_agent.experiments.study import read_study
 from jepa_agent.model.encoders import ENCODERS
 from jepa_agent.model.memory import MEMORIES
 
-DOCS = Path(__file__).parent.parent / "docs"
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
 PAGES = {page.relative_to(DOCS).as_posix(): page.read_text() for page in sorted(DOCS.rglob("*.md"))}
+LANGUAGES = {"python", "bash", "yaml", "math"}
+COLUMN = 85  # characters of code beside both navigations on a screen of 1280 pixels
 STEPS, RANDOM, BATCH = 60, 10, 32
 
 
+def fences(page):
+    """Language, content, and what ``<!-- not run: ... -->`` above it says, of every block of a page."""
+    text = PAGES.get(page) or (ROOT / page).read_text()
+    found = re.findall(r"(?:^<!-- not run: (.+) -->\n+)?^```(\S*)[^\n]*\n(.*?)^```$", text, re.S | re.M)
+    return [(language, content, why) for why, language, content in found]
+
+
 def blocks(page, language):
-    return re.findall(rf"^```{language}\n(.*?)^```", PAGES[page], re.S | re.M)
+    return [content for found, content, why in fences(page) if found == language and not why]
+
+
+def commands(page):
+    """Lines of a page's bash blocks that are run."""
+    return "".join(blocks(page, "bash")).replace("\\\n", " ").splitlines()
+
+
+def mentions(page):
+    """Commands within a page's sentences, which may be without their values."""
+    return re.findall(r"`(jepa-agent [a-z][^`<>]*)`", PAGES.get(page) or (ROOT / page).read_text())
 
 
 @pytest.fixture
@@ -61,20 +85,48 @@ def test_the_python_of_a_page_runs_in_order(page, tmp_path, monkeypatch):
         exec(compile(block, f"{page}, block {number}", "exec", dont_inherit=True), namespace)
 
 
-def test_the_commands_have_the_flags_that_pages_use():
-    seen = 0
-    for page in PAGES:
-        for block in blocks(page, "bash"):
-            for line in block.replace("\\\n", " ").splitlines():
-                if not line.startswith("jepa-agent "):
-                    continue
-                verb, *words = shlex.split(line, comments=True)[1:]
-                module = importlib.import_module(f"jepa_agent.cli.{verb.replace('-', '_')}")
-                known = module.build_parser()._option_string_actions
-                used = [word.partition("=")[0] for word in words if re.match(r"--?[a-zA-Z]", word)]
-                assert [flag for flag in used if flag not in known] == [], f"{page}: {line}"
-                seen += 1
-    assert seen >= 10
+@pytest.mark.parametrize("page", [*PAGES, "README.md"])
+def test_every_block_is_of_a_kind_that_is_checked(page):
+    assert {language for language, _, why in fences(page) if not why} <= LANGUAGES
+    wide = [line for language, code, _ in fences(page) if language != "math" for line in code.splitlines()]
+    assert page == "README.md" or [line for line in wide if len(line) > COLUMN] == []
+
+
+@cache
+def parser(verb):
+    return importlib.import_module(f"jepa_agent.cli.{verb.replace('-', '_')}").build_parser()
+
+
+def test_the_commands_are_understood():
+    seen = set()
+    for page in [*PAGES, "README.md"]:
+        for line in commands(page):
+            program, verb, *words = shlex.split(line, comments=True)
+            assert (program, verb in VERBS) == ("jepa-agent", True), f"{page}: {line}"
+            if "--resume" in words:  # the settings of the run name its environment
+                words += ["--env", "CartPole-v1"]
+            try:
+                parser(verb).parse_plain(words)
+            except UsageError as error:
+                pytest.fail(f"{page}: {line}: {error}")
+            seen.add(verb)
+    assert seen >= {"train", "evaluate", "enjoy", "compare", "plan-bench", "speed"}
+
+
+@pytest.mark.parametrize("page", [page for page in [*PAGES, "README.md"] if mentions(page)])
+def test_the_commands_in_sentences_have_their_flags(page):
+    for line in mentions(page):
+        verb, *words = shlex.split(line)[1:]
+        known = (*FLAGS[verb], "-n", "-P")
+        assert [word for word in words if word.startswith("-") and word not in known] == [], line
+
+
+def test_the_studies_are_understood(tmp_path):
+    studies = [study for page in PAGES for study in blocks(page, "yaml")]
+    for study in studies:
+        (tmp_path / "study.yaml").write_text(study)
+        assert read_study(tmp_path / "study.yaml").tasks
+    assert studies
 
 
 def documented():
@@ -82,27 +134,65 @@ def documented():
     return set(re.findall(r"^::: (\S+)", reference, re.M))
 
 
+def public_modules():
+    table = PAGES["architecture.md"].partition("\n## What is public\n")[2].partition("\n## ")[0]
+    return [name for row in re.findall(r"^\| (`.*?) \|", table, re.M) for name in re.findall(r"`([\w.]+)`", row)]
+
+
+def public_names(module):
+    """Full names of what a module exports or defines; tables of registered parts are reached by functions."""
+    home = importlib.import_module(module)
+    own = [name for name, what in vars(home).items() if getattr(what, "__module__", "") == module and name[0] != "_"]
+    return {name for name in getattr(home, "__all__", own) if not isinstance(getattr(home, name), dict)}
+
+
 def test_every_public_name_is_in_the_reference():
-    named = {name.rpartition(".")[2] for name in documented()}
-    missing = {name for name in jepa_agent.__all__ if f"jepa_agent.{name}" not in documented()} - {"__version__"}
-    assert missing == set()
+    assert {name for name in jepa_agent.__all__ if f"jepa_agent.{name}" not in documented()} == {"__version__"}
     assert "jepa_agent.__version__" in PAGES["api/agent.md"]
-    own = {name for name, what in vars(callbacks).items() if getattr(what, "__module__", "") == callbacks.__name__}
-    planners = set(planning.__all__) - {"FOR_BOX", "FOR_CHOICES"}
-    assert {*costs.__all__, *planners, *(name for name in own if name[0] != "_")} - named == set()
+    known = {id(resolved(name)) for name in documented()}
+    modules = public_modules()
+    assert len(modules) >= 15
+    missing = [
+        f"{module}.{name}"
+        for module in modules
+        for name in sorted(public_names(module))
+        if id(getattr(importlib.import_module(module), name)) not in known
+    ]
+    assert missing == []
+
+
+def test_what_pages_import_is_in_the_reference():
+    known = {id(resolved(name)) for name in documented()}
+    for page in [*PAGES, "README.md"]:
+        for module, names in re.findall(r"^from (jepa_agent[\w.]*) import (.+)$", "".join(blocks(page, "python")), re.M):
+            for name in names.split(", "):
+                what = getattr(importlib.import_module(module), name)
+                assert id(what) in known or module == "jepa_agent.cli", f"{page}: {module}.{name}"
+
+
+def resolved(name):
+    """What a full name of the reference stands for."""
+    parts, found, cut = name.split("."), None, 0
+    for cut in range(len(parts) - 1, 0, -1):
+        try:
+            found = importlib.import_module(".".join(parts[:cut]))
+        except ModuleNotFoundError:
+            continue
+        break
+    for part in parts[cut:]:
+        found = getattr(found, part)
+    return found
 
 
 def test_every_name_of_the_reference_is_there():
     for name in documented():
-        parts, found = name.split("."), None
-        for cut in range(len(parts) - 1, 0, -1):
-            try:
-                found = importlib.import_module(".".join(parts[:cut]))
-            except ModuleNotFoundError:
-                continue
-            break
-        for part in parts[cut:]:
-            found = getattr(found, part)
+        assert resolved(name) is not None
+
+
+def test_the_drawing_of_the_floors_is_the_contract():
+    contract = (ROOT / "pyproject.toml").read_text().partition("layers = [")[2].partition("]")[0]
+    floors = [name for floor in re.findall(r'"(.*)"', contract) for name in floor.replace("jepa_agent.", "").split(" | ")]
+    assert re.findall(r"<text[^>]*>(.*?)</text>", (DOCS / "images" / "floors.svg").read_text()) == floors
 
 
 def test_every_page_is_in_the_navigation():
@@ -117,3 +207,8 @@ def test_the_site_builds_without_warnings(tmp_path):
     done = subprocess.run(command, cwd=DOCS.parent, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "jepa_agent.JEPA.learn" in (tmp_path / "site/api/agent.html").read_text()
+    pages = list((tmp_path / "site").rglob("*.html"))
+    drawn = sum(page.read_text().count("<math ") for page in pages)
+    assert drawn == sum(language == "math" for page in PAGES for language, _, _ in fences(page))
+    loaded = re.compile(r'<(?:script|img|link rel="?stylesheet"?)[^>]*(?:src|href)="?(https?:[^" >]*)')
+    assert [found for page in pages for found in loaded.findall(page.read_text())] == []  # no other server is asked
