@@ -57,7 +57,7 @@ def draw_latents(latents: np.ndarray, cost: np.ndarray, age: np.ndarray, title: 
     ):
         points = axes.scatter(x, y, c=values, cmap=colours, s=9, linewidths=0)
         figure.colorbar(points, ax=axes, label=said, format="{x:,.4g}")
-        axes.set_aspect("equal", adjustable="datalim")
+        axes.set_aspect("equal", adjustable="box")  # shared axes allow no other
         axes.spines[["top", "right"]].set_visible(False)
         axes.set_xlabel("first principal axis of the latents")
     figure.axes[0].set_ylabel("second principal axis")
