@@ -79,6 +79,7 @@ def play(
     seed: int | None,
     normalise: Callable[[Any], Any] | None = None,
     most: int | None = None,
+    on_decision: Callable[[Decision], None] = lambda decision: None,
 ) -> Generator[Step, None, WorkingMemory]:
     """Play one episode deterministically, which draws nothing from the agent's generators.
 
@@ -88,6 +89,7 @@ def play(
         seed: Seed of the episode; None goes on with the environment's own random numbers.
         normalise: Makes of observations what the policy was trained on, as `VecNormalize.normalize_obs`.
         most: Steps after which to stop; None plays to the end.
+        on_decision: Called before each step with what was decided for it.
 
     Yields:
         A `Step` after each step of the environment.
@@ -103,6 +105,7 @@ def play(
         decision, memory = policy.act(seen, memory, deterministic=True)
         if over or steps == most:
             return memory
+        on_decision(decision)
         raw, reward, terminated, truncated, _ = env.step(policy.to_env(decision.action)[0])
         steps, over = steps + 1, terminated or truncated
         yield Step(decision, memory, float(reward))
