@@ -6,19 +6,13 @@ import base64
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from jepa_agent.experiments.events import write_events
-from jepa_agent.experiments.figures import (
-    name_of,
-    plot_cost_of_acting,
-    plot_curves,
-    plot_estimates,
-    plot_needed,
-    plot_profiles,
-)
+from jepa_agent.experiments.figures import name_of
+from jepa_agent.experiments.gallery import draw
 from jepa_agent.experiments.provenance import (
     key,
     machines,
@@ -28,9 +22,10 @@ from jepa_agent.experiments.provenance import (
     with_several_instruction_sets,
     with_several_settings,
 )
+from jepa_agent.experiments.ratios import as_much, headline, ratio_in_words, times_fewer
 from jepa_agent.experiments.records import AGENT, Curve, RunSpec
 from jepa_agent.experiments.report import HEADINGS, cells, write_summary
-from jepa_agent.experiments.scores import is_ours, normalised_scores, quickness, random_returns
+from jepa_agent.experiments.scores import normalised_scores, random_returns
 from jepa_agent.experiments.speedup import Speedup, speedups
 from jepa_agent.experiments.statistics import (
     Censored,
@@ -44,7 +39,6 @@ from jepa_agent.experiments.statistics import (
     median,
     optimality_gap,
     paired_difference,
-    probability_of_improvement,
     summarise,
 )
 from jepa_agent.experiments.study import Study
@@ -52,16 +46,8 @@ from jepa_agent.extras import needs
 
 with needs("compare"):
     from jinja2 import Environment, PackageLoader, StrictUndefined
-    from scipy.stats import gmean
 
-FIGURES, MARKDOWN, HTML = "figures", "report.md", "report.html"
-
-
-class Picture(NamedTuple):
-    """A figure of the report and its caption."""
-
-    file: str  # path relative to the report's folder
-    caption: str
+MARKDOWN, HTML = "report.md", "report.html"
 
 
 def write_report(study: Study, curves: Sequence[Curve], folder: Path, command: str) -> list[Summary]:
@@ -117,7 +103,7 @@ def write_report(study: Study, curves: Sequence[Curve], folder: Path, command: s
     }
     templates = Environment(loader=PackageLoader("jepa_agent.experiments", "templates"), undefined=StrictUndefined)
     templates.trim_blocks = templates.lstrip_blocks = True
-    templates.filters.update(times=_ratio_in_words, times_fewer=times_fewer, as_much=as_much)
+    templates.filters.update(times=ratio_in_words, times_fewer=times_fewer, as_much=as_much)
     (folder / MARKDOWN).write_text(templates.get_template("report.md.j2").render(content))
     # Only HTML is escaped: Markdown shows <, > and & as they are.
     templates.autoescape = True
@@ -146,78 +132,6 @@ def _overall(study: Study, curves: Sequence[Curve]) -> dict[str, tuple[Speedup, 
             each, mean = speedups(study, curves, mode)
             found[mode] = mean, len(each)
     return found
-
-
-class Ratio(NamedTuple):
-    """JEPA in one mode against the best baseline of an environment, by the medians over runs."""
-
-    env: str
-    mode: str
-    n: int  # number of JEPA's runs
-    steps: float | None  # the baseline's median steps to the threshold over JEPA's; None where either has no median
-    fewest: str  # name of the baseline with the fewest steps, and its number of runs
-    cpu_seconds: float | None  # the same ratio for CPU seconds of training
-    quickest: str  # name of the baseline with the fewest CPU seconds, and its number of runs
-
-
-def headline(summaries: Sequence[Summary]) -> dict[str, Any]:
-    """Compute how much less JEPA needs to reach the thresholds than the best baseline of each environment.
-
-    Args:
-        summaries: Summaries of any number of environments.
-
-    Returns:
-        ``ratios``, a list of `Ratio`, and ``means`` by mode. Each of these holds the geometric means over environments of
-        ``steps`` and ``cpu_seconds`` (None where no ratio is known), and counts: ``known`` ratios of steps, ``tasks``
-        (environments in all), environments where JEPA needs ``fewer``, ``as_many`` or ``more`` steps, and ``no_dearer``
-        where it needs no more CPU seconds.
-    """
-    envs = list(dict.fromkeys(summary.env for summary in summaries))
-    ratios = [ratio for env in envs for ratio in _ratios(env, summaries)]
-    means = {}
-    for mode in dict.fromkeys(ratio.mode for ratio in ratios):
-        own = [ratio for ratio in ratios if ratio.mode == mode]
-        steps, seconds = ([r for r in values if r] for values in ([o.steps for o in own], [o.cpu_seconds for o in own]))
-        means[mode] = {
-            # Ratios multiply: only their geometric mean is the same whichever of the two is the numerator.
-            "steps": float(gmean(steps)) if steps else None,
-            "cpu_seconds": float(gmean(seconds)) if seconds else None,
-            "known": len(steps),
-            "tasks": len(envs),
-            "fewer": sum(ratio > 1.0 for ratio in steps),
-            "as_many": sum(ratio == 1.0 for ratio in steps),
-            "more": sum(ratio < 1.0 for ratio in steps),
-            "no_dearer": sum(ratio >= 1.0 for ratio in seconds),
-        }
-    return {"ratios": ratios, "means": means}
-
-
-def _ratios(env: str, summaries: Sequence[Summary]) -> list[Ratio]:
-    """Return a ratio for each of JEPA's modes in one environment; none where no baseline has run."""
-    own = [summary for summary in summaries if summary.env == env]
-    baselines = [summary for summary in own if summary.algorithm != AGENT]
-    if not baselines:
-        return []
-
-    def best(field: str) -> Summary:
-        """Return the baseline with the smallest median of ``field``; baselines without a median come last."""
-        return min(baselines, key=lambda s: np.inf if getattr(s, field).median is None else getattr(s, field).median)
-
-    def ratio(ours: Summary, field: str) -> float | None:
-        """Return the best baseline's median of ``field`` over JEPA's, None where either is unknown."""
-        theirs, mine = getattr(best(field), field).median, getattr(ours, field).median
-        return None if theirs is None or mine is None else theirs / mine
-
-    def name(field: str) -> str:
-        """Return the name and number of runs of the best baseline, "-" where no baseline has a median."""
-        found = best(field)
-        return "-" if getattr(found, field).median is None else f"{found.algorithm}, n={found.n_seeds}"
-
-    return [
-        Ratio(env, s.mode, s.n_seeds, ratio(s, "steps"), name("steps"), ratio(s, "cpu_seconds"), name("cpu_seconds"))
-        for s in own
-        if s.algorithm == AGENT
-    ]
 
 
 def aggregates(scores: dict[str, list[np.ndarray]]) -> dict[str, Any]:
@@ -290,72 +204,6 @@ def paired(curves: Sequence[Curve]) -> dict[str, Any]:
     return {"columns": ["environment", "difference", "n", "last evaluation", "all evaluations"], "rows": rows}
 
 
-# ---------------------------------------------------------------------- pictures
-
-
-def draw(
-    study: Study,
-    summaries: Sequence[Summary],
-    curves: Sequence[Curve],
-    scores: dict[str, list[np.ndarray]],
-    folder: Path,
-) -> list[Picture]:
-    """Draw all figures of a report.
-
-    Args:
-        study: Holds the thresholds.
-        summaries: Summaries of the curves, at least one.
-        curves: Curves of the finished runs.
-        scores: Normalised scores by agent; without any, the performance profile is left out.
-        folder: The report's folder; figures go to `FIGURES` below it.
-
-    Returns:
-        The figures, in the order in which the report shows them.
-    """
-    pictures = []
-    for env in dict.fromkeys(summary.env for summary in summaries):
-        own = [curve for curve in curves if curve.spec.env == env]
-        file = f"{FIGURES}/{own[0].spec.folder(folder).parent.name}.png"
-        threshold = next(summary.threshold for summary in summaries if summary.env == env)
-        plot_curves(own, threshold, folder / file)
-        pictures.append(Picture(file, f"{env}: mean return while learning, against environment steps and CPU seconds."))
-    plot_needed(summaries, folder / FIGURES / "needed.png")
-    pictures.append(Picture(f"{FIGURES}/needed.png", "Environment steps until an evaluation first reached the threshold."))
-    plot_cost_of_acting(summaries, folder / FIGURES / "acting.png")
-    pictures.append(
-        Picture(
-            f"{FIGURES}/acting.png", "What a step costs, the environment's included, and what it brings; JEPA in each mode."
-        )
-    )
-    if scores:
-        plot_profiles(scores, folder / FIGURES / "profile.png")
-        pictures.append(Picture(f"{FIGURES}/profile.png", "Performance profile: the share of runs that end above a score."))
-    chances = {**improvement(quickness(study, curves), "needs fewer steps than"), **improvement(scores, "ends better than")}
-    if chances:
-        label = "probability that a run of the one does so beside a run of the other, ties counting half"
-        plot_estimates(chances, label, 0.5, folder / FIGURES / "improvement.png")
-        pictures.append(Picture(f"{FIGURES}/improvement.png", "Probability of improvement, 95% interval."))
-    return pictures
-
-
-def improvement(scores: dict[str, list[np.ndarray]], beats: str) -> dict[str, Estimate]:
-    """Estimate the probability that a run of JEPA beats a run of each other agent.
-
-    Args:
-        scores: By agent, one array of runs per environment; higher is better.
-        beats: Verb of the labels, such as "ends better than".
-
-    Returns:
-        Estimates with 95% intervals by label, for every mode of JEPA and every other agent.
-    """
-    return {
-        f"{name} {beats} {other}": estimate(probability_of_improvement, own, against)
-        for name, own in scores.items()
-        for other, against in scores.items()
-        if is_ours(name) and not is_ours(other)
-    }
-
-
 def missing(study: Study, finished: Sequence[RunSpec]) -> list[str]:
     """List the runs of a study that have not finished.
 
@@ -393,26 +241,6 @@ def _needed(found: Censored, style: str) -> str:
         return f"{median} (-)"
     low, high = ("inf" if end == np.inf else format(end, style) for end in found.interval)
     return f"{median} ({low}..{high})"
-
-
-def _ratio_in_words(ratio: float) -> str:
-    """Say in words how many times fewer, or times as many, steps or seconds a ratio means."""
-    if f"{max(ratio, 1 / ratio):.1f}" == "1.0":
-        return "as many"
-    return f"{ratio:.1f} times fewer" if ratio > 1.0 else f"{1 / ratio:.1f} times as many"
-
-
-def times_fewer(ratio: float | None) -> str:
-    """Format a ratio with two significant digits, without decimals from 10 on; "-" for None."""
-    return "-" if ratio is None else f"{ratio:.2g}" if ratio < 10 else f"{ratio:.0f}"
-
-
-def as_much(ratio: float | None) -> str:
-    """Format what JEPA costs beside a baseline, given the baseline's cost over JEPA's: "12x as much", or "1.5x less" where
-    JEPA is cheaper; "-" for None."""
-    if ratio is None:
-        return "-"
-    return f"{times_fewer(1.0 / ratio)}x as much" if ratio <= 1.0 else f"{times_fewer(ratio)}x less"
 
 
 def _format_estimate(found: Estimate) -> str:

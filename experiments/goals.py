@@ -26,17 +26,18 @@ from jepa_agent import JEPA
 from jepa_agent.envs.goals import CartPosition, PendulumAngle, PendulumSpin
 from jepa_agent.experiments.baselines import make_baseline, settings
 from jepa_agent.experiments.evaluation import EVALUATION_SEED, side_by_side
-from jepa_agent.experiments.figures import COLOURS, LINES
 from jepa_agent.experiments.folders import refuse_links
 from jepa_agent.experiments.machine import cpu_model, versions
 from jepa_agent.experiments.records import write_json
 from jepa_agent.extras import needs
 from jepa_agent.objectives.costs import FeatureCost
+from jepa_agent.pictures.looks import LOOKS
 
 with needs("compare"):
-    from matplotlib.figure import Figure
+    pass
 
 RANDOM, ASKED, FROZEN = "random actions", "JEPA, asked", "JEPA's actor, frozen"
+_BASELINES = "SAC or DQN"
 
 
 @dataclass(frozen=True)
@@ -315,14 +316,19 @@ def draw(results: Results, goals: Sequence[Goal], path: Path, seed: int) -> None
         path: File to write; its suffix decides the format.
         seed: Seed of training whose agents are shown.
     """
+    with needs("compare"):
+        from matplotlib.figure import Figure
+
+    ours = LOOKS["JEPA"]
+    drawn = {ASKED: ours, FROZEN: ours._replace(line="--"), frozen(_BASELINES): LOOKS["best baseline"]._replace(line="-.")}
     figure = Figure(figsize=(4.2 * len(goals), 3.8), layout="constrained")
     for axes, goal in zip(np.atleast_1d(figure.subplots(1, len(goals))), goals, strict=True):
-        for index, agent in enumerate((ASKED, FROZEN, frozen(BASELINE[goal.learned]))):
+        for agent in (ASKED, FROZEN, frozen(BASELINE[goal.learned])):
             shown = json.loads(results.path(goal, agent, seed).read_text())["shown"]
             # The panels share one legend, although their baselines differ.
-            label = agent.replace(BASELINE[goal.learned], "SAC or DQN")
+            label = agent.replace(BASELINE[goal.learned], _BASELINES)
             x = goal.seconds_per_step * np.arange(len(shown))
-            axes.plot(x, shown, color=COLOURS[index], linestyle=LINES[index], linewidth=1.6, label=label)
+            axes.plot(x, shown, color=drawn[label].colour, linestyle=drawn[label].line, linewidth=1.6, label=label)
         axes.axhline(goal.asked, color="0.4", linewidth=0.9, linestyle=(0, (4, 4)), label="asked for")
         axes.set_title(f"{goal.learned}: {goal.name}", fontsize=10)
         axes.set_xlabel("seconds")

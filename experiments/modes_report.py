@@ -8,13 +8,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jepa_agent.experiments.figures import COLOURS, MARKERS, plain_log, save
+from jepa_agent.experiments.figures import plain_log, save
 from jepa_agent.experiments.records import write_json
 from jepa_agent.experiments.statistics import bootstrap_interval
 from jepa_agent.extras import needs
-
-with needs("compare"):
-    from matplotlib.figure import Figure
+from jepa_agent.pictures.looks import looks
 
 Row = dict[str, Any]
 Scale = tuple[float, float]
@@ -159,18 +157,22 @@ def plot_trade_off(cells: Sequence[Cell], path: Path) -> None:
         cells: Cells of a study.
         path: File to write; its suffix decides the format.
     """
+    with needs("compare"):
+        from matplotlib.figure import Figure
+
     acting = [_name(cell.mode, cell.variant) for cell in cells]
     envs, modes = (list(dict.fromkeys(names)) for names in ([cell.env for cell in cells], acting))
+    styles = looks(modes)
     columns = min(len(envs), 3)
     figure = Figure(figsize=(4.2 * columns, 0.6 + 3.4 * -(-len(envs) // columns)), layout="constrained")
     panels = np.atleast_1d(figure.subplots(-(-len(envs) // columns), columns)).ravel()
     for axes, env in zip(panels, envs, strict=False):
         own = [(cell, name) for cell, name in zip(cells, acting, strict=True) if cell.env == env]
         for cell, name in own:
-            again, index = divmod(modes.index(name), len(COLOURS))  # hollow markers once all colours are used
-            style = {"color": COLOURS[index], "fillstyle": "none" if again else "full", "linestyle": "none", "markersize": 8}
-            marker = MARKERS[index % len(MARKERS)]
-            axes.plot(cell.decision_ms, cell.score, marker=marker, label=name, **style)  # type: ignore[arg-type]
+            look = styles[name]
+            axes.plot(
+                cell.decision_ms, cell.score, color=look.colour, marker=look.marker, markersize=8, linestyle="", label=name
+            )
         plain_log(axes)
         axes.set_title(f"{env}, n={own[0][0].n_seeds}", fontsize=10)
         axes.set_xlabel("CPU ms to decide, log scale")

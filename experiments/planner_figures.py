@@ -1,26 +1,22 @@
-"""Figures of planning, readable in black and white: return against compute, and the plans of an episode."""
+"""Figures of planning: return against compute, and the plans of an episode."""
 
 from __future__ import annotations
 
-from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jepa_agent.experiments.explain import Explanation
-from jepa_agent.experiments.figures import COLOURS, LINES, plain_log, save, style
+from jepa_agent.experiments.figures import plain_log, save
 from jepa_agent.experiments.laboratory import NO_SEARCH
 from jepa_agent.experiments.statistics import bootstrap_interval
 from jepa_agent.extras import needs
+from jepa_agent.pictures.episode import Explanation
+from jepa_agent.pictures.explanation import draw_explanation
+from jepa_agent.pictures.looks import Look, looks
 
-with needs("compare"):
+if TYPE_CHECKING:  # matplotlib is loaded by what draws
     from matplotlib.axes import Axes
-    from matplotlib.collections import LineCollection
-    from matplotlib.colors import Normalize
-    from matplotlib.figure import Figure
-    from matplotlib.lines import Line2D
-    from matplotlib.patches import Patch
 
 STUDIES = {"samples": "candidates per iteration", "iterations": "iterations", "horizon": "imagined steps"}
 
@@ -35,14 +31,17 @@ def plot_compute(result: dict[str, Any], path: Path) -> None:
         result: Content of a results file, as `Laboratory.run` returns it.
         path: File to write; its suffix decides the format.
     """
+    with needs("compare"):
+        from matplotlib.figure import Figure
+
     reference = _reference(result)
     kinds = list(result["design"]["planners"])
     figure = Figure(figsize=(11.5, 4.4), layout="constrained")
     for axes, (study, what) in zip(figure.subplots(1, 3, sharey=True), STUDIES.items(), strict=True):
         rows = [row for row in result["rows"] if row["study"] == study]
-        for index, kind in enumerate(kinds):
+        for kind, look in looks(kinds).items():
             own = sorted((row for row in rows if row["planner"] == kind), key=lambda row: row["mflop"])
-            _line(axes, own, reference, kind, index)
+            _line(axes, own, reference, kind, look)
         _reference_lines(axes, result)
         plain_log(axes)
         axes.set_title(f"more {what}", fontsize=10, loc="left")
@@ -70,21 +69,20 @@ def _reference(result: dict[str, Any]) -> np.ndarray:
     return np.array(bare if result["best"] is None else result["best"])
 
 
-def _line(axes: Axes, rows: list[dict[str, Any]], reference: np.ndarray, label: str, index: int) -> None:
+def _line(axes: Axes, rows: list[dict[str, Any]], reference: np.ndarray, label: str, look: Look) -> None:
     """Draw a planner's line with paired intervals, each point labelled with the value that is varied."""
     if not rows:
         return
     x = np.array([row["mflop"] for row in rows])
-    looks = style(index, x)
-    axes.plot(x, [np.mean(row["returns"]) for row in rows], label=label, **looks)
+    axes.plot(x, [np.mean(row["returns"]) for row in rows], label=label, **look.line_style(len(x)))
     for row, at in zip(rows, x, strict=True):
         # Pairing by episode takes out how much harder some starts are than others.
         interval = bootstrap_interval(np.array(row["returns"]) - reference)
         if interval is not None:
-            axes.plot((at, at), np.array(interval) + reference.mean(), color=looks["color"], linewidth=0.9, alpha=0.6)
+            axes.plot((at, at), np.array(interval) + reference.mean(), color=look.colour, linewidth=0.9, alpha=0.6)
         axes.annotate(
             f"{row['value']:g}", (at, np.mean(row["returns"])), xytext=(0, 5), textcoords="offset points", fontsize=6,
-            ha="center", color=looks["color"],
+            ha="center", color=look.colour,
         )  # fmt: skip
 
 
@@ -99,9 +97,6 @@ def _reference_lines(axes: Axes, result: dict[str, Any]) -> None:
         )
 
 
-# ---------------------------------------------------------------------- one episode
-
-
 def plot_explanation(told: Explanation, path: Path) -> None:
     """Draw an episode: which mode acted, predicted gains, predicted and realised costs, prediction errors, and latents.
 
@@ -109,121 +104,4 @@ def plot_explanation(told: Explanation, path: Path) -> None:
         told: The recorded episode.
         path: File to write; its suffix decides the format.
     """
-    figure = Figure(figsize=(12.5, 7.2), layout="constrained")
-    left, right = np.asarray(figure.subfigures(1, 2, width_ratios=(1.25, 1.0)))
-    strip, gains, costs, misses = np.ravel(left.subplots(4, 1, sharex=True, height_ratios=(0.45, 1.0, 1.2, 1.2)))
-    _draw_modes(strip, told)
-    _draw_gains(gains, told)
-    _draw_costs(costs, told)
-    _draw_misses(misses, told)
-    for axes in (gains, costs, misses):
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(axis="x", color="0.92", linewidth=0.8)
-        axes.set_axisbelow(True)
-        axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.02), handlelength=2.6)
-    left.align_ylabels()
-    misses.set_xlabel("step of the episode")
-    misses.set_xlim(0, len(told.cost))
-    # A figure of its own on the right: its axes are not steps of the episode.
-    _draw_plane(right.subplots(), told)
-    figure.suptitle(
-        f"{told.env_id}, mode {told.mode}: return {-told.cost.sum():.1f} in {len(told.cost)} steps; "
-        f"Mode-2 acted in {100 * told.planned.mean():.0f} % of them",
-        fontsize=12,
-    )
-    save(figure, path)
-
-
-def _draw_modes(axes: Axes, told: Explanation) -> None:
-    """Draw a strip that shows which mode acted at each step."""
-    # 0: new plan executed; 1: later step of a plan; 2: searched, plan refused; 3: Mode-1 without a search.
-    kinds = np.where(told.planned, np.where(told.searched, 0, 1), np.where(told.searched, 2, 3))
-    looks: tuple[tuple[str, str, str], ...] = (
-        ("a new plan acted", "#0072B2", ""),
-        ("its later steps", "#9ecae1", ""),
-        ("plan refused", "0.92", "////"),
-        ("Mode-1, no search", "white", ""),
-    )
-    # One patch per run of equal steps: hatching of single steps would be unreadable.
-    borders = [0, *(np.flatnonzero(np.diff(kinds)) + 1), len(kinds)]
-    for start, end in pairwise(borders):
-        _, colour, hatch = looks[int(kinds[start])]
-        axes.axvspan(start, end, facecolor=colour, hatch=hatch, edgecolor="0.6", linewidth=0)
-    axes.set_yticks([])
-    axes.set_ylim(0, 1)
-    patches = [Patch(label=name, facecolor=c, hatch=h, edgecolor="0.6", linewidth=0.6) for name, c, h in looks]
-    axes.legend(handles=patches, frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5), handlelength=1.6)
-    axes.set_ylabel("who acts", rotation=0, ha="right", va="center")
-
-
-def _draw_gains(axes: Axes, told: Explanation) -> None:
-    """Draw the predicted gain of each search as a bar, executed and refused plans apart."""
-    steps = np.arange(len(told.cost)) + 0.5
-    for chosen, colour, label in ((told.planned, "#0072B2", "executed"), (~told.planned, "0.65", "refused")):
-        # Later steps of a plan have no search of their own, and so no bar.
-        heights = np.where(chosen & told.searched, told.gain, 0.0)
-        axes.bar(steps, heights, width=1.0, color=colour, linewidth=0, label=label)
-    axes.axhline(0.0, color="0.4", linewidth=0.6)
-    axes.set_ylabel("promised gain")
-
-
-def _draw_costs(axes: Axes, told: Explanation) -> None:
-    """Draw the cost of each step as predicted by the cost module and as realised."""
-    steps = np.arange(len(told.cost)) + 0.5
-    axes.plot(steps, told.cost, color="0.65", linewidth=3.0, label="realised", solid_capstyle="round")
-    axes.plot(steps, told.expected_cost, color="black", linewidth=1.1, linestyle=(0, (3, 1.5)), label="predicted")
-    axes.set_ylabel("cost of the step")
-
-
-def _draw_misses(axes: Axes, told: Explanation) -> None:
-    """Draw the prediction error for the shortest, a middle and the longest horizon."""
-    missed = told.misses()
-    ahead = sorted({1, (missed.shape[1] + 1) // 2, missed.shape[1]})
-    for index, k in enumerate(ahead):
-        label = "1 step ahead: surprise" if k == 1 else f"{k} steps ahead"
-        axes.plot(
-            # Shown at the step that was predicted, not at the step that predicted it.
-            np.arange(len(missed)) + k,
-            missed[:, k - 1],
-            color=COLOURS[index],
-            linestyle=LINES[index],
-            linewidth=1.3,
-            label=label,
-        )
-    blind = told.typical_distance()
-    axes.axhline(blind, color="0.4", linewidth=0.8, linestyle=(0, (1, 2)), label="a blind guess")
-    axes.set_ylim(bottom=0)
-    axes.set_ylabel("imagined - observed\n(latent distance)")
-
-
-def _draw_plane(axes: Axes, told: Explanation, plans: int = 24) -> None:
-    """Draw observed latents as a path that darkens with time, and about ``plans`` imagined paths that branch off from it."""
-    observed, imagined, share = told.plane()
-    segments = np.stack([observed[:-1], observed[1:]], axis=1)
-    path = LineCollection(list(segments), cmap="Greys", norm=Normalize(-0.35 * len(segments), len(segments)), linewidths=2.4)
-    path.set_array(np.arange(len(segments)))
-    path.set_capstyle("round")
-    axes.add_collection(path)
-    # Imagined paths begin at equal distances along the observed path, not in time, so that they do not overlap.
-    way = np.concatenate([[0.0], np.linalg.norm(np.diff(observed[:-1], axis=0), axis=1).cumsum()])
-    for line in imagined[np.unique(np.searchsorted(way, np.linspace(0.0, way[-1], plans)))]:
-        axes.plot(*line.T, color="#D55E00", linewidth=1.3, zorder=3)
-        axes.plot(*line[-1], color="#D55E00", marker="o", markersize=3.4, zorder=4)
-        axes.plot(
-            *line[0], color="white", marker="o", markersize=3.4, markeredgecolor="black", markeredgewidth=0.7, zorder=4
-        )
-    axes.plot(*observed[0], color="black", marker="^", markersize=9, linestyle="none", zorder=5)
-    axes.plot(*observed[-1], color="black", marker="s", markersize=7, linestyle="none", zorder=5)
-    handles = [
-        Line2D([], [], color="0.3", linewidth=2.4, label="observed, darker with time"),
-        Line2D([], [], color="#D55E00", marker="o", markersize=3.4, label=f"imagined, {imagined.shape[1] - 1} steps on"),
-        Line2D([], [], color="black", marker="^", markersize=7, linestyle="none", label="first step"),
-        Line2D([], [], color="black", marker="s", markersize=6, linestyle="none", label="last step"),
-    ]
-    axes.legend(handles=handles, frameon=False, fontsize=9, loc="upper center", bbox_to_anchor=(0.5, -0.08), ncols=2)
-    axes.set_aspect("equal", adjustable="datalim")
-    axes.autoscale_view()
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.set_xlabel("first principal axis of the latents")
-    axes.set_ylabel("second principal axis")
-    axes.set_title(f"In latent space (these axes: {100 * share:.0f} % of the variance)", fontsize=10, loc="left")
+    save(draw_explanation(told), path)

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from jepa_agent.experiments.document import as_much, headline
 from jepa_agent.experiments.laboratory import compared
 from jepa_agent.experiments.modes_report import Cell, renamed
+from jepa_agent.experiments.ratios import as_much, headline
 from jepa_agent.experiments.records import AGENT, read_curves
 from jepa_agent.experiments.report import at_first
 from jepa_agent.experiments.speedup import Speedup, speedups

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import inspect
-import json
 import os
 import signal
 import subprocess
@@ -21,7 +20,7 @@ import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.env_util import make_vec_env
 
-from jepa_agent.config import PlannerConfig, as_kwargs
+from jepa_agent.config import PlannerConfig
 from jepa_agent.experiments.baselines import EXTRAS, algorithm_class, make_baseline, settings, with_classes
 from jepa_agent.experiments.evaluation import Evaluator
 from jepa_agent.experiments.folders import locked
@@ -42,6 +41,7 @@ from jepa_agent.experiments.records import (
     spec_as_dict,
     write_json,
 )
+from jepa_agent.persistence.logs import recorded_settings
 from jepa_agent.persistence.system import process_exists
 from jepa_agent.spaces import policy_name
 
@@ -326,11 +326,7 @@ def _settings(spec: RunSpec, model: Any) -> dict[str, Any]:
     """Return the settings of a run to record; JEPA's include defaults, which may change between versions."""
     if not is_agent(spec.algorithm):
         return {**settings(spec.algorithm, spec.env), **spec.overrides}
-    policy: Any = model.policy
-    agent = as_kwargs(model.settings)
-    planner = {"kind": type(policy.planner).__name__, **vars(policy.planner)}
-    # Settings may hold classes and objects, which are recorded by their text.
-    return json.loads(json.dumps({**agent, "model": as_kwargs(policy.sizes), "planner": planner}, default=str))
+    return recorded_settings(model)
 
 
 def _reason(code: int | None, log: Path) -> str:

@@ -198,6 +198,31 @@ def performance_profile(scores: Scores, levels: ArrayLike) -> np.ndarray:
     )
 
 
+def profile_interval(
+    scores: Scores, levels: ArrayLike, n_resamples: int = 2000, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Compute a 95% interval of a performance profile, by bootstrap samples of the runs of each environment.
+
+    Args:
+        scores: Normalised scores, one array of runs per environment.
+        levels: Scores ``(L,)``.
+        n_resamples: Number of bootstrap samples.
+        seed: Seed of the bootstrap samples.
+
+    Returns:
+        Low and high shares, each ``(L,)``; None where some environment has a single run, which cannot be resampled.
+    """
+    above = [np.asarray(task, dtype=float)[:, None] > np.asarray(levels) for task in scores]  # (runs, L) by environment
+    if any(len(task) < 2 for task in above):
+        return None
+    rng = np.random.default_rng(seed)
+    drawn = [
+        np.mean([task[rng.integers(0, len(task), len(task))].mean(0) for task in above], axis=0) for _ in range(n_resamples)
+    ]
+    low, high = np.percentile(drawn, [2.5, 97.5], axis=0)
+    return low, high
+
+
 def probability_of_improvement(scores: Scores, others: Scores) -> float:
     """Return the probability that a run of one agent beats one of another in the same environment, as a mean over these.
 

@@ -77,7 +77,7 @@ from jepa_agent.objectives.experience import gather_experience
 from jepa_agent.objectives.objectives import Objectives
 from jepa_agent.persistence import agent_file, replay_rows, run_folder
 from jepa_agent.persistence.archive import as_checkpoint_error, write
-from jepa_agent.persistence.logs import make_resumable
+from jepa_agent.persistence.logs import log_configuration, log_final_score, make_resumable
 from jepa_agent.persistence.run_folder import SavedAt
 from jepa_agent.planning import Planner
 from jepa_agent.policy import CnnPolicy, JEPAPolicy, MlpPolicy, MultiInputPolicy
@@ -138,7 +138,7 @@ class JEPA(OffPolicyAlgorithm):
         distillation_coef: Weight of imitating what the planner found.
         regularisation_coef: Weight that keeps the actor from saturating.
         stats_window_size: Episodes over which ``rollout/`` values are averaged.
-        tensorboard_log: Folder for TensorBoard's events.
+        tensorboard_log: Folder for TensorBoard's events: what is logged, the configuration as text, and the hparams tab.
         policy_kwargs: Sizes of the networks (`ModelConfig`) and more that `JEPAPolicy` takes.
         verbose: 0 is silent, 1 prints what is logged, 2 also debugging messages.
         seed: Of all random numbers, the environment's too.
@@ -478,7 +478,11 @@ class JEPA(OffPolicyAlgorithm):
         if progress_bar:
             with needs("cli"):
                 import_module("tqdm.rich")
-        return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
+        try:
+            return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
+        finally:
+            if hasattr(self, "_logger"):
+                log_final_score(self)
 
     def learn_offline(self, n_updates: int) -> Self:
         """Learn from what the replay buffer holds, as `load_replay_buffer` fills it; no environment is asked.
@@ -653,6 +657,7 @@ class JEPA(OffPolicyAlgorithm):
             self.replay_buffer.cut()
         begun = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, *args, **kwargs)
         self._logger = make_resumable(self._logger)
+        log_configuration(self)
         return begun
 
     # ------------------------------------------------------------------ who acts and what for, at any time

@@ -8,8 +8,8 @@ from jepa_agent.cli import trained
 from jepa_agent.cli.common import SEED, Parser, UsageError, modes_help, say
 from jepa_agent.cli.pictures import picture_path
 from jepa_agent.experiments.evaluation import bounded
-from jepa_agent.experiments.explain import explain
 from jepa_agent.experiments.planner_figures import plot_explanation
+from jepa_agent.pictures.episode import explain
 
 
 def build_parser() -> Parser:
@@ -33,7 +33,8 @@ def run(argv: Sequence[str]) -> int:
     agent = trained.load(options)
     trained.check_modes(agent, options.mode)
     with trained.playing(agent):
-        told = explain(agent.model, bounded(agent.env), options.mode, options.seed)
+        agent.model.set_mode(options.mode)
+        told = explain(agent.model.policy, bounded(agent.env), options.mode, options.seed)
     try:
         plot_explanation(told, output)
     except ValueError as error:

@@ -71,6 +71,7 @@ FLAGS = {
         "--save-freq",
         "--seed",
         "--step-timeout",
+        "--tb-media",
         "--tensorboard-log",
         "--verbose",
     ),

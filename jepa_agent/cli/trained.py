@@ -11,11 +11,13 @@ from typing import Any, NamedTuple
 
 import gymnasium as gym
 from jsonargparse import Namespace
+from stable_baselines3.common.base_class import BaseAlgorithm
 
 from jepa_agent.agent import JEPA
 from jepa_agent.cli.common import CONFIG, Parser, UsageError, check_device, check_mode, first_line, make_env
 from jepa_agent.config import PlannerConfig
-from jepa_agent.experiments.records import SPEC
+from jepa_agent.experiments.baselines import BASELINES, make_baseline
+from jepa_agent.experiments.records import SPEC, is_agent, read_spec
 from jepa_agent.persistence import archive
 from jepa_agent.persistence.archive import CheckpointError
 from jepa_agent.persistence.plain_data import check_import
@@ -26,6 +28,16 @@ class Trained(NamedTuple):
     """A trained agent, where it lies, and an environment for it, which whoever loads it closes."""
 
     model: JEPA
+    path: Path
+    env: gym.Env
+    env_id: str
+    env_kwargs: dict[str, Any]
+
+
+class Playable(NamedTuple):
+    """As `Trained`, for an agent of any algorithm."""
+
+    model: BaseAlgorithm
     path: Path
     env: gym.Env
     env_id: str
@@ -71,6 +83,52 @@ def load(options: Any, **more: Any) -> Trained:
     return trained
 
 
+def load_any(options: Any, **more: Any) -> Trained | Playable:
+    """As `load`, but also one of the baselines of a comparison, from the folder of its run.
+
+    Only the file's weights are read, not what SB3 pickles: the algorithm is built anew from the run's spec.
+
+    Args:
+        options: Parsed flags.
+        more: Arguments of ours for the environment, as ``render_mode``.
+
+    Raises:
+        UsageError: As for `load`; also for a baseline that cannot be built or was trained on normalised observations, whose
+            statistics are not kept.
+    """
+    path = find_model(options.model)
+    try:
+        spec = read_spec(path.parent / SPEC) if (path.parent / SPEC).is_file() else None
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    if spec is None or is_agent(spec.algorithm):
+        return load(options, **more)
+    if ":" in spec.algorithm:
+        raise UsageError(f"{path} is of {spec.algorithm}: only agents of JEPA and of {', '.join(BASELINES)} can be loaded")
+    if options.planner:
+        raise UsageError(f"{path} is of {spec.algorithm}, which does not plan: leave --planner.* out")
+    check_device(options.device)
+    env_id, kwargs = _env_of(path, options.env, options.env_kwargs)
+    with ExitStack() as opened:
+        env = make_env(env_id, kwargs, **more)
+        opened.callback(env.close)
+        try:
+            model = make_baseline(spec.algorithm, env_id, spec.seed, kwargs, spec.overrides)
+            own = model.get_env()
+            assert own is not None
+            opened.callback(own.close)
+            normalizer = model.get_vec_normalize_env()
+            if normalizer is None or not normalizer.norm_obs:
+                model.set_parameters(str(path), device=options.device)
+        except Exception as error:  # SB3 raises many kinds for a file that is damaged or does not fit
+            raise UsageError(f"{path} cannot be read as {spec.algorithm} in {env_id}: {first_line(error)}") from error
+        if normalizer is not None and normalizer.norm_obs:
+            raise UsageError(f"{path} was trained on normalised observations, whose statistics are not kept")
+        own.close()
+        opened.pop_all()
+    return Playable(model, path, env, env_id, kwargs)
+
+
 def load_as_trained(target: str, env: str | None, env_kwargs: dict[str, Any] | None, device: str, **more: Any) -> Trained:
     """An agent as it was saved, in the environment it was trained in unless another is named.
 
@@ -106,7 +164,7 @@ def find_model(target: str) -> Path:
 
 
 @contextmanager
-def playing(agent: Trained) -> Iterator[None]:
+def playing(agent: Trained | Playable) -> Iterator[None]:
     """While an agent plays: `UsageError` for an environment that gives what cannot be acted on. It is closed at the end."""
     try:
         yield
@@ -116,7 +174,7 @@ def playing(agent: Trained) -> Iterator[None]:
         agent.env.close()
 
 
-def check_modes(agent: Trained, *modes: str) -> None:
+def check_modes(agent: Trained | Playable, *modes: str) -> None:
     """`UsageError` if a mode does not exist, now that the environment's module may have registered some; the environment
     is closed then."""
     try:

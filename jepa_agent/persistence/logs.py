@@ -5,17 +5,32 @@ from __future__ import annotations
 import json
 import os
 import re
+import textwrap
 import threading
 import time
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
-from stable_baselines3.common.logger import DISABLED, KVWriter, Logger, make_output_format
+import numpy as np
+import yaml
+from stable_baselines3.common.logger import (
+    DISABLED,
+    HParam,
+    KVWriter,
+    Logger,
+    TensorBoardOutputFormat,
+    make_output_format,
+)
 from stable_baselines3.common.monitor import Monitor, ResultsWriter
+
+from jepa_agent.config import as_kwargs
+
+# SB3's tags, of training and of `EvalCallback`. The hparams tab shows their last values: the final scores.
+_SCORES = ("rollout/ep_rew_mean", "eval/mean_reward")
 
 
 class ResumableLogger(Logger):
@@ -31,16 +46,83 @@ class ResumableLogger(Logger):
             return
         # A copy of the list, because formats are removed during the loop.
         for form in [form for form in self.output_formats if isinstance(form, KVWriter)]:
-            try:
-                form.write(self.name_to_value, self.name_to_excluded, step)
-            except OSError as error:
-                self.output_formats.remove(form)
-                _warn(f"the {type(form).__name__.removesuffix('OutputFormat')} log", error)
-                with suppress(OSError):
-                    form.close()
+            _write_or_drop(self, form, self.name_to_value, self.name_to_excluded, step)
         self.name_to_value.clear()
         self.name_to_count.clear()
         self.name_to_excluded.clear()
+
+
+def _write_or_drop(
+    logger: Logger, form: KVWriter, values: dict[str, Any], excluded: dict[str, tuple[str, ...]], step: int
+) -> None:
+    """Write values to one format of a logger; drop the format if its file cannot be written."""
+    try:
+        form.write(values, excluded, step)
+    except OSError as error:
+        logger.output_formats.remove(form)
+        _warn(f"the {type(form).__name__.removesuffix('OutputFormat')} log", error)
+        with suppress(OSError):
+            form.close()
+
+
+def tensorboard_of(logger: Logger) -> list[TensorBoardOutputFormat]:
+    """Return those formats of a logger that write TensorBoard's events."""
+    return [form for form in logger.output_formats if isinstance(form, TensorBoardOutputFormat)]
+
+
+def write_events(logger: Logger, values: Mapping[str, Any], step: int) -> None:
+    """Write values to TensorBoard alone and at once, without waiting for the next dump.
+
+    Args:
+        logger: Without a TensorBoard format nothing is written.
+        values: What SB3's TensorBoard format takes, by tag: numbers, text, `HParam`, `Image`.
+        step: Environment steps so far.
+    """
+    for form in tensorboard_of(logger):
+        _write_or_drop(logger, form, dict(values), dict.fromkeys(values, ()), step)
+
+
+def recorded_settings(agent: Any) -> dict[str, Any]:
+    """Return an agent's settings, defaults included, as plain data; objects are told by their text.
+
+    Args:
+        agent: A `JEPA`.
+    """
+    planner = {"kind": type(agent.policy.planner).__name__, **vars(agent.policy.planner)}
+    settings = {**as_kwargs(agent.settings), "model": as_kwargs(agent.policy.sizes), "planner": planner}
+    return json.loads(json.dumps(settings, default=str))
+
+
+def log_configuration(agent: Any) -> None:
+    """Write the configuration of a run to TensorBoard, as text and in the hparams tab, beside the scores that belong to it.
+
+    Args:
+        agent: A `JEPA` whose logger is set up; one without a TensorBoard format writes nothing.
+    """
+    # An environment in a process of its own is not asked: its answer might not be picklable.
+    first = next(iter(getattr(agent.env.unwrapped, "envs", ())), None)
+    env_id = "unknown" if first is None or first.spec is None else first.spec.id
+    run = {"algorithm": type(agent).__name__, "env": env_id, "n_envs": agent.n_envs, "seed": agent.seed}
+    settings = {**run, "mode": str(agent.mode), **recorded_settings(agent)}
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat.update({f"{name}.{key}": one for key, one in value.items()} if isinstance(value, dict) else {name: value})
+    # The hparams tab takes numbers and text only.
+    told = {name: value if isinstance(value, (bool, int, float)) else str(value) for name, value in flat.items()}
+    text = textwrap.indent(yaml.safe_dump(settings, sort_keys=False), "    ")  # Markdown shows what is indented as it is
+    values = {"configuration": text, "hparams": HParam(told, dict.fromkeys(_SCORES, 0.0))}
+    write_events(agent.logger, values, agent.num_timesteps)
+
+
+def log_final_score(agent: Any) -> None:
+    """Write the mean return of the latest episodes to TensorBoard, for the end of a run is seldom when it is logged.
+
+    Args:
+        agent: A `JEPA`; before its first episode has ended nothing is written.
+    """
+    if agent.ep_info_buffer:
+        score = float(np.mean([episode["r"] for episode in agent.ep_info_buffer]))
+        write_events(agent.logger, {_SCORES[0]: score}, agent.num_timesteps)
 
 
 def resumable_logger(folder: str, names: Iterable[str]) -> ResumableLogger:

@@ -13,14 +13,12 @@ from matplotlib.image import imread
 from jepa_agent.experiments.document import (
     HTML,
     MARKDOWN,
-    _ratio_in_words,
-    headline,
-    improvement,
     paired,
     steps_needed,
-    times_fewer,
     write_report,
 )
+from jepa_agent.experiments.gallery import improvement, remarks
+from jepa_agent.experiments.ratios import headline, ratio_in_words, times_fewer
 from jepa_agent.experiments.records import RESULT, Curve, RunSpec, spec_as_dict, write_json
 from jepa_agent.experiments.statistics import summarise
 from jepa_agent.experiments.study import Study, Task
@@ -61,8 +59,19 @@ def test_ratios_are_to_the_best_baseline_and_averaged_geometrically() -> None:
     assert (found["means"]["actor"]["known"], found["means"]["actor"]["tasks"]) == (2, 2)
 
 
+def test_the_picture_says_beside_each_environment_what_jepa_needs() -> None:
+    assert remarks(STUDY, CURVES) == {"CartPole-v1": "JEPA: 4 times fewer steps", "Pendulum-v1": "JEPA: 2 times fewer steps"}
+    ours = [curve("JEPA", "actor", 0, [0.0, 480.0]), curve("JEPA", "actor", 0, [-900.0], "Pendulum-v1")]
+    others = [curve("PPO", "policy", 0, [480.0]), curve("SAC", "policy", 0, [-150.0], "Pendulum-v1")]
+    assert remarks(STUDY, [*ours, *others]) == {
+        "CartPole-v1": "JEPA: 2 times as many steps",
+        "Pendulum-v1": "JEPA: not reached",
+    }
+    assert remarks(STUDY, [*ours[:1], curve("PPO", "policy", 0, [0.0, 480.0])]) == {"CartPole-v1": "JEPA: as many steps"}
+
+
 def test_what_costs_more_is_said_to_cost_more() -> None:
-    assert (_ratio_in_words(2.0), _ratio_in_words(0.25), _ratio_in_words(0.99)) == (
+    assert (ratio_in_words(2.0), ratio_in_words(0.25), ratio_in_words(0.99)) == (
         "2.0 times fewer",
         "4.0 times as many",
         "as many",
@@ -101,10 +110,17 @@ class Tags(HTMLParser):
     def __init__(self) -> None:
         super().__init__()
         self.sources: list[str] = []
+        self.links: list[str] = []
+        self.headings: list[str] = []
+        self.order: list[str] = []
         self.open: list[str] = []
 
     def handle_starttag(self, tag, attrs) -> None:
-        self.sources += [value for name, value in attrs if name in ("src", "href")]
+        named = dict(attrs)
+        self.sources += [named["src"]] if "src" in named else []
+        self.links += [named["href"]] if "href" in named else []
+        self.headings += [named["id"]] if tag == "h2" else []
+        self.order.append(tag)
         if tag not in ("meta", "img"):
             self.open.append(tag)
 
@@ -129,6 +145,10 @@ def test_the_html_stands_alone_and_is_well_formed(folder: Path) -> None:
     assert tags.open == []
     assert len(tags.sources) == 6
     assert all(source.startswith("data:image/png;base64,") for source in tags.sources)
+    assert [f"#{name}" for name in tags.headings] == tags.links  # the contents list every part, in order
+    assert tags.order.index("img") < tags.order.index("table")
+    # What may be wider than the screen scrolls by itself.
+    assert text.count('<div class="table" tabindex="0"><table>') == tags.order.count("table")
     assert "Some &lt;CPU&gt;; torch 2: " in text
     assert "2.8 times fewer steps" in text
 

@@ -7,7 +7,7 @@ import pytest
 from matplotlib.image import imread
 from rich.console import Console
 
-from jepa_agent.experiments.figures import average, plot_curves
+from jepa_agent.experiments.figures import average, plot_curves, plot_needed
 from jepa_agent.experiments.records import Curve, RunSpec
 from jepa_agent.experiments.report import print_table, write_summary
 from jepa_agent.experiments.statistics import summarise
@@ -96,3 +96,26 @@ def test_a_figure_shows_one_environment(tmp_path: Path) -> None:
         plot_curves([*CURVES, curve("PPO", "policy", 0, [1], "Pendulum-v1")], 475, tmp_path / "curves.png")
     with pytest.raises(ValueError, match="got no curves"):
         plot_curves([], 475, tmp_path / "curves.png")
+
+
+def test_the_picture_of_steps_needed_has_a_mark_per_run_open_where_the_threshold_was_not_reached(monkeypatch) -> None:
+    drawn = []
+    monkeypatch.setattr("jepa_agent.experiments.figures.save", lambda figure, path: drawn.append(figure))
+    plot_needed(CURVES, {"CartPole-v1": 475}, Path("needed.png"), {"CartPole-v1": "JEPA: 1.5 times fewer steps"})
+    [axes] = drawn[0].axes
+    marks = {(line.get_xdata()[0], line.get_markerfacecolor() == "none", round(line.get_ydata()[0])) for line in axes.lines}
+    assert marks == {(200, False, 1), (200, False, 2), (300, False, 3), (300, True, 3)}
+    assert axes.get_xscale() == "log"
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["JEPA (actor) 1/1", "JEPA (planner) 1/1", "PPO 1/2"]
+    assert "JEPA: 1.5 times fewer steps" in {text.get_text() for text in axes.texts}
+
+
+def test_a_panel_of_curves_has_the_band_of_one_agent_and_the_lines_of_all(monkeypatch) -> None:
+    drawn = []
+    monkeypatch.setattr("jepa_agent.experiments.figures.save", lambda figure, path: drawn.append(figure))
+    plot_curves([*CURVES, curve("SAC", "policy", 0, [1, 2]), curve("SAC", "policy", 1, [3, 4])], 475, Path("curves.png"))
+    panels = drawn[0].axes
+    assert len(panels) == 8  # four agents against steps and against CPU seconds
+    assert [len(axes.collections) for axes in panels[:4]] == [0, 0, 1, 1]  # a single run has no band
+    assert all(len(axes.lines) == 5 for axes in panels)  # the agents and the threshold
+    assert {axes.get_ylim() for axes in panels} == {panels[0].get_ylim()}

@@ -6,14 +6,14 @@ import pytest
 import torch
 
 from jepa_agent.config import PlannerConfig
-from jepa_agent.experiments.explain import Explanation, explain
 from jepa_agent.experiments.planner_figures import plot_explanation
+from jepa_agent.pictures.episode import Explanation, explain
 
 
 @pytest.fixture
 def told(small):
-    model = small("CartPole-v1", planner=PlannerConfig(horizon=4, replan_every=2))
-    return model, explain(model, gym.make("CartPole-v1"), "planner", seed=3)
+    model = small("CartPole-v1", planner=PlannerConfig(horizon=4, replan_every=2), mode="planner")
+    return model, explain(model.policy, gym.make("CartPole-v1"), "planner", seed=3)
 
 
 def test_an_episode_is_told_step_by_step(told):
@@ -65,13 +65,14 @@ def test_the_picture_is_drawn_for_every_mode(small, tmp_path):
     env = gym.wrappers.TimeLimit(gym.make("Pendulum-v1").unwrapped, 6)
     env.unwrapped.spec = gym.spec("Pendulum-v1")
     for mode in ("actor", "auto"):
+        model.set_mode(mode)
         with torch.no_grad():
-            plot_explanation(explain(model, env, mode, seed=0), tmp_path / f"{mode}.png")
+            plot_explanation(explain(model.policy, env, mode, seed=0), tmp_path / f"{mode}.png")
         assert (tmp_path / f"{mode}.png").stat().st_size > 10_000
 
 
 def test_an_episode_that_ends_before_a_plan_would_is_told_too(small):
-    told = explain(small("CartPole-v1"), gym.wrappers.TimeLimit(gym.make("CartPole-v1"), 2), "actor", seed=3)
+    told = explain(small("CartPole-v1", mode="actor").policy, gym.make("CartPole-v1"), "actor", seed=3, most=2)
     told = told._replace(imagined=np.zeros((2, 6, told.latents.shape[1])))
     misses = told.misses()
     assert misses.shape == (2, 5)
