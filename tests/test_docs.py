@@ -15,6 +15,7 @@ import jepa_agent
 from jepa_agent import callbacks, costs, planning
 from jepa_agent.acting import mode_switch
 from jepa_agent.acting.exploration import EXPLORATIONS
+from jepa_agent.cli.flags import parser_of
 from jepa_agent.model.encoders import ENCODERS
 from jepa_agent.model.memory import MEMORIES
 
@@ -69,8 +70,7 @@ def test_the_commands_have_the_flags_that_pages_use():
                 if not line.startswith("jepa-agent "):
                     continue
                 verb, *words = shlex.split(line, comments=True)[1:]
-                module = importlib.import_module(f"jepa_agent.cli.{verb.replace('-', '_')}")
-                known = module.build_parser()._option_string_actions
+                known = parser_of(verb)._option_string_actions
                 used = [word.partition("=")[0] for word in words if re.match(r"--?[a-zA-Z]", word)]
                 assert [flag for flag in used if flag not in known] == [], f"{page}: {line}"
                 seen += 1

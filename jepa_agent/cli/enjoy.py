@@ -11,39 +11,25 @@ from pathlib import Path
 import gymnasium as gym
 import numpy as np
 from gymnasium.wrappers import RecordVideo
-from jsonargparse.typing import PositiveInt
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
 
 from jepa_agent.cli import trained
 from jepa_agent.cli.common import (
-    SEED,
-    Parser,
     UsageError,
     fresh_folder,
     headless,
-    modes_help,
     numbered_folder,
     progress,
     say,
 )
+from jepa_agent.cli.flags import parser_of
 from jepa_agent.experiments.evaluation import SeededEpisodes, bounded
-
-
-def build_parser() -> Parser:
-    """The verb's flags."""
-    parser = Parser("enjoy", "Record an mp4 of a trained agent.", "jepa-agent enjoy runs/jepa/CartPole-v1_1 --mode planner")
-    trained.add_arguments(parser)
-    parser.add_argument("--mode", type=str, default="auto", help=f"who acts: {modes_help()}")
-    parser.add_argument("--episodes", type=PositiveInt, default=1, help="episodes to record")
-    parser.add_argument("--seed", type=SEED, default=1_000, help="seed of the first episode")
-    parser.add_argument("--output", type=str, help="folder of the videos; 'videos_<n>' beside the model by default")
-    return parser
 
 
 def run(argv: Sequence[str]) -> int:
     """Load, play, record, and say where the files are."""
-    options = trained.parse(build_parser(), argv)
+    options = trained.parse(parser_of("enjoy"), argv)
     headless()
     agent = trained.load(options, render_mode="rgb_array")
     trained.check_modes(agent, options.mode)
