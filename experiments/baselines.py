@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import copy
-import difflib
 import functools
 import importlib
 from contextlib import ExitStack
@@ -22,6 +21,7 @@ from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from torch import nn
 
+from jepa_agent.config import did_you_mean
 from jepa_agent.extras import needs, pip_line
 from jepa_agent.spaces import policy_name
 
@@ -199,9 +199,7 @@ def _baseline_key(algorithm: str) -> str:
     """Return the key of a baseline in `BASELINES`; ValueError with similar names if there is none."""
     if algorithm.replace("-", "") in BASELINES:
         return algorithm.replace("-", "")  # its paper writes QR-DQN
-    near = difflib.get_close_matches(algorithm.upper(), BASELINES, n=2, cutoff=0.5)
-    hint = f", did you mean {' or '.join(near)}?" if near else ";"
-    raise ValueError(f"there is no baseline {algorithm!r}{hint} Choose from {', '.join(BASELINES)}")
+    raise ValueError(f"there is no baseline {algorithm!r}{did_you_mean(algorithm, BASELINES)}")
 
 
 def _noise(kind: str, std: float, action_space: spaces.Space) -> ActionNoise:

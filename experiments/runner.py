@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import os
 import signal
@@ -20,7 +19,7 @@ import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.env_util import make_vec_env
 
-from jepa_agent.config import PlannerConfig
+from jepa_agent.config import PlannerConfig, did_you_mean
 from jepa_agent.experiments.baselines import EXTRAS, algorithm_class, make_baseline, settings, with_classes
 from jepa_agent.experiments.evaluation import Evaluator
 from jepa_agent.experiments.folders import locked
@@ -317,8 +316,7 @@ def _check_names(kind: type, given: dict[str, Any], more: Sequence[str] = ()) ->
         return  # the constructor accepts any name
     for name in given:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=2, cutoff=0.6)
-            hint = f"; did you mean {' or '.join(near)}?" if near else f", which has {', '.join(known)}"
+            hint = did_you_mean(name, known) or f", which has {', '.join(known)}"
             raise ValueError(f"{name!r} is no setting of {kind.__name__}{hint}")
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_type_hints
 
+from jepa_agent.config import did_you_mean
 from jepa_agent.experiments.records import AGENT, RunSpec, is_agent
 from jepa_agent.extras import needs
 from jepa_agent.persistence.plain_data import check_import
@@ -18,6 +19,14 @@ with needs("compare"):
 
 T = TypeVar("T")
 _MOST_SEEDS = 1000
+_EXPECTED = {  # how a file says what Python calls so
+    "int": "a whole number, as 1000",
+    "float": "a number, as 0.5",
+    "bool": "true or false",
+    "str": "a text",
+    "tuple": "a list, as [actor, planner]",
+    "dict": "settings by name, as {gravity: 5.0}",
+}
 
 
 @dataclass(frozen=True)
@@ -94,7 +103,7 @@ class Study:
         if unsaid:
             raise ValueError(f"{', '.join(unsaid)}: say under overrides in what it differs from {AGENT}")
         if idle:
-            raise ValueError(f"overrides for {', '.join(idle)}, which no task uses")
+            raise ValueError(f"overrides for {', '.join(idle)}, which no task uses{did_you_mean(idle[0], sorted(used))}")
         self.specs()  # raises ValueError for impossible settings of a run
 
     def specs(self) -> list[RunSpec]:
@@ -166,7 +175,8 @@ def read_as(kind: type[T], path: Path, envs: Sequence[str] = ()) -> T:
     for env in content["tasks"] if isinstance(content["tasks"], dict) else ():
         if env not in envs:
             check_import(str(env), str(path), "--env")
-    # jsonargparse checks types by the annotations and reports unknown keys.
+    _check_keys(kind, content, str(path))
+    # jsonargparse checks types by the annotations.
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(kind)
     try:
@@ -174,7 +184,37 @@ def read_as(kind: type[T], path: Path, envs: Sequence[str] = ()) -> T:
     except (ArgumentError, ValueError, TypeError) as error:
         # Its message is for Python users; key and reason are what a user of YAML can act on.
         keys = re.findall(r'Parser key "([^"]+)"', str(error))
-        told = [
-            line.strip() for line in str(error).splitlines() if not re.search("Parser key|class.path|Subclass types", line)
-        ]
-        raise ValueError(": ".join([str(path), *keys, "; ".join(told)])) from error
+        lines = [line for line in str(error).splitlines() if not re.search("Parser key|class.path|Subclass types", line)]
+        told = "; ".join(line.strip() for line in lines)
+        for name, expected in _EXPECTED.items():
+            told = re.sub(rf"Expected an? <class '{name}'>\. Got value: (.*)", rf"expected {expected}, got \1", told)
+        raise ValueError(": ".join([str(path), *keys, told])) from error
+
+
+def _check_keys(kind: type, content: dict[str, Any], where: str) -> None:
+    """`ValueError` for a key that is no field of a dataclass, with near names, or for one that is missing, also in tasks.
+
+    Args:
+        kind: The dataclass.
+        content: What was read.
+        where: It was read.
+    """
+    known = fields(kind)
+    names = [one.name for one in known]
+    for key in content:
+        if key not in names:
+            hint = did_you_mean(key, names) or f"; there are {', '.join(names)}"
+            raise ValueError(f"{where}: there is no setting {key!r}{hint}")
+    for one in known:
+        if one.name not in content and one.default is MISSING and one.default_factory is MISSING:
+            raise ValueError(f"{where}: {one.name} is missing")
+    tasks = content.get("tasks")
+    if not isinstance(tasks, dict):
+        return
+    _, task_kind = get_args(get_type_hints(kind)["tasks"])
+    for env, task in tasks.items():
+        if not isinstance(task, dict):
+            raise ValueError(
+                f"{where}: tasks: {env}: expected settings, as {{threshold: 475, n_timesteps: 5000}}, got {task!r}"
+            )
+        _check_keys(task_kind, task, f"{where}: tasks: {env}")

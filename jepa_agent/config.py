@@ -5,11 +5,12 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, TypeVar
 
-_OF_OTHERS = {
+OF_OTHERS = {
     "ent_coef": "the actor's temperature is learned by itself, and choices explore by votes of the ensemble",
     "target_entropy": "it is minus the number of action coordinates, as SAC's own",
     "target_update_interval": "targets follow at every update, by tau and encoder_tau",
@@ -29,7 +30,65 @@ _OF_OTHERS = {
 
 Number = TypeVar("Number", int, float)
 Constructor = TypeVar("Constructor", bound=Callable[..., None])
+Settings = TypeVar("Settings")
 MANY = 1e12
+MOST_SECONDS = 100_000  # of a step; ten times that is still within what a pipe can be polled for
+_NEAR, _AS_NEAR = 0.6, 0.15  # least likeness of a name that is suggested; how much less than the best's it may be
+_FEW = 12  # names that fit into a message
+
+
+def near_names(given: str, known: Iterable[str], most: int = 2) -> list[str]:
+    """Names that may have been meant, the nearest first.
+
+    Case and the marks between words do not count, the beginning or the end of a name stands for all of it, and of a dotted
+    name (``planner.horizon``) or one with a namespace (``JEPA/ActionMatters-v0``) the last part is enough.
+
+    Args:
+        given: What was given.
+        known: What there is; of names that are equally near, the earlier comes first.
+        most: How many names to return.
+    """
+
+    def plain(name: str) -> str:
+        return re.sub(r"[\W_]+", "_", name.casefold()).strip("_")
+
+    def likeness(name: str) -> float:
+        found = 0.0
+        for candidate in {plain(name), plain(re.split(r"[./]", name)[-1])}:
+            if candidate.startswith(word) or candidate.endswith(word):
+                found = max(found, 0.9 + 0.1 * len(word) / len(candidate))
+            else:
+                found = max(found, difflib.SequenceMatcher(None, word, candidate).ratio())
+        return found
+
+    word = plain(given)
+    if not word:
+        return []
+    ranked = sorted(((likeness(name), name) for name in known), key=lambda pair: -pair[0])
+    least = max(_NEAR, ranked[0][0] - _AS_NEAR) if ranked else 1.0
+    return [name for found, name in ranked[:most] if found >= least]
+
+
+def did_you_mean(given: Any, known: Iterable[str]) -> str:
+    """The way out of a name that does not exist, for the end of an error message.
+
+    Args:
+        given: What was given.
+        known: The names there are.
+
+    Returns:
+        ``"; did you mean X or Y?"``; without a near name ``"; choose one of X, Y, Z"``, or nothing if these are too many.
+    """
+    names = list(known)
+    near = near_names(str(given), names)
+    if near:
+        return f"; did you mean {' or '.join(near)}?"
+    return f"; choose one of {', '.join(names)}" if len(names) <= _FEW else ""
+
+
+def unknown_argument(name: str, known: Iterable[str]) -> str:
+    """Why an argument does not exist here, for one of SB3's agents or of earlier versions, or else `did_you_mean`."""
+    return f": {OF_OTHERS[name]}" if name in OF_OTHERS else did_you_mean(name, known)
 
 
 def with_named_arguments(constructor: Constructor) -> Constructor:
@@ -38,19 +97,23 @@ def with_named_arguments(constructor: Constructor) -> Constructor:
     Raises:
         TypeError: Of the constructor, when it is called.
     """
-    known = list(inspect.signature(constructor).parameters)
+    known = list(inspect.signature(constructor).parameters)[1:]
 
     @functools.wraps(constructor)
     def checked(self: Any, *args: Any, **given: Any) -> None:
         for name in given:
             if name not in known:
-                near = difflib.get_close_matches(name, known, n=2, cutoff=0.6)
-                hint = f"; did you mean {' or '.join(near)}?" if near else ""
-                why = f": {_OF_OTHERS[name]}" if name in _OF_OTHERS else hint
-                raise TypeError(f"{constructor.__qualname__.split('.')[0]} has no argument {name!r}{why}")
+                owner = constructor.__qualname__.split(".")[0]
+                raise TypeError(f"{owner} has no argument {name!r}{unknown_argument(name, known)}")
         constructor(self, *args, **given)
 
     return checked  # type: ignore[return-value]
+
+
+def _with_named_settings(cls: type[Settings]) -> type[Settings]:
+    """`with_named_arguments` for a dataclass, whose constructor is not written out."""
+    cls.__init__ = with_named_arguments(cls.__init__)  # type: ignore[method-assign,misc]
+    return cls
 
 
 def as_kwargs(config: Any) -> dict[str, Any]:
@@ -73,6 +136,7 @@ def _check(config: Any) -> None:
             raise ValueError(f"{known.name} must lie between {low:g} and {high:g}, got {value!r}")
 
 
+@_with_named_settings
 @dataclass(frozen=True)
 class ModelConfig:
     """Sizes of the networks.
@@ -83,7 +147,7 @@ class ModelConfig:
         head_arch: Hidden widths of the actor and of immediate cost and termination; a latent makes their work easy.
         ensemble_size: Number of cost-to-go networks.
         memory_size: Steps that the memory network looks back, where there is one.
-        encoder: Network from vector observations to latents.
+        encoder: Network from vector observations to latents: mlp.
     """
 
     latent_dim: int = _number(64, 2, 65536)
@@ -107,12 +171,14 @@ class ModelConfig:
         _check(self)
 
 
+@_with_named_settings
 @dataclass(frozen=True)
 class PlannerConfig:
     """Mode-2's search. A setting that the chosen planner does not know is refused.
 
     Args:
-        kind: Which planner; auto is mppi for Box actions, for choices exhaustive, or cem if one step has over max_sequences.
+        kind: mppi, cem, icem, gradient, hybrid or random for Box actions; exhaustive, cem or random for choices; auto is
+            mppi for Box actions, for choices exhaustive, or cem if one step has over max_sequences.
         horizon: Imagined steps H; exhaustive shortens it until max_sequences holds.
         num_samples: Sequences drawn per iteration (mppi, cem, icem, random), or before gradients refine the best (hybrid).
         num_elites: Best sequences kept per iteration (mppi, cem, icem).
@@ -154,6 +220,7 @@ class PlannerConfig:
             raise ValueError(f"replan_every must lie between 1 and {self.horizon}, got {self.replan_every!r}")
 
 
+@_with_named_settings
 @dataclass(frozen=True)
 class AgentConfig:
     """How the agent learns.
@@ -172,8 +239,9 @@ class AgentConfig:
         n_steps: Real steps summed before the cost-to-go bootstraps.
         train_horizon: Imagined steps the world model is trained on.
         memory: Network that folds the last memory_size steps into what is seen, for environments that show a part of their
-            state only.
-        exploration: What acts before learning starts: random actions that drift through a Box, or uniform ones.
+            state only: none, gru or attention.
+        exploration: What acts before learning starts: random actions that drift through a Box (drift), or uniform ones
+            (uniform).
         actor_horizon: Imagined steps along which the actor is improved; 0 is the cost-to-go alone.
         pessimism: Ensemble standard deviations added to the targets of the cost-to-go.
         plan_pessimism: Ensemble standard deviations by which a plan must beat the actor's own sequence.

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 EXTRAS = {
     "cli": ("jsonargparse", "rich", "tqdm", "yaml", "psutil"),
     "compare": ("matplotlib", "scipy", "jinja2"),
-    "video": ("moviepy", "pygame"),
+    "video": ("moviepy", "pygame", "PIL"),
     "baselines": ("sb3_contrib",),
     "mujoco": ("mujoco",),
     "box2d": ("Box2D",),

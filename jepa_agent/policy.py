@@ -22,7 +22,7 @@ from jepa_agent.acting.deliberation import SequenceCosts, deliberate
 from jepa_agent.acting.gain_model import GainModel
 from jepa_agent.acting.mode_switch import NUM_FEATURES, CandidateCosts, ModeSwitch, Situation, make_mode_switch
 from jepa_agent.acting.working_memory import PackedMemory, WorkingMemory
-from jepa_agent.config import AgentConfig, ModelConfig, PlannerConfig
+from jepa_agent.config import AgentConfig, ModelConfig, PlannerConfig, with_named_arguments
 from jepa_agent.environments.observations import check_given
 from jepa_agent.interruption import poll
 from jepa_agent.model.actor import Actor
@@ -67,6 +67,7 @@ class JEPAPolicy(BasePolicy):
         optimizer_kwargs: Its arguments; torch's own (a weight decay of 0.01) unless given.
     """
 
+    @with_named_arguments
     def __init__(
         self,
         observation_space: spaces.Space,

@@ -81,7 +81,13 @@ if __name__ == "__main__":
     refused("compare", lambda: __import__("jepa_agent.experiments.document"))
     refused("ray", lambda: __import__("jepa_agent.experiments.ray_launcher"))
     refused("zoo", lambda: __import__("jepa_agent.zoo").zoo.register())
-    for words in (["--version"], ["--help"], ["completion", "bash"]):
+    for words in (["--version"], ["--help"]):
         answered(0, *words)
-    for words in (["train", "--env", "CartPole-v1"], ["evaluate", "runs"], ["compare", "--help"], ["doctor"]):
+    for words in (
+        ["train", "--env", "CartPole-v1"],
+        ["evaluate", "runs"],
+        ["compare", "--help"],
+        ["doctor"],
+        ["completion", "bash"],
+    ):
         answered(2, *words)

@@ -5,7 +5,6 @@ import re
 import shlex
 import subprocess
 import sys
-from functools import cache
 from pathlib import Path
 
 import gymnasium
@@ -17,7 +16,7 @@ from jepa_agent import planning
 from jepa_agent.acting import mode_switch
 from jepa_agent.acting.exploration import EXPLORATIONS
 from jepa_agent.cli import VERBS, UsageError
-from jepa_agent.cli.flags import FLAGS
+from jepa_agent.cli.flags import parser_of
 from jepa_agent.experiments.study import read_study
 from jepa_agent.model.encoders import ENCODERS
 from jepa_agent.model.memory import MEMORIES
@@ -92,11 +91,6 @@ def test_every_block_is_of_a_kind_that_is_checked(page):
     assert page == "README.md" or [line for line in wide if len(line) > COLUMN] == []
 
 
-@cache
-def parser(verb):
-    return importlib.import_module(f"jepa_agent.cli.{verb.replace('-', '_')}").build_parser()
-
-
 def test_the_commands_are_understood():
     seen = set()
     for page in [*PAGES, "README.md"]:
@@ -106,7 +100,7 @@ def test_the_commands_are_understood():
             if "--resume" in words:  # the settings of the run name its environment
                 words += ["--env", "CartPole-v1"]
             try:
-                parser(verb).parse_plain(words)
+                parser_of(verb).parse_plain(words)
             except UsageError as error:
                 pytest.fail(f"{page}: {line}: {error}")
             seen.add(verb)
@@ -117,7 +111,7 @@ def test_the_commands_are_understood():
 def test_the_commands_in_sentences_have_their_flags(page):
     for line in mentions(page):
         verb, *words = shlex.split(line)[1:]
-        known = (*FLAGS[verb], "-n", "-P")
+        known = parser_of(verb)._option_string_actions
         assert [word for word in words if word.startswith("-") and word not in known] == [], line
 
 

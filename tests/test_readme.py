@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from jepa_agent.cli import main
-from jepa_agent.cli.compare import build_parser
+from jepa_agent.cli.flags import parser_of
 from jepa_agent.experiments.readme import PAGES, with_tables
 
 ROOT = Path(__file__).parent.parent
@@ -52,7 +52,7 @@ def test_the_study_it_shows_can_be_done(monkeypatch, capsys):
 
 def test_the_command_of_the_published_study_is_valid_and_names_its_results():
     [line] = [line for line in commands() if "classic.yaml" in line]
-    options = build_parser().parse(shlex.split(line)[2:])
+    options = parser_of("compare").parse(shlex.split(line)[2:])
     assert (ROOT / options.study).exists()
     assert (ROOT / options.output / "summary.json").exists()
 

@@ -8,6 +8,7 @@ from gymnasium import spaces
 from stable_baselines3.common.noise import OrnsteinUhlenbeckActionNoise, VectorizedActionNoise
 from torch import Tensor
 
+from jepa_agent.config import did_you_mean
 from jepa_agent.spaces import BoxCode, action_code
 
 _MEMORY = 15.0
@@ -82,5 +83,5 @@ def make_exploration(name: str, action_space: spaces.Space, n_envs: int) -> Rand
         ValueError: A name that is not known.
     """
     if name not in EXPLORATIONS:
-        raise ValueError(f"unknown exploration {name!r}: choose one of {', '.join(EXPLORATIONS)}")
+        raise ValueError(f"unknown exploration {name!r}{did_you_mean(name, EXPLORATIONS)}")
     return EXPLORATIONS[name](action_space, n_envs)

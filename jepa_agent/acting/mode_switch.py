@@ -14,6 +14,7 @@ from torch import Tensor
 
 from jepa_agent.acting.gain_model import GainModel
 from jepa_agent.acting.working_memory import Control, WorkingMemory
+from jepa_agent.config import near_names
 from jepa_agent.tensor_ops import pessimistic
 
 NUM_FEATURES = 5
@@ -340,6 +341,9 @@ def make_mode_switch(mode: str | ModeSwitch) -> ModeSwitch:
         return EveryK(int(numbered[1]))
     named = re.fullmatch(rf"({'|'.join(BUDGETED)})(?:_(\d+(?:\.\d+)?)(ms)?)?", str(mode))
     if named is None:
+        near = [] if re.search(r"\d", str(mode)) else near_names(str(mode), modes())
+        if near:
+            raise ValueError(f"unknown mode {mode!r}; did you mean {' or '.join(near)}?".replace("every_k", "every_4"))
         raise ValueError(
             f"unknown mode {mode!r}: choose {', '.join(PLAIN)} with a number for k (every_4), or "
             f"{', '.join(BUDGETED)}, with a share of the steps (auto_0.1) or milliseconds per step (auto_2ms) if need be"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import os
 import signal
@@ -22,7 +21,7 @@ VERBS = {
     "enjoy": "record a video of a trained agent",
     "compare": "set JEPA beside Stable-Baselines3 baselines over several seeds",
     "plot": "draw learning curves from any mix of run folders",
-    "speed": "time updates, plans and actions on this machine beside Stable-Baselines3's SAC",
+    "speed": "time updates, plans and actions on this machine beside SB3's SAC",
     "plan-bench": "set planners side by side on a trained agent, at equal compute",
     "explain": "draw one episode: who acted, what was expected and what came",
     "envs": "list the installed environments and whether they are supported",
@@ -88,8 +87,9 @@ def _one_line(message: Warning | str, category: type[Warning], filename: str, li
 def _help() -> str:
     verbs = "\n".join(f"  {verb:<12}{what}" for verb, what in VERBS.items())
     return (
-        f"usage: jepa-agent <verb> [options]\n\n{verbs}\n\n"
-        "jepa-agent <verb> --help tells more; for a start: jepa-agent train --env CartPole-v1 -n 5000 -P"
+        f"usage: jepa-agent VERB [flags]\n\n{verbs}\n\n"
+        "For a start: jepa-agent train --env CartPole-v1 -n 5000 -P\n"
+        "jepa-agent VERB --help shows the flags to begin with, --help-all shows them all."
     )
 
 
@@ -112,7 +112,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: list[str]) -> int:
-    if not arguments or arguments[0] in ("-h", "--help"):
+    if not arguments or arguments[0] in ("-h", "--help", "--help-all"):
         print(_help())
         return 0
     if arguments[0] == "--version":
@@ -122,16 +122,26 @@ def _run(arguments: list[str]) -> int:
         return 0
     verb, rest = arguments[0], arguments[1:]
     if verb not in VERBS:
-        near = difflib.get_close_matches(verb, VERBS, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(VERBS)}"
-        _tell(f"jepa-agent: error: unknown verb {verb!r}; {hint}")
+        from jepa_agent.config import did_you_mean
+
+        if verb.startswith("-"):
+            _tell(f"jepa-agent: error: {verb} comes before a verb; write a verb first: jepa-agent train --env CartPole-v1")
+        else:
+            _tell(f"jepa-agent: error: unknown verb {verb!r}{did_you_mean(verb, VERBS)}")
         return 2
-    # Imported late: torch takes seconds, and a mistyped verb should not.
+    # Imported late: a verb imports torch, which takes seconds, and what is mistyped should not.
     from jepa_agent.experiments.folders import FolderError
 
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())  # as `python -m` does, so that --env module:EnvId finds a module of the user's
     try:
+        with needs("cli"):
+            from jepa_agent.cli.flags import parser_of
+        parser = parser_of(verb)
+        if parser.print_asked_help(rest):
+            return 0
+        if not any(word.startswith("--resume") for word in rest):  # whose settings are read first, by the verb
+            parser.parse_plain(rest)
         return int(module_of(verb).run(rest) or 0)
     except (UsageError, FolderError, MissingExtraError) as error:
         _tell(f"jepa-agent {verb}: error: {error}")

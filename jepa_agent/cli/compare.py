@@ -16,12 +16,12 @@ from typing import Any
 
 import gymnasium as gym
 from jsonargparse import Namespace
-from jsonargparse.typing import PositiveInt
 from rich.live import Live
 from rich.table import Table
 
-from jepa_agent.cli.common import Parser, UsageError, check_env, check_mode, console, first_line, make_env, say
-from jepa_agent.config import AgentConfig, ModelConfig, PlannerConfig
+from jepa_agent.cli.common import UsageError, check_env, check_mode, console, first_line, make_env, say
+from jepa_agent.cli.flags import parser_of
+from jepa_agent.cli.parser import Parser
 from jepa_agent.experiments.baselines import BASELINES, algorithm_class, fits
 from jepa_agent.experiments.document import write_report
 from jepa_agent.experiments.figures import name_of
@@ -42,48 +42,9 @@ from jepa_agent.experiments.runner import (
 from jepa_agent.experiments.study import Study, Task, read_study
 
 
-def build_parser() -> Parser:
-    """The verb's flags."""
-    parser = Parser(
-        "compare",
-        "Train JEPA and baselines over several seeds: a study file, or one environment by flags. Run again to go on.",
-        "jepa-agent compare --env CartPole-v1 --baselines PPO DQN --seeds 3 -n 5000 --output runs/cartpole",
-    )
-    parser.add_argument("--config", action="config", help="YAML file with any of these settings")
-    parser.add_argument(
-        "study",
-        type=str,
-        nargs="?",
-        help="YAML file of a study; of other flags than the next five it takes --env and --baselines, for modules it names",
-    )
-    parser.add_argument("--output", type=str, help="folder of the study, where it goes on; runs/NAME by default")
-    parser.add_argument("--jobs", type=PositiveInt, help="runs at the same time; as many as there are cores by default")
-    parser.add_argument("--ray", type=str, help="address of a Ray cluster to run on, or auto; needs the extra ray")
-    parser.add_argument("--dry-run", action="store_true", help="say what would be run and how long it should take")
-    parser.add_argument("--report-only", action="store_true", help="run nothing, report on what has finished so far")
-    parser.add_argument("--env", type=str, help="Gymnasium id, or module:EnvId")
-    parser.add_argument("--env-kwargs", type=dict, default={}, help="arguments of the environment, key:value ...")
-    names = f"of {', '.join(BASELINES)}, or module:Class; PPO, DQN, SAC and TD3 where they fit by default"
-    parser.add_argument("--baselines", type=str, nargs="*", help=names)
-    parser.add_argument("--seeds", type=PositiveInt, default=3, help="runs of each algorithm, seeds 0, 1, ...")
-    parser.add_argument("-n", "--n-timesteps", type=PositiveInt, default=5_000, help="environment steps of a JEPA run")
-    parser.add_argument("--baseline-timesteps", type=PositiveInt, help="steps of a baseline's run; as many by default")
-    parser.add_argument("--eval-freq", type=PositiveInt, default=500, help="steps between evaluations")
-    parser.add_argument("--eval-episodes", type=PositiveInt, default=10, help="episodes per evaluation and mode")
-    parser.add_argument("--modes", type=str, nargs="+", default=["actor", "planner"], help="how JEPA is evaluated")
-    parser.add_argument(
-        "--threshold", type=float, help="mean return that counts as solved; the environment's own by default"
-    )
-    parser.add_argument("--stop-early", action="store_true", help="end a run once every mode has reached the threshold")
-    parser.add_argument("--agent", type=AgentConfig, default=AgentConfig())
-    parser.add_argument("--model", type=ModelConfig, default=ModelConfig())
-    parser.add_argument("--planner", type=PlannerConfig, default=PlannerConfig())
-    return parser
-
-
 def run(argv: Sequence[str]) -> int:
     """Check, do the runs that are missing, and report."""
-    parser = build_parser()
+    parser = parser_of("compare")
     options = parser.parse(argv)
     study = study_of(options, parser)
     folder = Path(options.output or f"runs/{Path(options.study or options.env.replace(':', '/')).stem}")
@@ -162,7 +123,7 @@ def study_of(options: Namespace, parser: Parser) -> Study:
         UsageError: Both or neither is given, or the file is no study.
     """
     if (options.study is None) == (options.env is None) and ":" not in (options.env or ""):
-        raise UsageError("give either a study file or --env")
+        raise UsageError("give either a study file or --env: jepa-agent compare --env CartPole-v1")
     try:
         if options.study is None:
             return quick_study(options)

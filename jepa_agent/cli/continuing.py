@@ -12,7 +12,8 @@ from pathlib import Path
 
 from jsonargparse import Namespace
 
-from jepa_agent.cli.common import CONFIG, Parser, UsageError, program
+from jepa_agent.cli.common import CONFIG, UsageError, program
+from jepa_agent.cli.parser import Parser
 from jepa_agent.persistence import archive, checkpoint_folder
 from jepa_agent.persistence.archive import CheckpointError, FormatError
 from jepa_agent.persistence.yaml_file import read_yaml

@@ -18,7 +18,8 @@ import torch
 from rich.markup import escape
 from rich.table import Table
 
-from jepa_agent.cli.common import Parser, console, first_line, headless
+from jepa_agent.cli.common import console, first_line, headless
+from jepa_agent.cli.flags import parser_of
 from jepa_agent.experiments.machine import cpu_model, versions
 from jepa_agent.extras import EXTRAS, pip_line
 
@@ -31,16 +32,9 @@ class Finding(NamedTuple):
     told: str
 
 
-def build_parser() -> Parser:
-    """The verb's flags."""
-    parser = Parser("doctor", "Say what this machine has and whether anything will be missed.", "jepa-agent doctor")
-    parser.add_argument("--folder", type=str, default="runs", help="where run folders are to be made")
-    return parser
-
-
 def run(argv: Sequence[str]) -> int:
     """Look at everything, print a table; 1 if something a run needs does not work."""
-    options = build_parser().parse(argv)
+    options = parser_of("doctor").parse(argv)
     headless()
     checks: list[Callable[[], Finding]] = [
         lambda: Finding("versions", True, ", ".join(f"{name} {version}" for name, version in versions().items())),

@@ -13,47 +13,26 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium.wrappers import RecordVideo
-from jsonargparse.typing import PositiveInt
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from jepa_agent.agent import JEPA
 from jepa_agent.cli import trained
 from jepa_agent.cli.common import (
-    SEED,
-    Parser,
     UsageError,
     fresh_folder,
     headless,
-    modes_help,
     numbered_folder,
     say,
 )
 from jepa_agent.cli.film import Captioned, play_episode, worth_watching
+from jepa_agent.cli.flags import FIRST_SEED, TRIED, parser_of
 from jepa_agent.experiments.evaluation import bounded
 from jepa_agent.extras import EXTRAS, needs
-
-_FIRST_SEED, _TRIED = 1_000, 5
-
-
-def build_parser() -> Parser:
-    """The verb's flags."""
-    parser = Parser("enjoy", "Record an mp4 of a trained agent.", "jepa-agent enjoy runs/jepa/CartPole-v1_1 --mode planner")
-    trained.add_arguments(parser)
-    parser.add_argument("--mode", type=str, default="auto", help=f"who acts, for an agent of JEPA: {modes_help()}")
-    parser.add_argument("--episodes", type=PositiveInt, default=1, help="episodes to record")
-    parser.add_argument(
-        "--seed",
-        type=SEED,
-        help=f"seed of the first episode; by default, of seeds {_FIRST_SEED} to {_FIRST_SEED + _TRIED - 1} (or as "
-        "many as --episodes says, if more) the ones whose return is nearest to their median",
-    )
-    parser.add_argument("--output", type=str, help="folder of the videos; 'videos_<n>' beside the model by default")
-    return parser
 
 
 def run(argv: Sequence[str]) -> int:
     """Load, play, record, and say where the files are."""
-    options = trained.parse(build_parser(), argv)
+    options = trained.parse(parser_of("enjoy"), argv)
     headless()
     with needs("video"):  # before anything is loaded
         for module in EXTRAS["video"]:
@@ -95,7 +74,7 @@ def choose(model: BaseAlgorithm, env: gym.Env, options: Any) -> list[int]:
     """
     if options.seed is not None:
         return list(range(options.seed, options.seed + options.episodes))
-    tried = range(_FIRST_SEED, _FIRST_SEED + max(_TRIED, options.episodes))
+    tried = range(FIRST_SEED, FIRST_SEED + max(TRIED, options.episodes))
     returns = {seed: play_episode(model, env, seed) for seed in tried}
     seeds = worth_watching(returns, options.episodes)
     say(

@@ -7,40 +7,22 @@ from collections.abc import Sequence
 
 import gymnasium as gym
 
-from jepa_agent.cli.common import Parser, UsageError, make_env
-from jepa_agent.cli.tables import add_format, print_rows
+from jepa_agent.cli.common import UsageError, make_env, newest_envs
+from jepa_agent.cli.flags import parser_of
+from jepa_agent.cli.tables import print_rows
+from jepa_agent.config import did_you_mean
 from jepa_agent.spaces import check_spaces
-
-
-def build_parser() -> Parser:
-    """The verb's flags."""
-    parser = Parser(
-        "envs", "List installed environments, their spaces, and whether JEPA takes them.", "jepa-agent envs cart"
-    )
-    parser.add_argument("filter", type=str, default="", nargs="?", help="part of the name")
-    add_format(parser)
-    return parser
 
 
 def run(argv: Sequence[str]) -> int:
     """Make every environment whose name fits and print what it is."""
-    options = build_parser().parse(argv)
-    names = sorted(name for name in newest() if options.filter.lower() in name.lower())
+    options = parser_of("envs").parse(argv)
+    names = sorted(name for name in newest_envs() if options.filter.lower() in name.lower())
     if not names:
-        raise UsageError(f"no environment has {options.filter!r} in its name")
+        raise UsageError(f"no environment has {options.filter!r} in its name{did_you_mean(options.filter, newest_envs())}")
     columns = ("environment", "observations", "actions", "supported")
     print_rows(options.format, [dict(zip(columns, (name, *describe(name)), strict=True)) for name in names])
     return 0
-
-
-def newest() -> list[str]:
-    """Ids of the newest version of every registered environment."""
-    best: dict[str, gym.envs.registration.EnvSpec] = {}
-    for spec in gym.registry.values():
-        key = f"{spec.namespace or ''}/{spec.name}"
-        if key not in best or (spec.version or 0) > (best[key].version or 0):
-            best[key] = spec
-    return [spec.id for spec in best.values()]
 
 
 def describe(name: str) -> tuple[str, str, str]:

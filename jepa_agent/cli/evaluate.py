@@ -8,42 +8,20 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from jsonargparse.typing import PositiveInt
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
 
 from jepa_agent.agent import JEPA
 from jepa_agent.cli import trained
-from jepa_agent.cli.common import SEED, Parser, modes_help, progress, say
-from jepa_agent.cli.tables import add_format, print_rows
+from jepa_agent.cli.common import progress, say
+from jepa_agent.cli.flags import parser_of
+from jepa_agent.cli.tables import print_rows
 from jepa_agent.experiments.evaluation import SeededEpisodes, bounded
-
-
-def build_parser() -> Parser:
-    """The verb's flags."""
-    parser = Parser(
-        "evaluate",
-        "Measure a trained agent in each mode: returns, lengths, and CPU milliseconds that it takes to decide on a step, "
-        "without the environment's own.",
-        "jepa-agent evaluate runs/jepa/CartPole-v1_1 --episodes 20",
-    )
-    trained.add_arguments(parser)
-    parser.add_argument(
-        "--modes",
-        type=str,
-        nargs="+",
-        default=["actor", "planner", "auto"],
-        help=f"who acts, one mode after the other: {modes_help()}",
-    )
-    parser.add_argument("--episodes", type=PositiveInt, default=10, help="episodes per mode")
-    parser.add_argument("--seed", type=SEED, default=1_000, help="seed of the first episode, equal for all modes")
-    add_format(parser)
-    return parser
 
 
 def run(argv: Sequence[str]) -> int:
     """Load, evaluate in each mode on the same episodes, print the table."""
-    options = trained.parse(build_parser(), argv)
+    options = trained.parse(parser_of("evaluate"), argv)
     agent = trained.load(options)
     trained.check_modes(agent, *options.modes)
     with trained.playing(agent):

@@ -5,30 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from jepa_agent.cli import trained
-from jepa_agent.cli.common import SEED, Parser, UsageError, modes_help, say
+from jepa_agent.cli.common import UsageError, say
+from jepa_agent.cli.flags import parser_of
 from jepa_agent.cli.pictures import picture_path
 from jepa_agent.experiments.evaluation import bounded
 from jepa_agent.experiments.planner_figures import plot_explanation
 from jepa_agent.pictures.episode import explain
 
 
-def build_parser() -> Parser:
-    """The verb's flags."""
-    parser = Parser(
-        "explain",
-        "Draw one episode: who acted, predicted and realised cost, surprise, and imagined against observed latents.",
-        "jepa-agent explain runs/jepa/Pendulum-v1_1 --mode auto --output explained.png",
-    )
-    trained.add_arguments(parser)
-    parser.add_argument("--mode", type=str, default="auto", help=f"who acts: {modes_help()}")
-    parser.add_argument("--seed", type=SEED, default=1_000, help="seed of the episode")
-    parser.add_argument("--output", type=str, default="explained.png", help="the picture; its suffix decides the format")
-    return parser
-
-
 def run(argv: Sequence[str]) -> int:
     """Play the episode, draw it, say where."""
-    options = trained.parse(build_parser(), argv)
+    options = trained.parse(parser_of("explain"), argv)
     output = picture_path(options.output)
     agent = trained.load(options)
     trained.check_modes(agent, options.mode)

@@ -7,14 +7,15 @@ from collections.abc import Sequence
 from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from jsonargparse.typing import PositiveFloat, PositiveInt
 from rich.table import Table
 
 from jepa_agent.cli import trained
-from jepa_agent.cli.common import SEED, Parser, UsageError, console, make_env, say
+from jepa_agent.cli.common import UsageError, console, make_env, say
+from jepa_agent.cli.flags import parser_of
+from jepa_agent.config import did_you_mean
 from jepa_agent.experiments.evaluation import bounded
 from jepa_agent.experiments.exact_models import EXACT_MODELS
 from jepa_agent.experiments.folders import refuse_links
@@ -23,38 +24,16 @@ from jepa_agent.experiments.planner_figures import plot_compute
 from jepa_agent.experiments.players import ExactPlayer, Player, TrainedAgent
 
 
-def build_parser() -> Parser:
-    """The verb's flags."""
-    parser = Parser(
-        "plan-bench",
-        "Set planners side by side at equal operations and at equal milliseconds, on a trained agent or on a world model "
-        "that makes no mistake, and draw the return against compute. Goes on where it was stopped.",
-        "jepa-agent plan-bench runs/jepa/Pendulum-v1_1 --quick",
-    )
-    parser.add_argument("model", type=str, nargs="?", help="run folder or model file of a trained agent")
-    parser.add_argument("--exact", type=Literal[tuple(EXACT_MODELS)], help="an exact model instead of a trained agent")
-    parser.add_argument("--planners", type=str, nargs="+", help="kinds of planners; all that fit the actions by default")
-    parser.add_argument(
-        "--budgets", type=PositiveFloat, nargs="+", default=[1.0, 4.0], help="in units of the default planner"
-    )
-    parser.add_argument("--horizon", type=PositiveInt, help=f"imagined steps; {HORIZONS['agent']} for an agent by default")
-    parser.add_argument("--episodes", type=PositiveInt, default=10, help="episodes per measurement")
-    parser.add_argument("--seed", type=SEED, default=20_000, help="seed of the first episode, equal for all planners")
-    parser.add_argument("--quick", action="store_true", help="three episodes and few settings: a first look")
-    parser.add_argument("--output", type=str, default="runs/plan-bench", help="folder of results.json and the figure")
-    trained.add_env_arguments(parser)
-    return parser
-
-
 def run(argv: Sequence[str]) -> int:
     """Measure, print the comparisons, draw."""
-    options = build_parser().parse(argv)
+    options = parser_of("plan-bench").parse(argv)
     player = player_of(options)
     with closing(make_env(player.env_id, player.env_kwargs)) as env:
         fitting = planners_for(env.action_space)
     unknown = set(options.planners or ()) - set(fitting)
     if unknown:
-        raise UsageError(f"--planners {', '.join(sorted(unknown))}: {player.env_id} takes {', '.join(fitting)}")
+        hint = did_you_mean(min(unknown), fitting)
+        raise UsageError(f"--planners {', '.join(sorted(unknown))}: not for {player.env_id}{hint}")
     design = design_for(
         tuple(options.planners or fitting),
         options.horizon or HORIZONS[options.exact or "agent"],

@@ -8,27 +8,17 @@ from typing import Any
 
 from rich.table import Table
 
-from jepa_agent.cli.common import Parser, UsageError, console, say
+from jepa_agent.cli.common import UsageError, console, say
+from jepa_agent.cli.flags import parser_of
 from jepa_agent.experiments.records import write_json
 from jepa_agent.experiments.speed import measure
 
 Row = dict[str, Any]
 
 
-def build_parser() -> Parser:
-    """The verb's flags."""
-    parser = Parser(
-        "speed",
-        "Time updates, plans and actions on this machine beside SB3's SAC; a minute, one thread.",
-        "jepa-agent speed --output runs/speed.json",
-    )
-    parser.add_argument("--output", type=str, default="runs/speed.json", help="where the numbers go, as JSON")
-    return parser
-
-
 def run(argv: Sequence[str]) -> int:
     """Measure, print the tables, save the numbers."""
-    path = Path(build_parser().parse(argv).output)
+    path = Path(parser_of("speed").parse(argv).output)
     if path.is_dir():
         raise UsageError(f"--output {path} is a folder: name a file, such as {path / 'speed.json'}")
     with console.status("measuring") as status:

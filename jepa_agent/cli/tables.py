@@ -11,12 +11,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from jepa_agent.cli.common import Parser, console, say
-
-
-def add_format(parser: Parser) -> None:
-    """The flag that `print_rows` reads."""
-    parser.add_argument("--format", choices=["table", "csv", "json"], default="table", help="how the rows are printed")
+from jepa_agent.cli.common import console, say
 
 
 def print_rows(how: str, rows: Sequence[dict[str, Any]]) -> None:

@@ -12,18 +12,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jsonargparse import Namespace
-from jsonargparse.typing import NonNegativeInt, PositiveInt
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv
 
+from jepa_agent.acting.exploration import EXPLORATIONS
 from jepa_agent.agent import JEPA
 from jepa_agent.callbacks import LatentCallback, MediaCallback, PeriodicCheckpoint
 from jepa_agent.cli import continuing, exit_code
 from jepa_agent.cli.common import (
     CONFIG,
-    SECONDS,
-    SEED,
-    Parser,
     UsageError,
     check_device,
     check_env,
@@ -31,20 +28,22 @@ from jepa_agent.cli.common import (
     first_line,
     fresh_folder,
     make_env,
-    modes_help,
     numbered_folder,
     program,
     say,
     say_anyway,
     writable_folder,
 )
+from jepa_agent.cli.flags import parser_of
 from jepa_agent.cli.told_evaluation import ToldEvaluation
 from jepa_agent.cli.training_envs import close, monitored_env, vec_env
-from jepa_agent.config import AgentConfig, ModelConfig, PlannerConfig, as_kwargs
+from jepa_agent.config import as_kwargs, did_you_mean
 from jepa_agent.experiments.evaluation import bounded
 from jepa_agent.experiments.folders import locked, refuse_if_held
 from jepa_agent.interruption import noting_signals, undisturbed
 from jepa_agent.learning.replay_buffer import transition_bytes
+from jepa_agent.model.encoders import ENCODERS
+from jepa_agent.model.memory import MEMORIES
 from jepa_agent.persistence.archive import replacing
 from jepa_agent.persistence.checkpoint_folder import cut_logs
 from jepa_agent.persistence.logs import events_told_once, resumable_logger
@@ -53,62 +52,9 @@ from jepa_agent.planning import make_planner
 from jepa_agent.spaces import policy_name
 
 
-def build_parser() -> Parser:
-    """The verb's flags."""
-    parser = Parser("train", "Train an agent; writes a run folder.", "jepa-agent train --env CartPole-v1 -n 5000 -P")
-    parser.add_argument("--config", action="config", help="YAML file with any of these settings")
-    parser.add_argument("--env", type=str, required=True, help="Gymnasium id, or module:EnvId")
-    parser.add_argument("--env-kwargs", type=dict, default={}, help="arguments of the environment, key:value ...")
-    parser.add_argument("-n", "--n-timesteps", type=PositiveInt, default=10_000, help="environment steps")
-    parser.add_argument("--seed", type=SEED, default=0, help="seed of everything")
-    parser.add_argument("--device", type=str, default="auto", help="cpu, cuda or auto")
-    parser.add_argument("--n-envs", type=PositiveInt, default=1, help="environments side by side")
-    parser.add_argument(
-        "--on-bad-obs",
-        choices=["error", "end-episode"],
-        default="error",
-        help="what follows an observation or reward that is not finite: the run ends, or the episode as by a time limit",
-    )
-    parser.add_argument(
-        "--step-timeout",
-        type=SECONDS,
-        help="seconds a step may take; environments then run in processes of their own, begun anew if killed or hanging",
-    )
-    parser.add_argument(
-        "--env-restarts",
-        type=NonNegativeInt,
-        default=0,
-        help="how often each environment is rebuilt after it raised; the next time, the run ends, saved",
-    )
-    parser.add_argument("--mode", type=str, default="auto", help=f"who acts: {modes_help()}")
-    parser.add_argument("--eval-freq", type=NonNegativeInt, default=1_000, help="steps between evaluations; 0 for none")
-    parser.add_argument("--eval-episodes", type=PositiveInt, default=10, help="episodes per evaluation")
-    parser.add_argument("--eval-mode", type=str, help="who acts in evaluations; as --mode by default")
-    parser.add_argument(
-        "--save-freq", type=NonNegativeInt, default=0, help="steps between checkpoints; 0 saves at the end alone"
-    )
-    parser.add_argument("--keep-last", type=PositiveInt, default=1, help="checkpoints to keep")
-    parser.add_argument("--resume", type=str, help="run folder to go on with, by its own settings; -n may be larger")
-    parser.add_argument("-f", "--log-folder", type=str, default="runs", help="run folders are made below this one")
-    parser.add_argument("--output", type=str, help="the run folder itself; the same command goes on there")
-    parser.add_argument("--tensorboard-log", type=str, help="folder of the TensorBoard events; the run folder by default")
-    parser.add_argument(
-        "--tb-media",
-        action="store_true",
-        help="write pictures to TensorBoard at each evaluation: an episode as explain draws it, a map of recent "
-        "latents; up to a tenth more CPU time at one each 1,000 steps",
-    )
-    parser.add_argument("-P", "--progress", action="store_true", help="show a progress bar")
-    parser.add_argument("--verbose", type=NonNegativeInt, default=0, help="1 prints SB3's log tables")
-    parser.add_argument("--agent", type=AgentConfig, default=AgentConfig())
-    parser.add_argument("--model", type=ModelConfig, default=ModelConfig())
-    parser.add_argument("--planner", type=PlannerConfig, default=PlannerConfig())
-    return parser
-
-
 def run(argv: Sequence[str]) -> int:
     """Check everything, make the run folder or find the run there, learn, save, and say what to do next."""
-    parser = build_parser()
+    parser = parser_of("train")
     plain = parser.parse_plain(continuing.with_settings_of_run(argv))
     options = parser.build(plain)
     check(options)
@@ -282,6 +228,7 @@ def check(options: Namespace) -> None:
         raise UsageError(str(error)) from error
     finally:
         env.close()
+    check_parts(options)
     check_mode(options.mode, *([options.eval_mode] if options.eval_mode else []))
     check_device(options.device)
     check_memory(options)
@@ -289,6 +236,17 @@ def check(options: Namespace) -> None:
         raise UsageError("--tb-media draws at each evaluation, but --eval-freq 0 makes none: give --eval-freq, such as 1000")
     if options.n_envs > options.n_timesteps:
         raise UsageError(f"--n-envs {options.n_envs} exceeds -n {options.n_timesteps}")
+
+
+def check_parts(options: Namespace) -> None:
+    """`UsageError` for a part that no name is known of, now that the environment's module may have registered some."""
+    for flag, name, known in (
+        ("--agent.memory", options.agent.memory, ["none", *MEMORIES]),
+        ("--agent.exploration", options.agent.exploration, [*EXPLORATIONS]),
+        ("--model.encoder", options.model.encoder, [*ENCODERS]),
+    ):
+        if name not in known:
+            raise UsageError(f"{flag} {name}: no such name is known{did_you_mean(name, known)}")
 
 
 def check_memory(options: Namespace) -> None:

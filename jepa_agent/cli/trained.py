@@ -14,7 +14,8 @@ from jsonargparse import Namespace
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from jepa_agent.agent import JEPA
-from jepa_agent.cli.common import CONFIG, Parser, UsageError, check_device, check_mode, first_line, make_env
+from jepa_agent.cli.common import CONFIG, UsageError, check_device, check_mode, first_line, make_env
+from jepa_agent.cli.parser import Parser
 from jepa_agent.config import PlannerConfig
 from jepa_agent.experiments.baselines import BASELINES, make_baseline
 from jepa_agent.experiments.records import SPEC, is_agent, read_spec
@@ -44,27 +45,11 @@ class Playable(NamedTuple):
     env_kwargs: dict[str, Any]
 
 
-def add_arguments(parser: Parser) -> None:
-    """The flags that `load` reads."""
-    parser.add_argument("model", type=str, help="run folder or model file")
-    add_env_arguments(parser)
-    parser.add_argument("--device", type=str, default="auto", help="cpu, cuda or auto")
-    parser.add_argument("--planner", type=PlannerConfig, default=PlannerConfig(), help="what is not said stays as trained")
-
-
-def add_env_arguments(parser: Parser) -> None:
-    """Where the agent is to act."""
-    parser.add_argument(
-        "--env", type=str, help="another environment than the one trained on; or its id again, to name its module"
-    )
-    parser.add_argument("--env-kwargs", type=dict, help="its arguments, key:value ...; as trained if it is the same")
-
-
 def parse(parser: Parser, argv: Sequence[str]) -> Any:
     """Parse the flags of a verb for trained agents; of the planner's settings, only those that were given are kept.
 
     Args:
-        parser: With the flags of `add_arguments`.
+        parser: Of a verb that takes a trained agent.
         argv: Of the verb.
     """
     options = parser.parse(argv)

@@ -19,10 +19,10 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.vector.utils import CloudpickleWrapper
 
+from jepa_agent.config import MOST_SECONDS
 from jepa_agent.environments.observations import RESTARTED
 from jepa_agent.interruption import poll
 
-MOST_SECONDS = 100_000  # of a step; ten times that is still within what a pipe can be polled for
 _START_TIMEOUT = 60.0  # least timeout in seconds for creating an environment, which includes its imports
 _CLOSE_TIMEOUT = 5.0  # timeout in seconds for closing an environment
 _MAX_LOST = 3  # workers in a row without a step in between

@@ -9,7 +9,7 @@ from gymnasium import spaces
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import nn
 
-from jepa_agent.config import ModelConfig
+from jepa_agent.config import ModelConfig, did_you_mean
 from jepa_agent.model.actor import Actor, BoundedActor, CategoricalActor
 from jepa_agent.model.cost import CostToGo, JointCostToGo, PerActionCostToGo
 from jepa_agent.model.encoders import ENCODERS, Encoder, VectorObservation
@@ -41,7 +41,7 @@ def make_encoder(
         observation = VectorObservation(space)
         make = ENCODERS.get(sizes.encoder)
         if make is None:
-            raise ValueError(f"unknown encoder {sizes.encoder!r}: choose one of {', '.join(ENCODERS)}")
+            raise ValueError(f"unknown encoder {sizes.encoder!r}{did_you_mean(sizes.encoder, ENCODERS)}")
         return observation, make(observation.dim, sizes.latent_dim, sizes.net_arch, activation_fn)
     if sizes.encoder != ModelConfig.encoder:
         raise ValueError(

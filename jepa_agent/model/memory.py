@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from jepa_agent.config import did_you_mean
 from jepa_agent.types import Past
 
 
@@ -106,5 +107,6 @@ def make_memory(memory: str | MemoryNetwork, latent_dim: int, action_dim: int, s
     if memory == "none":
         return None
     if memory not in MEMORIES:
-        raise ValueError(f"unknown memory {memory!r}: choose none, {', '.join(MEMORIES)}, or pass a MemoryNetwork")
+        known = did_you_mean(memory, ["none", *MEMORIES])
+        raise ValueError(f"memory {memory!r} is neither a name that is known nor a MemoryNetwork{known}")
     return MEMORIES[memory](latent_dim, action_dim, size)

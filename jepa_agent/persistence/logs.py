@@ -16,7 +16,6 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-import yaml
 from stable_baselines3.common.logger import (
     DISABLED,
     HParam,
@@ -109,7 +108,7 @@ def log_configuration(agent: Any) -> None:
         flat.update({f"{name}.{key}": one for key, one in value.items()} if isinstance(value, dict) else {name: value})
     # The hparams tab takes numbers and text only.
     told = {name: value if isinstance(value, (bool, int, float)) else str(value) for name, value in flat.items()}
-    text = textwrap.indent(yaml.safe_dump(settings, sort_keys=False), "    ")  # Markdown shows what is indented as it is
+    text = textwrap.indent(json.dumps(settings, indent=2), "    ")  # Markdown shows what is indented as it is
     values = {"configuration": text, "hparams": HParam(told, dict.fromkeys(_SCORES, 0.0))}
     write_events(agent.logger, values, agent.num_timesteps)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from gymnasium import spaces
 
-from jepa_agent.config import PlannerConfig, as_kwargs
+from jepa_agent.config import PlannerConfig, as_kwargs, did_you_mean
 from jepa_agent.planning.base import Planner
 from jepa_agent.planning.discrete import CategoricalCEM, ExhaustivePlanner, RandomChoices, affordable_horizon
 from jepa_agent.planning.gradient import GradientPlanner, HybridPlanner
@@ -94,7 +94,8 @@ def make_planner(config: PlannerConfig, action_space: spaces.Space) -> Planner:
             )
         kind = "cem"
     if kind not in fitting:
-        raise ValueError(f"planner {kind!r} does not fit {action_space}: choose {', '.join(fitting)} (or auto)")
+        what = f"does not fit {action_space}" if kind in kinds() else f"is not known for {action_space}"
+        raise ValueError(f"planner {kind!r} {what}{did_you_mean(kind, ['auto', *fitting])}")
     known = {field.name for field in fields(fitting[kind])}  # type: ignore[arg-type]
     read = {*known, "kind"} | ({"max_sequences"} if kind == "exhaustive" else set())
     standard = PlannerConfig()

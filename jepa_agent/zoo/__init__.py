@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import os
 import runpy
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from jepa_agent.config import did_you_mean
 from jepa_agent.extras import MissingExtraError, needs
 
 SCRIPTS = {
@@ -66,9 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     script, rest = arguments[0], arguments[1:]
     if script not in SCRIPTS:
-        near = difflib.get_close_matches(script, SCRIPTS, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"choose {', '.join(SCRIPTS)}"
-        return _refuse(f"unknown script {script!r}; {hint}")
+        return _refuse(f"unknown script {script!r}{did_you_mean(script, SCRIPTS)}")
     try:
         register()
     except MissingExtraError as error:

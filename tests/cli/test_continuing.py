@@ -10,7 +10,7 @@ import torch
 
 from jepa_agent import JEPA
 from jepa_agent.cli import main
-from jepa_agent.cli.train import build_parser
+from jepa_agent.cli.flags import parser_of
 from jepa_agent.experiments.folders import locked
 
 TINY = ["--model.latent_dim", "8", "--model.net_arch", "[16]", "--model.head_arch", "[8]", "--model.ensemble_size", "2"]
@@ -103,7 +103,7 @@ def test_a_run_killed_before_its_first_checkpoint_begins_anew(tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()
     call = [*TRAIN, "-n", "60", "--eval-freq", "0", "--output", str(folder)]
-    (folder / "config.yml").write_text(build_parser().dump(build_parser().parse_plain(call[1:]), skip_check=True))
+    (folder / "config.yml").write_text(parser_of("train").dump(parser_of("train").parse_plain(call[1:]), skip_check=True))
     (folder / "0.monitor.csv").write_text("half a li")
     assert main(call) == 0
     assert (folder / "0.monitor.csv").read_text().startswith("#")

@@ -87,7 +87,7 @@ def test_what_the_search_draws_are_arguments_of_jepa(zoo, small):
         small("Pendulum-v1", **sample_params(study.ask(), 1, 1, {}))
 
 
-@pytest.mark.parametrize(("argv", "says"), [(["tarin"], "did you mean train"), (["fly"], "choose train, enjoy")])
+@pytest.mark.parametrize(("argv", "says"), [(["tarin"], "did you mean train"), (["fly"], "choose one of train, enjoy")])
 def test_an_unknown_script_is_told_in_one_line(argv, says, capsys):
     assert main(argv) == 2
     told = capsys.readouterr().err
