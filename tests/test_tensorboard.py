@@ -14,6 +14,7 @@ from stable_baselines3.common.logger import configure
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
+from jepa_agent.acting.mode_switch import EveryK
 from jepa_agent.callbacks import MediaCallback
 from jepa_agent.cli import main
 
@@ -122,3 +123,13 @@ def test_a_logger_of_ones_own_gets_them_too(small, tmp_path):
     model.set_logger(configure(str(tmp_path), ["tensorboard"]))
     model.learn(30)
     assert configuration(read(tmp_path))["env"] == "CartPole-v1"
+
+
+def test_settings_of_kinds_that_no_file_knows_are_told_by_their_text(small, tmp_path):
+    class Seed(int):
+        """As the command line hands one over."""
+
+    model = small("CartPole-v1", mode=EveryK(3), seed=Seed(7), tensorboard_log=str(tmp_path))
+    model.learn(5)
+    said = configuration(read(tmp_path / "JEPA_1"))
+    assert (said["seed"], said["mode"]) == (7, "EveryK(k=3)")

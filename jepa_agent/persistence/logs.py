@@ -25,6 +25,7 @@ from stable_baselines3.common.logger import (
     make_output_format,
 )
 from stable_baselines3.common.monitor import Monitor, ResultsWriter
+from stable_baselines3.common.vec_env import DummyVecEnv
 
 from jepa_agent.config import as_kwargs
 
@@ -87,9 +88,14 @@ def recorded_settings(agent: Any) -> dict[str, Any]:
     Args:
         agent: A `JEPA`.
     """
-    planner = {"kind": type(agent.policy.planner).__name__, **vars(agent.policy.planner)}
-    settings = {**as_kwargs(agent.settings), "model": as_kwargs(agent.policy.sizes), "planner": planner}
-    return json.loads(json.dumps(settings, default=str))
+    planner = agent.policy.planner
+    kind = {"kind": type(planner).__name__, **getattr(planner, "__dict__", {})}  # one of a user's may have slots
+    return _plain({**as_kwargs(agent.settings), "model": as_kwargs(agent.policy.sizes), "planner": kind})
+
+
+def _plain(content: dict[str, Any]) -> dict[str, Any]:
+    """Return a copy of JSON's own types, whatever subclasses of them there are; other objects as their text."""
+    return json.loads(json.dumps(content, default=str, skipkeys=True))
 
 
 def log_configuration(agent: Any) -> None:
@@ -99,10 +105,11 @@ def log_configuration(agent: Any) -> None:
         agent: A `JEPA` whose logger is set up; one without a TensorBoard format writes nothing.
     """
     # An environment in a process of its own is not asked: its answer might not be picklable.
-    first = next(iter(getattr(agent.env.unwrapped, "envs", ())), None)
-    env_id = "unknown" if first is None or first.spec is None else first.spec.id
+    inner = agent.env.unwrapped
+    spec = inner.envs[0].unwrapped.spec if isinstance(inner, DummyVecEnv) else None
+    env_id = "unknown" if spec is None else spec.id
     run = {"algorithm": type(agent).__name__, "env": env_id, "n_envs": agent.n_envs, "seed": agent.seed}
-    settings = {**run, "mode": str(agent.mode), **recorded_settings(agent)}
+    settings = _plain({**run, "mode": agent.mode, **recorded_settings(agent)})
     flat: dict[str, Any] = {}
     for name, value in settings.items():
         flat.update({f"{name}.{key}": one for key, one in value.items()} if isinstance(value, dict) else {name: value})
