@@ -140,7 +140,7 @@ def test_an_environment_that_raises_is_rebuilt_as_often_as_asked(door, restarts,
 def test_a_time_that_is_none_is_refused_in_one_line(seconds, capsys):
     assert main([*TRAIN, "--env", "CartPole-v1", "--step-timeout", seconds]) == 2
     [line] = capsys.readouterr().err.splitlines()
-    assert "step_timeout" in line
+    assert "--step-timeout" in line
     assert seconds in line
 
 
