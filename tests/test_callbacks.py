@@ -2,10 +2,14 @@ import re
 import warnings
 from dataclasses import dataclass
 
+import gymnasium as gym
+import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
 from stable_baselines3 import SAC
 from stable_baselines3.common.callbacks import CallbackList, EveryNTimesteps
+from stable_baselines3.common.env_util import make_vec_env
 
 from jepa_agent.callbacks import LatentCallback
 from jepa_agent.learning.diagnostics import latent_health
@@ -115,6 +119,34 @@ def test_collapse_shows(small):
     assert alive["rank"] > 1.5
     assert alive["resolution"] > 0.02 > dead["resolution"]
     assert alive["probe_r2"] > 0.5 > dead["probe_r2"]
+
+
+class Everything(gym.Env):
+    """Pictures, choices and numbers at random; several choices at a time; episodes of five steps."""
+
+    observation_space = spaces.Dict(
+        picture=spaces.Box(0, 255, (16, 16, 3), np.uint8), choice=spaces.Discrete(3), numbers=spaces.Box(-1, 1, (2,))
+    )
+    action_space = spaces.MultiDiscrete([2, 3])
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.observation_space.seed(seed)
+        self.steps = 0
+        return self.observation_space.sample(), {}
+
+    def step(self, action):
+        self.steps += 1
+        return self.observation_space.sample(), float(action[0]), self.steps == 5, False, {}
+
+
+def test_all_kinds_of_observations_are_watched_whose_episodes_are_shorter_than_windows(small):
+    model = small(make_vec_env(Everything, 2, seed=0), memory="gru", mode="actor", batch_size=8)
+    model.learn(40, callback=LatentCallback(freq=30), log_interval=None)
+    logged = {name for name in model.logger.name_to_value if name.startswith("latent/")}
+    assert {"latent/probe_r2", "latent/inverse_r2", "latent/resolution", "latent/error_3"} <= logged
+    assert "latent/error_9" not in logged  # no episode lasts so long
+    assert all(np.isfinite(model.logger.name_to_value[name]) for name in logged)
 
 
 def test_a_run_that_learns_by_itself_is_watched_once(small):

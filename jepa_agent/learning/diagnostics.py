@@ -79,8 +79,9 @@ def latent_health(model: WorldModel, batch: SequenceBatch, kept: Observations | 
 def _steps(model: WorldModel, batch: SequenceBatch, latents: Tensor) -> Steps:
     """The steps of windows that were taken."""
     observed = model.observation(batch.obs[:, :-1])
-    parts = [part.flatten(2) for part in (observed.values() if isinstance(observed, dict) else [observed])]
-    seen = torch.cat([part[..., :: -(-part.shape[-1] // _MOST_FEATURES)].float() for part in parts], dim=-1)
+    parts = list(observed.values()) if isinstance(observed, dict) else [observed]
+    flat = [part.reshape(*part.shape[:2], -1) for part in parts]
+    seen = torch.cat([part[..., :: -(-part.shape[-1] // _MOST_FEATURES)].float() for part in flat], dim=-1)
     taken = batch.mask > 0
     windows = torch.arange(len(taken), device=taken.device).unsqueeze(1).expand_as(taken)
     held_out = windows[taken] % _HELD_OUT == 0
