@@ -71,6 +71,7 @@ from jepa_agent.learning.representation import (
     representation_losses,
 )
 from jepa_agent.learning.steps import Samples, actor_losses, critic_loss, sample_training_steps, value_target
+from jepa_agent.learning.watch import LatentCallback, with_latents_watched
 from jepa_agent.model.memory import MemoryNetwork
 from jepa_agent.objectives.costs import Cost
 from jepa_agent.objectives.experience import gather_experience
@@ -320,6 +321,7 @@ class JEPA(OffPolicyAlgorithm):
         self._convert_train_freq()
         self._random_actions = make_exploration(self.settings.exploration, self.action_space, self.n_envs)
         self.objectives = Objectives(self.policy)
+        self._watch = LatentCallback()
         own = self.settings
         infonce = own.infonce_coef if isinstance(self.action_space, spaces.Box) else 0.0
         self.terms = self.representation or default_terms(
@@ -464,7 +466,8 @@ class JEPA(OffPolicyAlgorithm):
 
         Args:
             total_timesteps: Environment steps, counted over all environments.
-            callback: One of SB3's callbacks, a list of them, or a function.
+            callback: One of SB3's callbacks, a list of them, or a function. Latents are watched by a `LatentCallback` with
+                its defaults unless there is one here.
             log_interval: Episodes between two dumps of what is logged; None never dumps.
             tb_log_name: Name of the run in ``tensorboard_log``.
             reset_num_timesteps: Whether to count steps anew; False goes on.
@@ -641,6 +644,9 @@ class JEPA(OffPolicyAlgorithm):
         if self.action_noise is not None:
             self.action_noise.reset()
         self._last_obs = None
+
+    def _init_callback(self, callback: MaybeCallback, progress_bar: bool = False) -> BaseCallback:
+        return super()._init_callback(with_latents_watched(callback, self._watch), progress_bar)
 
     def _setup_learn(
         self,

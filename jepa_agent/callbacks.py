@@ -17,7 +17,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from jepa_agent.acting.mode_switch import ModeSwitch, make_mode_switch
 from jepa_agent.environments.guards import guard_environments, seed_env
-from jepa_agent.learning.diagnostics import latent_health
+from jepa_agent.learning.watch import LatentCallback as LatentCallback
 from jepa_agent.persistence.archive import replacing
 from jepa_agent.persistence.logs import tensorboard_of, write_events
 from jepa_agent.persistence.plain_data import read_npz
@@ -33,44 +33,6 @@ def _agent(callback: BaseCallback) -> Any:
     if not isinstance(callback.model.policy, JEPAPolicy):
         raise ValueError(f"{type(callback).__name__} is for JEPA, got {type(callback.model).__name__}")
     return callback.model
-
-
-class LatentCallback(BaseCallback):
-    """Logs `latent_health` under ``latent/`` at regular intervals.
-
-    The windows are drawn with a random number generator of its own, so that logging does not change training.
-
-    Args:
-        freq: Environment steps between two measurements.
-        batch_size: Windows of stored transitions per measurement.
-
-    Raises:
-        ValueError: The agent is not a JEPA agent; raised at the first step of training.
-    """
-
-    def __init__(self, freq: int = 500, batch_size: int = 256):
-        super().__init__()
-        self.freq, self.batch_size = freq, batch_size
-        self._next = 0
-        self._rng = np.random.default_rng(0)
-
-    def _on_training_start(self) -> None:
-        """Schedule the first measurement."""
-        self._next = self.num_timesteps + self.freq
-
-    def _on_step(self) -> bool:
-        """Log a measurement if one is due."""
-        model = _agent(self)
-        if self.num_timesteps >= self._next and model.replay_buffer.size() > 1:
-            self._next = self.num_timesteps + self.freq
-            # The generators of the buffer and of torch stay untouched: the run is the same without this callback.
-            ages = self._rng.integers(0, model.replay_buffer.size(), self.batch_size)
-            envs = self._rng.integers(0, model.n_envs, self.batch_size)
-            past, norm = model.world_model.past_size, model.get_vec_normalize_env()
-            batch = model.replay_buffer.window(ages, envs, model.settings.train_horizon, norm, past)
-            for name, value in latent_health(model.world_model, batch).items():
-                self.logger.record(f"latent/{name}", value)
-        return True
 
 
 class MediaCallback(BaseCallback):

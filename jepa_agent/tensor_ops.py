@@ -150,7 +150,24 @@ def rank_last(cost: Tensor) -> Tensor:
 
 
 def effective_rank(z: Tensor) -> Tensor:
-    """Exponential of the entropy of the singular values' shares of ``z`` ``(B, D)``, in [1, D] (Roy & Vetterli, 2007)."""
-    share = torch.linalg.svdvals(z - z.mean(0))
-    share = share / share.sum().clamp(min=1e-12)
+    """Exponential of the entropy of the principal axes' shares of the variance of ``z`` ``(B, D)``, in [1, D] (Roy &
+    Vetterli, 2007, but of variances, so that a little noise in all directions counts for little)."""
+    variance = torch.linalg.svdvals(z - z.mean(0)).square()
+    share = variance / variance.sum().clamp(min=1e-24)
     return torch.exp(-(share * share.clamp(min=1e-12).log()).sum())
+
+
+def ridge(inputs: Tensor, targets: Tensor, strength: float = 1e-5) -> Tensor:
+    """Weights of a ridge regression in closed form, in double precision.
+
+    Args:
+        inputs: ``(N, F)``, a constant among them if one is wanted.
+        targets: ``(N, K)``.
+        strength: Penalty on squared weights, per row.
+
+    Returns:
+        Weights ``(F, K)``, float64.
+    """
+    inputs, targets = inputs.double(), targets.double()
+    penalty = strength * len(inputs) * torch.eye(inputs.shape[1], device=inputs.device, dtype=torch.float64)
+    return torch.linalg.solve(inputs.T @ inputs + penalty, inputs.T @ targets)

@@ -17,7 +17,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from jepa_agent.acting.exploration import EXPLORATIONS
 from jepa_agent.agent import JEPA
-from jepa_agent.callbacks import LatentCallback, MediaCallback, PeriodicCheckpoint
+from jepa_agent.callbacks import MediaCallback, PeriodicCheckpoint
 from jepa_agent.cli import continuing, exit_code
 from jepa_agent.cli.common import (
     CONFIG,
@@ -279,7 +279,7 @@ def build(options: Namespace, folder: Path, resumed: bool, opened: ExitStack) ->
             (folder / "error.txt").unlink(missing_ok=True)
     formats = ["tensorboard", "stdout"] if options.verbose else ["tensorboard"]
     model.set_logger(resumable_logger(options.tensorboard_log or str(folder), formats))
-    callbacks: list[BaseCallback] = [LatentCallback()]
+    callbacks: list[BaseCallback] = []
     if options.save_freq:
         callbacks.append(PeriodicCheckpoint(checkpoints, options.save_freq, options.keep_last, continuing.logs(folder)))
     if options.eval_freq:

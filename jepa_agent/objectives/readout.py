@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-_WIDTH, _RIDGE, _HELD_OUT = 256, 1e-5, 5
+from jepa_agent.tensor_ops import ridge
+
+_WIDTH, _HELD_OUT = 256, 5
 
 
 class Readout(nn.Module):
@@ -42,6 +44,4 @@ class Readout(nn.Module):
 
     def _fit(self, z: Tensor, features: Tensor) -> Tensor:
         """Weights ``(D + width + 1, F)``; constant features are as well fitted as any."""
-        basis, features = self._basis(z).double(), features.double()
-        gram = basis.T @ basis + _RIDGE * len(z) * torch.eye(basis.shape[1], device=z.device, dtype=torch.float64)
-        return torch.linalg.solve(gram, basis.T @ features).to(z.dtype)
+        return ridge(self._basis(z), features).to(z.dtype)
