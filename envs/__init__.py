@@ -38,3 +38,7 @@ for _name, _made_by, _steps, _threshold in (
             max_episode_steps=_steps,
             reward_threshold=_threshold,
         )
+
+for _name in ("TwoRooms", "TwoRoomsPixels"):
+    if f"JEPA/{_name}-v0" not in registry:
+        register(id=f"JEPA/{_name}-v0", entry_point=f"jepa_agent.envs.rooms:{_name}", max_episode_steps=100)

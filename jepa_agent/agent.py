@@ -161,6 +161,7 @@ class JEPA(OffPolicyAlgorithm):
         "_num_timesteps_at_start",
         "_episode_num",
         "_n_updates",
+        "_n_representation_updates",
         "_current_progress_remaining",
         "_updates_owed",
         "_skipped_updates",
@@ -178,6 +179,7 @@ class JEPA(OffPolicyAlgorithm):
     _bad_observations = 0  # that ended an episode
     _env_restarts = 0  # of environments that failed in an episode
     _updates_owed = 0  # of the random steps
+    _n_representation_updates = 0  # that left value and actor alone; _n_updates does not count them
     _skipped_updates = 0  # whose losses or gradients were not finite
     _skipped_in_a_row = 0
 
@@ -360,7 +362,7 @@ class JEPA(OffPolicyAlgorithm):
 
     # ------------------------------------------------------------------ learning, one page
 
-    def train(self, gradient_steps: int, batch_size: int = 64) -> None:
+    def train(self, gradient_steps: int, batch_size: int = 64, representation_only: bool = False) -> None:
         """Fit representation, value and actor.
 
         The first time, the updates of the random steps are made, too: no step of experience goes without.
@@ -368,18 +370,23 @@ class JEPA(OffPolicyAlgorithm):
         Args:
             gradient_steps: How many times.
             batch_size: Windows per update.
+            representation_only: Whether to leave value and actor alone, and the representation's terms that read rewards.
 
         Raises:
             ValueError: The learning rate's schedule gives a number that is not finite.
             FloatingPointError: Losses or gradients of many updates in a row were not finite.
         """
-        gradient_steps, self._updates_owed = gradient_steps + self._updates_owed, 0
+        terms = self.terms
+        if representation_only:
+            terms = [term for term in terms if not term.reads_reward]
+        else:
+            gradient_steps, self._updates_owed = gradient_steps + self._updates_owed, 0
+            if not self._n_updates:
+                self.policy.begin_values()
         optimizer, past = self.policy.optimizer, self.world_model.past_size
         self._update_learning_rate(optimizer)
         if not math.isfinite(rate := optimizer.param_groups[0]["lr"]):
             raise ValueError(f"learning_rate is {rate} at step {self.num_timesteps}: its schedule must give finite numbers")
-        if not self._n_updates:
-            self.policy.begin_values()
         length = self.settings.train_horizon + self.n_steps  # enough for n real steps from any imagined one on
         with self.policy.in_training_mode():
             for _ in range(gradient_steps):
@@ -389,23 +396,25 @@ class JEPA(OffPolicyAlgorithm):
                 optimizer.zero_grad()
 
                 # Three gradients, none reaching into another's networks, and one step along all of them.
-                z_hat, losses = self._fit_representation(batch)
-                samples = sample_training_steps(batch, z_hat)
-                losses["value"], cost_to_go = self._fit_value(samples)
-                losses.update(self._fit_actor(samples))
+                z_hat, losses = self._fit_representation(batch, terms)
+                if not representation_only:
+                    samples = sample_training_steps(batch, z_hat)
+                    losses["value"], cost_to_go = self._fit_value(samples)
+                    losses.update(self._fit_actor(samples))
+                    self.logger.record_mean("train/cost_to_go", cost_to_go.mean().item())
 
                 if self._is_finite(losses):
                     optimizer.step()
-                    follow = max(self.settings.encoder_tau, _ENCODER_LAG / (self._n_updates + _ENCODER_LAG))
-                    polyak_update(*self._perception, follow)
+                    made = self._n_updates + self._n_representation_updates
+                    polyak_update(*self._perception, max(self.settings.encoder_tau, _ENCODER_LAG / (made + _ENCODER_LAG)))
                     polyak_update(*self._heads, self.tau)
-                    self._n_updates += 1
+                    self._n_updates += not representation_only
+                    self._n_representation_updates += representation_only
                 else:
                     torch._foreach_copy_(self._statistics, statistics)
 
                 for name, value in losses.items():
                     self.logger.record_mean(f"train/{name}_loss", value.item())
-                self.logger.record_mean("train/cost_to_go", cost_to_go.mean().item())
 
         for name, weight in self._weights.items():
             self.logger.record(f"train/{name}_weight", weight, exclude=("stdout", "log"))
@@ -414,10 +423,12 @@ class JEPA(OffPolicyAlgorithm):
         if self._skipped_updates:
             self.logger.record("train/skipped_updates", self._skipped_updates)
 
-    def _fit_representation(self, batch: SequenceBatch) -> tuple[Tensor, dict[str, Tensor]]:
+    def _fit_representation(
+        self, batch: SequenceBatch, terms: Sequence[RepresentationTerm]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Imagine along the actions taken, meet what was observed: latents ``(B, T+1, D)``, losses unweighted."""
         seen = imagine_along(self.world_model, self.world_model_target, batch, self.settings.train_horizon)
-        total, losses = representation_losses(self.terms, seen)
+        total, losses = representation_losses(terms, seen)
         total.backward()
         return seen.z_hat.detach(), losses
 
@@ -487,24 +498,28 @@ class JEPA(OffPolicyAlgorithm):
             if hasattr(self, "_logger"):
                 log_final_score(self)
 
-    def learn_offline(self, n_updates: int) -> Self:
+    def learn_offline(self, n_updates: int, representation_only: bool = False) -> Self:
         """Learn from what the replay buffer holds, as `load_replay_buffer` fills it; no environment is asked.
 
         Args:
             n_updates: Updates of ``batch_size`` windows each.
+            representation_only: Whether to learn without rewards: the world model is fitted by the representation's terms
+                that read none, value and actor stay as they are. `set_cost` then plans, `learn` goes on.
 
         Raises:
-            ValueError: ``n_updates`` is below 1, the buffer is empty, or another cost is set.
+            ValueError: ``n_updates`` is below 1, the buffer is empty, another cost is set, or every term reads rewards.
         """
         if n_updates < 1:
             raise ValueError(f"n_updates must be at least 1, got {n_updates}")
         if not self.replay_buffer.size():
             raise ValueError("the replay buffer is empty: load_replay_buffer or learn first")
+        if representation_only and not any(term.weight and not term.reads_reward for term in self.terms):
+            raise ValueError("every term of the representation reads rewards: give JEPA one that does not, as Prediction()")
         self._check_learned_cost()
         self._check_buffer_size()
         if not hasattr(self, "_logger"):
             self.set_logger(configure_logger(self.verbose, None, "JEPA", True))
-        self.train(n_updates, self.batch_size)
+        self.train(n_updates, self.batch_size, representation_only)
         return self
 
     # ------------------------------------------------------------------ collecting

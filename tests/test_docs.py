@@ -59,7 +59,9 @@ def short_runs(monkeypatch):
         self.learning_starts, self.batch_size = min(self.learning_starts, RANDOM), min(self.batch_size, BATCH)
         return learn(self, min(total_timesteps, STEPS), *args, **kwargs)
 
+    learn_offline = jepa_agent.JEPA.learn_offline
     monkeypatch.setattr(OffPolicyAlgorithm, "learn", learn_a_little)
+    monkeypatch.setattr(jepa_agent.JEPA, "learn_offline", lambda self, n, **how: learn_offline(self, min(n, BATCH), **how))
 
 
 @pytest.fixture

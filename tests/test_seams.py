@@ -11,6 +11,7 @@ from jepa_agent import JEPA, JEPAPolicy, MemoryNetwork, ModeSwitch, Planner, Pla
 from jepa_agent.acting.exploration import EXPLORATIONS, RandomActions, register_exploration
 from jepa_agent.acting.mode_switch import PLAIN, register_mode
 from jepa_agent.cli import main
+from jepa_agent.costs import GoalCost
 from jepa_agent.experiments.laboratory import planners_for
 from jepa_agent.learning.representation import Cost, Prediction, RepresentationTerm, Termination
 from jepa_agent.model.cost import JointCostToGo
@@ -122,6 +123,49 @@ def test_learning_from_stored_experience_alone_is_learning(small, tmp_path):
     assert model.logger.name_to_value["train/prediction_loss"] < first
     with pytest.raises(ValueError, match="n_updates must be at least 1"):
         model.learn_offline(0)
+
+
+def test_without_rewards_the_world_model_alone_is_fitted_and_learning_goes_on_from_there(small, tmp_path):
+    source = small("CartPole-v1", learning_starts=300).learn(300)
+    source.save_replay_buffer(tmp_path / "rows.zip")
+
+    def taught(scale):
+        model = small("CartPole-v1", learning_starts=10)
+        model.load_replay_buffer(tmp_path / "rows.zip")
+        model.replay_buffer.rewards *= scale
+        before = {name: weight.clone() for name, weight in model.world_model.named_parameters()}
+        return model.learn_offline(60, representation_only=True), before
+
+    model, before = taught(1.0)
+    after = dict(model.world_model.named_parameters())
+    moved = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert moved == {"encoder", "predictor", "cost_module"}  # the last by the term of termination, which is no reward
+    still = [name for name in before if name.startswith(("actor", "cost_module.cost_to_go"))]
+    assert still
+    assert all(torch.equal(before[name], after[name]) for name in still)
+    assert "train/cost_loss" not in model.logger.name_to_value
+    assert "train/value_loss" not in model.logger.name_to_value
+    # Other rewards, the same world model.
+    other, _ = taught(-7.0)
+    for name, weight in other.world_model.named_parameters():
+        assert torch.equal(weight, after[name]), name
+    # A goal is planned for at once; what follows learns from rewards, whose values begin only now, as in a fresh agent.
+    with model.using_cost(GoalCost(np.zeros(4, np.float32)), PlannerConfig(horizon=4)):
+        assert model.predict(np.full(4, 0.1, np.float32), deterministic=True)[0] in (0, 1)
+    assert (model._n_updates, model._n_representation_updates) == (0, 60)
+    assert float(model.world_model.cost_module.value_offset) == 0.0
+    model.save(tmp_path / "model")
+    again = JEPA.load(tmp_path / "model", env="CartPole-v1", device="cpu")
+    assert again._n_representation_updates == 60
+    model.learn_offline(1)
+    assert (model._n_updates, model._n_representation_updates) == (1, 60)
+    assert float(model.world_model.cost_module.value_offset) != 0.0
+
+
+def test_a_representation_of_rewards_alone_cannot_be_learned_without(small):
+    model = small("Pendulum-v1", representation=[Cost()], learning_starts=50).learn(50)
+    with pytest.raises(ValueError, match=r"every term of the representation reads rewards.*Prediction\(\)"):
+        model.learn_offline(1, representation_only=True)
 
 
 @dataclass(frozen=True)

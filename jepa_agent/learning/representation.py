@@ -42,6 +42,7 @@ class RepresentationTerm(ABC):
 
     weight: float = 1.0
     name: ClassVar[str]
+    reads_reward: ClassVar[bool] = False  # whether it is left out where nothing is to be learned from rewards
 
     @abstractmethod
     def loss(self, seen: Imagined) -> Tensor:
@@ -64,6 +65,7 @@ class Cost(RepresentationTerm):
     """Predicted immediate costs meet the observed."""
 
     name = "cost"
+    reads_reward = True
 
     def loss(self, seen: Imagined) -> Tensor:
         observed = seen.batch.cost[:, : seen.cost.shape[1]] / seen.model.cost_module.cost_scale
