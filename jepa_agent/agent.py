@@ -71,6 +71,7 @@ from jepa_agent.learning.representation import (
     representation_losses,
 )
 from jepa_agent.learning.steps import Samples, actor_losses, critic_loss, sample_training_steps, value_target
+from jepa_agent.learning.terms import TERMS
 from jepa_agent.learning.watch import LatentCallback, with_latents_watched
 from jepa_agent.model.memory import MemoryNetwork
 from jepa_agent.objectives.costs import Cost
@@ -90,7 +91,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 _DEFAULT = AgentConfig()
-_HANDED_TO_POLICY = ("settings", "memory", "planner", "mode")
+_HANDED_TO_POLICY = ("settings", "memory", "planner", "mode", "representation")
 _MOST_SKIPPED = 10  # updates in a row
 _PATIENCE = 4  # times learning_starts
 _ENCODER_LAG = 20  # updates: the rate of the target encoder is 1 at first and falls as 20 / updates
@@ -125,8 +126,9 @@ class JEPA(OffPolicyAlgorithm):
             the latent where the environment shows only a part of its state.
         mode: Who acts: one of `make_mode_switch`'s names or a `ModeSwitch`; changed at any time by `set_mode`.
         planner: How Mode-2 searches: a `PlannerConfig` or a `Planner`; None is the default for the action space.
-        representation: What the world model is fitted to, a list of `RepresentationTerm`; None is prediction, cost,
-            termination, InfoNCE for Box actions, and the energy, by the weights below.
+        representation: What the world model is fitted to, a list of `RepresentationTerm`, of which
+            `jepa_agent.learning.terms` has more; None is prediction, cost, termination, InfoNCE for Box actions, and the
+            energy, by the weights below.
         exploration: What acts before learning starts, one of `acting.exploration.EXPLORATIONS`.
         actor_horizon: Imagined steps along which the actor is improved; 0 is the cost-to-go alone.
         pessimism: Standard deviations of the ensemble added to the targets of the cost-to-go.
@@ -155,6 +157,7 @@ class JEPA(OffPolicyAlgorithm):
         "MultiInputPolicy": MultiInputPolicy,
     }
     # What is saved beside arguments and weights: numbers; with a run also parts that have a state_dict, and generators.
+    # Terms of other classes than these are not stored, but asked for.
     saved_counters: ClassVar[tuple[str, ...]] = (
         "num_timesteps",
         "_total_timesteps",
@@ -170,6 +173,7 @@ class JEPA(OffPolicyAlgorithm):
     )
     saved_parts: ClassVar[tuple[str, ...]] = ("_random_actions",)
     saved_generators: ClassVar[tuple[str, ...]] = ("policy.generator",)
+    saved_terms: ClassVar[tuple[type[RepresentationTerm], ...]] = TERMS
     policy: JEPAPolicy
     replay_buffer: SequenceReplayBuffer
     last_decision: Decision | None = None
@@ -316,7 +320,12 @@ class JEPA(OffPolicyAlgorithm):
             n_envs=self.n_envs,
             **self.replay_buffer_kwargs,
         )
-        handed = {name: getattr(self, name) for name in _HANDED_TO_POLICY}
+        own = self.settings
+        infonce = own.infonce_coef if isinstance(self.action_space, spaces.Box) else 0.0
+        self.terms = self.representation or default_terms(
+            own.prediction_coef, own.cost_coef, own.termination_coef, infonce, own.energy_coef
+        )
+        handed = {**{name: getattr(self, name) for name in _HANDED_TO_POLICY}, "representation": self.terms}
         make, given = self.policy_class, {**handed, **self.policy_kwargs}
         policy = make(self.observation_space, self.action_space, self.lr_schedule, **given)
         self.policy = policy.to(self.device)  # type: ignore[assignment]
@@ -324,11 +333,6 @@ class JEPA(OffPolicyAlgorithm):
         self._random_actions = make_exploration(self.settings.exploration, self.action_space, self.n_envs)
         self.objectives = Objectives(self.policy)
         self._watch = LatentCallback()
-        own = self.settings
-        infonce = own.infonce_coef if isinstance(self.action_space, spaces.Box) else 0.0
-        self.terms = self.representation or default_terms(
-            own.prediction_coef, own.cost_coef, own.termination_coef, infonce, own.energy_coef
-        )
         # Logged beside each loss, which is logged unweighted.
         self._weights = {
             **{term.name: term.weight for term in self.terms},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from functools import partial
@@ -25,6 +25,7 @@ from jepa_agent.acting.working_memory import PackedMemory, WorkingMemory
 from jepa_agent.config import AgentConfig, ModelConfig, PlannerConfig, with_named_arguments
 from jepa_agent.environments.observations import check_given
 from jepa_agent.interruption import poll
+from jepa_agent.learning.representation import Contrast, RepresentationTerm, build_networks
 from jepa_agent.model.actor import Actor
 from jepa_agent.model.building import build_features, make_actor, make_critic, make_encoder, make_predictor
 from jepa_agent.model.cost import CostModule, CostToGo
@@ -91,6 +92,7 @@ class JEPAPolicy(BasePolicy):
         memory: str | MemoryNetwork = _AGENT.memory,
         planner: Planner | PlannerConfig | None = None,
         mode: str | ModeSwitch = "auto",
+        representation: Sequence[RepresentationTerm] = (),
     ):
         check_spaces(observation_space, action_space)
         if optimizer_kwargs is None and optimizer_class is torch.optim.AdamW:
@@ -107,7 +109,7 @@ class JEPAPolicy(BasePolicy):
         self.action_dim = self.action_code.dim
         self.sizes = ModelConfig(latent_dim, net_arch, head_arch, ensemble_size, memory_size, encoder)  # type: ignore[arg-type]
         self.activation_fn = activation_fn
-        self.settings, self.memory = settings, memory
+        self.settings, self.memory, self.terms = settings, memory, list(representation)
         self._dropped_states, self._told_of_dropped_state = 0, False
         self.set_planner(planner)
         self.mode_switch = make_mode_switch(mode)
@@ -117,6 +119,8 @@ class JEPAPolicy(BasePolicy):
         self.extractor_class, self.extractor_kwargs = features_extractor_class, features_extractor_kwargs
         self.critic_class, self.predictor_class = critic_class, predictor_class
         self.world_model = self.make_world_model()
+        own = build_networks(self.terms, self.sizes, observation_space, action_space)
+        self.world_model.term_networks.update(own)
         self.gain_model = GainModel(NUM_FEATURES)
         self.world_model_target = deepcopy(self.world_model).requires_grad_(False).eval()
         self.optimizer = self.optimizer_class(
@@ -135,9 +139,8 @@ class JEPAPolicy(BasePolicy):
         observation, encoder = make_encoder(self.observation_space, sizes, activation, features)
         predictor, critic = self.make_predictor(), self.make_critic()
         gamma, energy_weight = self.settings.gamma, self.settings.energy_coef
-        cost_module = CostModule(
-            sizes.latent_dim, self.action_dim, sizes.head_arch, critic, gamma, activation, energy_weight > 0
-        )
+        energy = energy_weight > 0 or any(isinstance(term, Contrast) and term.weight for term in self.terms)
+        cost_module = CostModule(sizes.latent_dim, self.action_dim, sizes.head_arch, critic, gamma, activation, energy)
         return WorldModel(
             observation,
             encoder,
@@ -462,6 +465,7 @@ class JEPAPolicy(BasePolicy):
             memory=self.memory,
             planner=self.planner,
             mode=self.mode_switch,
+            representation=self.terms,
         )
         return data
 

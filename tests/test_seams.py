@@ -14,6 +14,7 @@ from jepa_agent.cli import main
 from jepa_agent.costs import GoalCost
 from jepa_agent.experiments.laboratory import planners_for
 from jepa_agent.learning.representation import Cost, Prediction, RepresentationTerm, Termination
+from jepa_agent.model.blocks import mlp
 from jepa_agent.model.cost import JointCostToGo
 from jepa_agent.model.encoders import ENCODERS, Encoder, register_encoder
 from jepa_agent.model.memory import MEMORIES, register_memory
@@ -50,6 +51,33 @@ def test_a_term_of_ones_own_is_learned_and_logged_under_its_name(small, tmp_path
     with pytest.raises(ValueError, match=r"representation.*hand it over"):
         JEPA.load(tmp_path / "agent")
     assert JEPA.load(tmp_path / "agent", representation=terms).terms == terms
+
+
+class Echo(RepresentationTerm):
+    """The cost is read from the latent by a network of the term's own."""
+
+    name = "echo"
+
+    def build(self, sizes, observation_space, action_space):
+        return mlp(sizes.latent_dim, sizes.head_arch, 1)
+
+    def loss(self, seen):
+        found = self.network(seen.model)(seen.z_hat[:, 0])
+        return (found - seen.batch.cost[:, :1]).square()
+
+
+def test_a_term_of_ones_own_may_have_networks_which_are_learned_saved_and_loaded(small, tmp_path):
+    terms = [Prediction(), Cost(), Termination(), Echo(0.5)]
+    model = small("Pendulum-v1", representation=terms, mode="actor")
+    before = [weight.clone() for weight in model.world_model.term_networks["echo"].parameters()]
+    model.learn(40)
+    learned = list(model.world_model.term_networks["echo"].parameters())
+    assert not any(torch.equal(one, other) for one, other in zip(before, learned, strict=True))
+    model.save(tmp_path / "agent")
+    loaded = JEPA.load(tmp_path / "agent", representation=terms).world_model.term_networks["echo"]
+    assert all(torch.equal(one, other) for one, other in zip(loaded.parameters(), learned, strict=True))
+    with pytest.raises(ValueError, match=r"expected .* weights, found"):
+        JEPA.load(tmp_path / "agent", representation=terms[:3])
 
 
 def test_terms_that_cannot_be_learned_from_are_refused(small):

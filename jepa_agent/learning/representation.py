@@ -1,7 +1,8 @@
 """What the world model is fitted to: terms of a sum, each an object with a name, a weight and a loss.
 
 A term is added by passing it: ``JEPA(..., representation=[Prediction(), Cost(), Termination(), MyTerm(0.1)])``. Its loss is
-masked, averaged and logged as ``train/<name>_loss``; what it weighs is beside it.
+masked, averaged and logged as ``train/<name>_loss``; what it weighs is beside it. Here are the terms in use by default;
+`jepa_agent.learning.terms` has more.
 """
 
 from __future__ import annotations
@@ -9,19 +10,25 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from functools import cached_property
+from typing import ClassVar
 
 import torch
-from torch import Tensor
+from gymnasium import spaces
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from jepa_agent.model.encoders import random_latents
+from jepa_agent.config import ModelConfig
+from jepa_agent.model.encoders import on_sphere, random_latents
 from jepa_agent.model.world_model import WorldModel
 from jepa_agent.tensor_ops import check_same_shape, masked_mean
 from jepa_agent.types import SequenceBatch
 
+_PERTURBATION = 0.5  # standard deviation of what is added to a latent, whose root mean square is 1
 
-class Imagined(NamedTuple):
+
+@dataclass(frozen=True)
+class Imagined:
     """A stretch of T steps imagined along the actions taken, beside what was observed."""
 
     model: WorldModel
@@ -31,10 +38,28 @@ class Imagined(NamedTuple):
     cost: Tensor  # (B, T) predicted immediate cost, in units of the running cost scale
     termination_logit: Tensor  # (B, T)
 
+    @property
+    def action(self) -> Tensor:
+        """The actions taken, ``(B, T, A)``."""
+        return self.batch.action[:, : self.cost.shape[1]]
+
+    @property
+    def mask(self) -> Tensor:
+        """1 for each step that was taken, ``(B, T)``."""
+        return self.batch.mask[:, : self.cost.shape[1]]
+
+    @cached_property
+    def encoded(self) -> Tensor:
+        """Latents ``(B, T+1, D)`` of all observations by the online encoder, with gradient; encoded when first asked for."""
+        return torch.cat([self.z_hat[:, :1], self.model.observe(self.batch, 1, self.cost.shape[1])], dim=1)
+
 
 @dataclass(frozen=True)
 class RepresentationTerm(ABC):
-    """One term of the representation's loss. It carries no parameters of its own.
+    """One term of the representation's loss.
+
+    A term that needs networks beside the world model's makes them in `build`. They are then part of the world model: trained
+    by its optimiser, saved, loaded and resumed with the agent. The object itself holds settings only.
 
     Args:
         weight: Its factor in the sum; at 0 it is left out.
@@ -47,6 +72,23 @@ class RepresentationTerm(ABC):
     @abstractmethod
     def loss(self, seen: Imagined) -> Tensor:
         """Loss ``(B, T)`` of each step, or ``(B, t)`` of the first t; steps after an episode's end are masked afterwards."""
+
+    def build(self, sizes: ModelConfig, observation_space: spaces.Space, action_space: spaces.Space) -> nn.Module | None:
+        """The term's own networks; None if it has none.
+
+        Args:
+            sizes: Of the world model's networks: ``latent_dim``, ``net_arch``, ``head_arch``.
+            observation_space: Of the environment.
+            action_space: Of the environment; the networks see its actions as `jepa_agent.spaces.action_code` says.
+
+        Raises:
+            ValueError: The term has no meaning for these spaces.
+        """
+        return None
+
+    def network(self, model: WorldModel) -> nn.Module:
+        """What `build` made, as the world model of an agent with this term holds it."""
+        return model.term_networks[self.name]
 
 
 @dataclass(frozen=True)
@@ -98,15 +140,41 @@ class InfoNCE(RepresentationTerm):
 
 @dataclass(frozen=True)
 class Contrast(RepresentationTerm):
-    """Latents the agent has visited lie a margin lower in energy than latents drawn at random."""
+    """The energy C(z): latents the agent has visited lie a margin lower than latents off the data (the hinge of LeCun et
+    al., A Tutorial on Energy-Based Learning, 2006).
 
+    A third of the latents off the data are random points of the sphere, told apart after ten updates. A third are visited
+    latents with noise added. A third are imagined from visited ones along the actions of other windows; they lie so near the
+    data that a gradient is left. Latents of other windows would be no example: they were visited, too; `TransitionContrast`
+    has use for them.
+
+    Args:
+        weight: Its factor in the sum.
+        margin: How much lower, in units of the energy.
+        shape_encoder: Whether the gradient of visited latents reaches the encoder; what is off the data carries none, for
+            the predictor must not learn to imagine high energies.
+    """
+
+    margin: float = 1.0
+    shape_encoder: bool = False
     name = "energy"
 
     def loss(self, seen: Imagined) -> Tensor:
-        visited = seen.z_hat[:, 0].detach()
-        anywhere = random_latents(len(visited), visited.shape[1], None, visited.device)
-        energy = seen.model.cost_module.energy
-        return energy_loss(energy(visited), energy(anywhere)).unsqueeze(1)
+        visited, energy = seen.z_hat[:, 0], seen.model.cost_module.energy
+        off_data = energy(latents_off_data(seen))  # (3, B)
+        low = energy(visited if self.shape_encoder else visited.detach())
+        return energy_loss(low.expand_as(off_data), off_data, self.margin).mean(0).unsqueeze(1)
+
+
+@torch.no_grad()
+def latents_off_data(seen: Imagined) -> Tensor:
+    """Latents ``(3, B, D)`` that no observation led to: random ones, perturbed ones, and those at the end of what is
+    imagined along the actions of another window."""
+    visited = seen.z_hat[:, 0]
+    anywhere = random_latents(len(visited), visited.shape[1], None, visited.device)
+    perturbed = on_sphere(visited + _PERTURBATION * torch.randn_like(visited))
+    elsewhere = seen.model.imagine(visited, seen.action.roll(1, dims=0))[:, -1]
+    return torch.stack([anywhere, perturbed, elsewhere])
 
 
 def default_terms(
@@ -127,6 +195,14 @@ def check_terms(terms: Sequence[RepresentationTerm]) -> None:
         raise ValueError(f"representation has two terms of one name: {', '.join(names)}")
     if any(not 0 <= term.weight < float("inf") for term in terms):
         raise ValueError(f"representation's weights must be at least 0, got {[term.weight for term in terms]}")
+
+
+def build_networks(
+    terms: Sequence[RepresentationTerm], sizes: ModelConfig, observation_space: spaces.Space, action_space: spaces.Space
+) -> dict[str, nn.Module]:
+    """The networks of all terms that have some, by the term's name; see `RepresentationTerm.build`."""
+    made = {term.name: term.build(sizes, observation_space, action_space) for term in terms if term.weight}
+    return {name: network for name, network in made.items() if network is not None}
 
 
 def imagine_along(model: WorldModel, target: WorldModel, batch: SequenceBatch, horizon: int) -> Imagined:

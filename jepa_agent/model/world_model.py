@@ -72,6 +72,9 @@ class WorldModel(nn.Module):
         self.gamma = gamma
         self.energy_weight = energy_weight
         self.memory = memory
+        # Of representation terms that have networks of their own, by the term's name; last, so that the order of all other
+        # parameters, by which an optimiser's state is saved, depends on no term.
+        self.term_networks = nn.ModuleDict()
 
     # ------------------------------------------------------------------ the six verbs
 

@@ -62,7 +62,9 @@ def contents(model: Agent, exclude: set[str] | None = None) -> tuple[dict[str, A
     manifest = {
         "class": type(model).__name__,
         "versions": versions(),
-        "arguments": {k: encode(v, _settings()) for k, v in _arguments(model).items() if k not in (exclude or ())},
+        "arguments": {
+            k: encode(v, _settings(type(model))) for k, v in _arguments(model).items() if k not in (exclude or ())
+        },
         "observation_space": encode_space(model.observation_space),
         "action_space": encode_space(model.action_space),
         "n_envs": model.n_envs,
@@ -131,8 +133,8 @@ def load(
     content = archive.read(path, "agent")
     with as_checkpoint_error(path):
         asked, saved = given.get("policy_kwargs"), content.manifest["arguments"].get("policy_kwargs")
-        if asked is not None and encode(asked, _settings()) != saved:
-            raise ValueError(f"field 'policy_kwargs': expected {saved}, found {encode(asked, _settings())}")
+        if asked is not None and encode(asked, _settings(cls)) != saved:
+            raise ValueError(f"field 'policy_kwargs': expected {saved}, found {encode(asked, _settings(cls))}")
         return build_agent(cls, content, env, device, given)
 
 
@@ -152,7 +154,7 @@ def build_agent(
     manifest = content.manifest
     if manifest["class"] not in {base.__name__ for base in cls.__mro__}:
         raise ValueError(f"field 'class': expected {cls.__name__}, found {manifest['class']!r}: call its load")
-    arguments = {k: decode(v, _settings(), k) for k, v in manifest["arguments"].items() if k not in given}
+    arguments = {k: decode(v, _settings(cls), k) for k, v in manifest["arguments"].items() if k not in given}
     arguments.update(given)
     policy_class = arguments.pop("policy_class", None) or JEPAPolicy
     # JSON has no tuples, and SB3 accepts no list here.
@@ -311,8 +313,9 @@ def versions() -> dict[str, str]:
     return {"jepa_agent": __version__, "python": platform.python_version(), **found}
 
 
-def _settings() -> tuple[type, ...]:
-    """Return the settings classes that a file may name: those of this package, not a user's subclasses."""
+def _settings(agent: Any) -> tuple[type, ...]:
+    """Return the settings classes that a file of a class of agents may name: the terms that it declares, and planners and
+    mode switches of this package, not a user's subclasses."""
 
     def below(cls: type) -> Iterator[type]:
         """Yield all subclasses of a class, at any depth."""
@@ -322,7 +325,7 @@ def _settings() -> tuple[type, ...]:
 
     # A dict as an ordered set: a class with two bases occurs twice.
     found = dict.fromkeys([*below(Planner), *below(ModeSwitch)])
-    return (PlannerConfig, *(cls for cls in found if cls.__module__.startswith("jepa_agent.")))
+    return (PlannerConfig, *agent.saved_terms, *(cls for cls in found if cls.__module__.startswith("jepa_agent.")))
 
 
 # ---------------------------------------------------------------------- optimisers as tensors

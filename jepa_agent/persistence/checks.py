@@ -24,6 +24,7 @@ class Agent(Protocol):
     saved_counters: ClassVar[tuple[str, ...]]  # attributes that are plain numbers
     saved_parts: ClassVar[tuple[str, ...]]  # attributes with `state_dict`, saved with a run
     saved_generators: ClassVar[tuple[str, ...]]  # random number generators, saved with a run
+    saved_terms: ClassVar[tuple[type, ...]]  # classes of representation terms, dataclasses whose fields are plain values
     settings: AgentConfig
     policy: Any  # JEPAPolicy
     replay_buffer: SequenceReplayBuffer
