@@ -19,7 +19,6 @@ TERMS: tuple[type[RepresentationTerm], ...] = (
 )
 
 __all__ = [
-    "TERMS",
     "Contrast",
     "Cost",
     "Covariance",
