@@ -33,7 +33,7 @@ def test_another_users_process_is_alive(monkeypatch):
     assert process_exists(1)
 
 
-@pytest.mark.parametrize("pid", [1, os.getpid()])
+@pytest.mark.parametrize("pid", [1, os.getpid()], ids=["another", "own"])
 def test_no_signal_is_sent_where_it_would_end_the_process(monkeypatch, pid):
     monkeypatch.setattr(os, "name", "nt")
     monkeypatch.setattr(os, "kill", None)
