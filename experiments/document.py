@@ -26,7 +26,7 @@ from jepa_agent.experiments.ratios import as_much, headline, ratio_in_words, tim
 from jepa_agent.experiments.records import AGENT, Curve, RunSpec
 from jepa_agent.experiments.report import HEADINGS, cells, write_summary
 from jepa_agent.experiments.scores import normalised_scores, random_returns
-from jepa_agent.experiments.speedup import Speedup, speedups
+from jepa_agent.experiments.speedup import Speedups, speedups
 from jepa_agent.experiments.statistics import (
     Censored,
     Estimate,
@@ -124,13 +124,12 @@ def _rule(study: Study) -> str:
 # ---------------------------------------------------------------------- numbers
 
 
-def _overall(study: Study, curves: Sequence[Curve]) -> dict[str, tuple[Speedup, int]]:
-    """Return the geometric mean of times fewer steps and its number of environments by JEPA's mode; {} without baselines."""
+def _overall(study: Study, curves: Sequence[Curve]) -> dict[str, Speedups]:
+    """Return times fewer steps by JEPA's mode; {} without baselines."""
     found = {}
     for mode in dict.fromkeys(curve.mode for curve in curves if curve.spec.algorithm == AGENT):
         with suppress(ValueError):  # no environment has finished runs of both
-            each, mean = speedups(study, curves, mode)
-            found[mode] = mean, len(each)
+            found[mode] = speedups(study, curves, mode)
     return found
 
 

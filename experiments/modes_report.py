@@ -151,7 +151,8 @@ def by_environment(rows: Sequence[Row], mode: str, other: str, scales: dict[str,
 
 
 def plot_trade_off(cells: Sequence[Cell], path: Path) -> None:
-    """Draw normalised score against CPU milliseconds of a decision, a panel per environment.
+    """Draw what each mode gains over the actor, with its 95% interval, against CPU milliseconds of a decision: a panel per
+    environment, all on one scale.
 
     Args:
         cells: Cells of a study.
@@ -165,18 +166,21 @@ def plot_trade_off(cells: Sequence[Cell], path: Path) -> None:
     styles = looks(modes)
     columns = min(len(envs), 3)
     figure = Figure(figsize=(4.2 * columns, 0.6 + 3.4 * -(-len(envs) // columns)), layout="constrained")
-    panels = np.atleast_1d(figure.subplots(-(-len(envs) // columns), columns)).ravel()
+    panels = np.atleast_1d(figure.subplots(-(-len(envs) // columns), columns, sharex=True, sharey=True)).ravel()
     for axes, env in zip(panels, envs, strict=False):
         own = [(cell, name) for cell, name in zip(cells, acting, strict=True) if cell.env == env]
         for cell, name in own:
             look = styles[name]
-            axes.plot(
-                cell.decision_ms, cell.score, color=look.colour, marker=look.marker, markersize=8, linestyle="", label=name
+            low, high = cell.gain_interval or (cell.gain, cell.gain)
+            reach = [[cell.gain - low], [high - cell.gain]]
+            axes.errorbar(
+                cell.decision_ms, cell.gain, reach, color=look.colour, marker=look.marker, linestyle="", label=name
             )
+        axes.axhline(0.0, color="0.6", linewidth=0.8, zorder=0)
         plain_log(axes)
         axes.set_title(f"{env}, n={own[0][0].n_seeds}", fontsize=10)
         axes.set_xlabel("CPU ms to decide, log scale")
-        axes.set_ylabel("normalised score, mean over agents")
+        axes.set_ylabel("score less the actor's")
         axes.spines[["top", "right"]].set_visible(False)
     for axes in panels[len(envs) :]:
         axes.set_visible(False)

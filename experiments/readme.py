@@ -46,7 +46,7 @@ def results_table(results: Path) -> str:
         ("environment, threshold", "JEPA", "baselines", "times fewer steps", "CPU s"),
         ("---",) * 5,
     ]
-    found, overall = speedups(study, curves, MODE)
+    found = speedups(study, curves, MODE)
     for env, threshold in study.thresholds().items():
         summaries = summarise([curve for curve in curves if curve.spec.env == env], threshold)
         summaries = [summary for summary in summaries if summary.mode in (MODE, "policy")]
@@ -57,15 +57,26 @@ def results_table(results: Path) -> str:
             # One mode of JEPA, so one ratio per environment.
             [ratio] = headline(summaries)["ratios"]
             rows.append(
-                (f"{env}, {threshold:g}", *own, "<br>".join(others), _speedup(found[env]), as_much(ratio.cpu_seconds))
+                (
+                    f"{env}, {threshold:g}",
+                    *own,
+                    "<br>".join(others),
+                    _speedup(found.by_env[env], own[0]),
+                    as_much(ratio.cpu_seconds),
+                )
             )
-    rows.append((f"geometric mean of {len(found)}", "", "", _speedup(overall), ""))
+    if found.reached:
+        rows.append((f"geometric mean of the {found.n_reached} reached", "", "", _speedup(found.reached), ""))
     return _markdown(rows)
 
 
-def _speedup(found: Speedup) -> str:
-    """Format times fewer steps with the interval, marked where runs that never got there are counted at their end."""
-    return f"{found.ratio:.2g}{'*' if found.is_bound else ''} ({found.low:.2g} to {found.high:.2g})"
+def _speedup(found: Speedup, own: str = "") -> str:
+    """Format times fewer steps with the interval; "-" where JEPA's ``own`` median is not known."""
+    return (
+        "-"
+        if own.startswith("-")
+        else f"{found.bound and found.bound + ' '}{found.ratio:.2g} ({found.low:.2g} to {found.high:.2g})"
+    )
 
 
 def memory_table(results: Path) -> str:

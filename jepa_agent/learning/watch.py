@@ -47,6 +47,10 @@ class LatentCallback(BaseCallback):
         self._kept: Observations | None = None
         self._measured = 0
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy of the agent takes along: not the variables of a rollout, among which are modules."""
+        return {**vars(self), "locals": {}, "globals": {}}
+
     def _init_callback(self) -> None:
         """Refuse agents that have no latents."""
         if not isinstance(getattr(self.model, "world_model", None), WorldModel):

@@ -25,7 +25,7 @@ from stable_baselines3.common.logger import (
     make_output_format,
 )
 from stable_baselines3.common.monitor import Monitor, ResultsWriter
-from stable_baselines3.common.vec_env import DummyVecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnvWrapper
 
 from jepa_agent.config import as_kwargs
 
@@ -105,7 +105,9 @@ def log_configuration(agent: Any) -> None:
         agent: A `JEPA` whose logger is set up; one without a TensorBoard format writes nothing.
     """
     # An environment in a process of its own is not asked: its answer might not be picklable.
-    inner = agent.env.unwrapped
+    inner = agent.env
+    while isinstance(inner, VecEnvWrapper):  # `unwrapped` asks attributes of vectorised environments that may have none
+        inner = inner.venv
     spec = inner.envs[0].unwrapped.spec if isinstance(inner, DummyVecEnv) else None
     env_id = "unknown" if spec is None else spec.id
     run = {"algorithm": type(agent).__name__, "env": env_id, "n_envs": agent.n_envs, "seed": agent.seed}

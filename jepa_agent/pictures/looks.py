@@ -46,6 +46,15 @@ LOOKS = {
     "TD3": Look("#882255", ">", (0, (5, 3))),
     "QRDQN": Look("#7F7F7F", "p", (0, (2, 2))),
     "best baseline": Look("#555555", "s", "--"),
+    # Modes of one agent beside one another.
+    "actor": Look("#0072B2", "o", "-"),
+    "planner": Look("#D55E00", "s", "--"),
+    "auto": Look("#009E73", "^", "-."),
+    "auto_0.25": Look("#CC79A7", "D", (0, (1, 1.5))),
+    "random_0.25": Look("#E69F00", "v", (0, (3, 1))),
+    "surprise_0.25": Look("#56B4E9", "P", (0, (4, 1, 1, 1))),
+    "disagreement_0.25": Look("#000000", "X", (0, (5, 3))),
+    "every_4": Look("#7F7F7F", "p", (0, (2, 2))),
 }
 # JEPA's modes share its colour and mark: the line and what fills the mark differ.
 MODES = {"actor": ("-", "full"), "planner": ("--", "none"), "auto": ((0, (1, 1.5)), "left")}

@@ -61,5 +61,5 @@ def test_a_network_is_chosen_by_name_or_copied_as_given():
     assert copied.output.weight is not own.output.weight
     assert make_memory("none", D, A, K) is None
     assert isinstance(make_memory("attention", D, A, K), AttentionMemory)
-    with pytest.raises(ValueError, match="'lstm': choose none, gru, attention"):
+    with pytest.raises(ValueError, match=r"'lstm' .* choose one of none, gru, attention"):
         make_memory("lstm", D, A, K)
