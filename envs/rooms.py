@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -42,7 +42,7 @@ class TwoRooms(gym.Env[np.ndarray, np.ndarray]):
         ValueError: The goal lies outside the square, or the render mode is another.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 20}
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 20}  # noqa: RUF012 - as Gymnasium declares it
 
     def __init__(self, goal: Any = None, render_mode: str | None = None):
         if render_mode not in (None, "rgb_array"):
