@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -225,7 +226,7 @@ def planning(model: JEPA, way: Way, fitted: StepsToGo | None) -> Callable[[Any],
         if fitted is not None:
             with torch.no_grad():
                 z_goal = model.world_model.encode(goal)
-            cost = LatentCost(lambda z: fitted(z, z_goal))
+            cost = LatentCost(partial(fitted, goal=z_goal))
         model.set_cost(cost, way.planner, end_cost=0.0)
         return lambda obs, state: model.predict(obs, state, deterministic=True)  # type: ignore[return-value]
 

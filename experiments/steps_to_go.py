@@ -30,7 +30,9 @@ class StepsToGo(nn.Module):
         super().__init__()
         self.net = mlp(2 * latent_dim, (128, 128), 1)
         # Everything begins far off: what was done says that it is nearer, which is learned faster than that it is farther.
-        nn.init.constant_(self.net[-1].bias, _FAR)  # type: ignore[arg-type]
+        last = self.net[-1]
+        assert isinstance(last, nn.Linear)
+        nn.init.constant_(last.bias, _FAR)
 
     def forward(self, z: Tensor, goal: Tensor) -> Tensor:
         """From latents ``(..., D)`` to a goal of a shape that fits them: ``(...)``."""

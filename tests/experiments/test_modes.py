@@ -110,6 +110,19 @@ def test_the_figure_tells_variants_apart(tmp_path, monkeypatch):
     monkeypatch.setattr(modes_report, "save", lambda figure, path: drawn.append(figure))
     rows = [row(0, 1, mode, 5.0) | {"variant": variant} for variant in (DEFAULTS, "small") for mode in ("actor", "planner")]
     modes_report.plot_trade_off(cells(rows, {"A": (0.0, 10.0)}), tmp_path / "modes.png")
-    [lines] = [axes.get_lines() for axes in drawn[0].axes]
-    assert [line.get_label() for line in lines] == ["actor", "planner", "actor, small", "planner, small"]
-    assert len({(line.get_color(), line.get_marker()) for line in lines}) == 4
+    [axes] = drawn[0].axes
+    drawn_of = dict(zip(axes.get_legend_handles_labels()[1], axes.containers, strict=True))
+    assert list(drawn_of) == ["actor", "planner", "actor, small", "planner, small"]
+    marks = [found.lines[0] for found in drawn_of.values()]
+    assert len({(mark.get_color(), mark.get_marker()) for mark in marks}) == 4
+
+
+def test_the_figure_shows_what_is_gained_with_its_interval(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(modes_report, "save", lambda figure, path: drawn.append(figure))
+    rows = [row(seed, 1, "actor", 5.0) for seed in range(5)] + [row(seed, 1, "planner", 6.0 + seed) for seed in range(5)]
+    found = cells(rows, {"A": (0.0, 10.0)})
+    modes_report.plot_trade_off(found, tmp_path / "modes.png")
+    mark, _, [bar] = drawn[0].axes[0].containers[1].lines
+    assert mark.get_ydata() == pytest.approx([0.3])  # 8 less 5, of 10
+    assert bar.get_segments()[0][:, 1] == pytest.approx(found[1].gain_interval)
