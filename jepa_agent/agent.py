@@ -384,7 +384,8 @@ class JEPA(OffPolicyAlgorithm):
         if representation_only:
             terms = [term for term in terms if not term.reads_reward]
         else:
-            gradient_steps, self._updates_owed = gradient_steps + self._updates_owed, 0
+            gradient_steps += self._updates_owed
+            self._updates_owed = gradient_steps  # what a stop leaves over is made when learning goes on
             if not self._n_updates:
                 self.policy.begin_values()
         optimizer, past = self.policy.optimizer, self.world_model.past_size
@@ -416,6 +417,7 @@ class JEPA(OffPolicyAlgorithm):
                     self._n_representation_updates += representation_only
                 else:
                     torch._foreach_copy_(self._statistics, statistics)
+                self._updates_owed -= not representation_only
 
                 for name, value in losses.items():
                     self.logger.record_mean(f"train/{name}_loss", value.item())
@@ -523,7 +525,10 @@ class JEPA(OffPolicyAlgorithm):
         self._check_buffer_size()
         if not hasattr(self, "_logger"):
             self.set_logger(configure_logger(self.verbose, None, "JEPA", True))
-        self.train(n_updates, self.batch_size, representation_only)
+        try:
+            self.train(n_updates, self.batch_size, representation_only)
+        finally:
+            self._updates_owed = 0  # these are owed to no step
         return self
 
     # ------------------------------------------------------------------ collecting

@@ -84,7 +84,7 @@ class MediaCallback(BaseCallback):
             return True
         model = _agent(self)
         norm = model.get_vec_normalize_env()
-        mode = type(model.policy.mode_switch).__name__
+        mode = model.mode if isinstance(model.mode, str) else type(model.policy.mode_switch).__name__
         normalise = None if norm is None else norm.normalize_obs
         told = explain(model.policy, self.env, mode, self.seed, normalise, self.max_steps)
         figures = {"media/episode": draw_explanation(told)}

@@ -271,3 +271,19 @@ def test_objects_of_ones_own_are_asked_for_and_can_be_handed_over(small, tmp_pat
     with pytest.raises(ValueError, match="custom_objects"):
         JEPA.load(tmp_path / "agent")
     assert JEPA.load(tmp_path / "agent", custom_objects={"learning_rate": schedule}).lr_schedule(0.5) == 5e-4
+
+
+def test_updates_that_a_stop_leaves_over_are_made_when_learning_goes_on(small, monkeypatch):
+    model = small("Pendulum-v1", learning_starts=30, mode="actor")
+
+    def stops():
+        if model._n_updates == 11:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("jepa_agent.agent.poll", stops)
+    with pytest.raises(KeyboardInterrupt):
+        model.learn(60)
+    assert (model._n_updates, model.num_timesteps) == (11, 31)
+    monkeypatch.undo()
+    model.learn(29, reset_num_timesteps=False)
+    assert (model._n_updates, model.num_timesteps) == (60, 60)

@@ -145,6 +145,8 @@ def finish(
     evaluation = next((callback for callback in callbacks if isinstance(callback, ToldEvaluation)), None)
     if evaluation is not None and evaluation.means:
         say_anyway(evaluation.summary())
+    elif evaluation is not None:
+        say(f"no evaluation was made: they come every {options.eval_freq:,} steps, as --eval-freq says")
     failed = keep(model, options, run)
     for what, why in failed.items():
         say_anyway(f"not saved:   {what}: {why}")
