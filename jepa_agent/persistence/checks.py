@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
 from typing import Any, ClassVar, Protocol
 
@@ -16,6 +16,7 @@ from jepa_agent.learning.replay_buffer import SequenceReplayBuffer, transition_b
 from jepa_agent.persistence.system import total_memory
 
 _MAX_ENVS = 65_536
+_TERM_NETWORKS = "policy/world_model.term_networks."
 
 
 class Agent(Protocol):
@@ -134,13 +135,28 @@ def check_tensors(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -
         found: The file's tensors, by name.
 
     Raises:
-        ValueError: A tensor is missing or has another shape or dtype; the message names the first one.
+        ValueError: A tensor is missing or has another shape or dtype; the message names the first one. Or the file has
+            networks of other representation terms.
     """
+    _check_term_networks(expected, found)
     for name, wanted in expected.items():
         if name not in found:
             raise ValueError(f"tensor {name!r}: expected {_dtype_and_shape(wanted)}, found none")
         if _dtype_and_shape(found[name]) != _dtype_and_shape(wanted):
             raise ValueError(f"tensor {name!r}: expected {_dtype_and_shape(wanted)}, found {_dtype_and_shape(found[name])}")
+
+
+def _check_term_networks(expected: Iterable[str], found: Iterable[str]) -> None:
+    """Raise ``ValueError`` unless the tensors of these names are of networks of the same representation terms."""
+    mine, theirs = (
+        sorted({name.removeprefix(_TERM_NETWORKS).partition(".")[0] for name in names if name.startswith(_TERM_NETWORKS)})
+        for names in (expected, found)
+    )
+    if mine != theirs:
+        raise ValueError(
+            f"field 'representation': the file holds networks of the terms {theirs}, but those asked for have networks "
+            f"{mine}: load with the terms that were saved"
+        )
 
 
 def check_numbers(tensors: Mapping[str, Tensor]) -> None:
