@@ -235,7 +235,7 @@ def read(path: str | Path | BinaryIO, kind: str) -> Checkpoint:
         return _read(path, kind, "the given file object")
     found = Path(path) if Path(path).exists() else with_suffix(path)
     if not found.is_file():
-        inside = next((file for file in ("best_model.zip", "model.zip") if (found / file).is_file()), None)
+        inside = next((file for file in ("best_model.zip", "last_model.zip") if (found / file).is_file()), None)
         raise FileNotFoundError(f"no checkpoint at {path}" + (f"; did you mean {found / inside}?" if inside else ""))
     with found.open("rb") as file:
         return _read(file, kind, str(found))

@@ -409,3 +409,11 @@ def test_a_stop_saves_the_agent_and_exits_as_shells_expect(tmp_path, sent, code)
     assert process.returncode == code, err
     assert "interrupted after" in out
     assert JEPA.load(folder / "last_model.zip").num_timesteps > 0
+
+
+def test_a_run_too_short_for_an_evaluation_says_so(tmp_path, capsys):
+    assert (
+        main(["train", "--env", "CartPole-v1", "-n", "20", *TINY, "--eval-freq", "50", "--output", str(tmp_path / "run")])
+        == 0
+    )
+    assert "no evaluation was made: they come every 50 steps" in capsys.readouterr().out

@@ -118,3 +118,12 @@ def test_a_buffer_of_other_spaces_is_refused(small, tmp_path):
     small("CartPole-v1", learning_starts=1000).learn(5).save_replay_buffer(tmp_path / "buffer")
     with pytest.raises(CheckpointError, match=r"buffer.*'observation_space'"):
         small("Pendulum-v1").load_replay_buffer(tmp_path / "buffer.zip")
+
+
+def test_a_run_folder_is_told_from_an_agent(saved, tmp_path):
+    (tmp_path / "run").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint at .*run$"):
+        JEPA.load(tmp_path / "run")
+    (tmp_path / "run/last_model.zip").write_bytes(saved.read_bytes())
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint at .*run; did you mean .*last_model\.zip\?"):
+        JEPA.load(tmp_path / "run")
