@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -31,7 +31,7 @@ def measure(
     repeats: int = 5,
     inner: int = 40,
 ) -> dict[str, Any]:
-    """Time updates and plans, JEPA and SAC in turns.
+    """Time updates and plans: JEPA, JEPA with its updates captured, and SAC in turns.
 
     Args:
         device: Where the networks are, as ``cuda``.
@@ -42,7 +42,8 @@ def measure(
         inner: Updates per measurement; plans are a quarter as many.
 
     Returns:
-        The card's name, versions, and rows of ``updates`` (per second of the wall's clock) and ``plans`` (milliseconds).
+        The card's name, versions, and rows of ``updates`` (per second of the wall's clock, by JEPA as it is, captured, and
+        captured with TF32, and by SAC) and ``plans`` (milliseconds).
 
     Raises:
         RuntimeError: The device cannot be used.
@@ -50,19 +51,32 @@ def measure(
     updates: list[dict[str, Any]] = []
     plans: list[dict[str, Any]] = []
     for width in widths:
-        jepa = _stored(JEPA, device, policy_kwargs={"net_arch": (width, width), "head_arch": (width,)}, mode="planner")
-        sac = _stored(SAC, device, policy_kwargs={"net_arch": [width, width]})
-        with closing(jepa.get_env()), closing(sac.get_env()):
+        sizes = {"net_arch": (width, width), "head_arch": (width,)}
+        agents = {
+            "eager": _stored(JEPA, device, policy_kwargs=sizes, mode="planner"),
+            "captured": _stored(JEPA, device, policy_kwargs=sizes, capture=True),
+            "captured_tf32": _stored(JEPA, device, policy_kwargs=sizes, capture=True),
+            "sac": _stored(SAC, device, policy_kwargs={"net_arch": [width, width]}),
+        }
+        with ExitStack() as opened:
+            for agent in agents.values():
+                opened.enter_context(closing(agent.get_env()))
             for batch in batches:
-                own, theirs = [], []
+                took: dict[str, list[float]] = {name: [] for name in agents}
+                for name, agent in agents.items():
+                    with _precision(name):
+                        agent.train(3, batch)  # what is made or recorded the first time
                 for _ in range(repeats):
-                    own.append(_seconds(lambda: jepa.train(inner, batch), device))  # noqa: B023
-                    theirs.append(_seconds(lambda: sac.train(inner, batch), device))  # noqa: B023
-                rates = {"jepa_per_second": inner / median(own), "sac_per_second": inner / median(theirs)}
+                    for name, agent in agents.items():
+                        with _precision(name):
+                            took[name].append(_seconds(lambda: agent.train(inner, batch), device))  # noqa: B023
+                rates = {f"{name}_per_second": inner / median(seconds) for name, seconds in took.items()}
                 updates.append({"width": width, "batch_size": batch, **rates})
+            jepa = agents["eager"]
             for count in environments:
                 obs = np.repeat(jepa.get_env().reset(), count, axis=0)
                 calls = max(inner // 4, 1)
+                _plan(jepa, obs, 1)
                 each = [_seconds(lambda: _plan(jepa, obs, calls), device) / calls for _ in range(repeats)]  # noqa: B023
                 plans.append({"width": width, "n_envs": count, "ms": 1e3 * median(each)})
     card = torch.cuda.get_device_name() if device.startswith("cuda") else cpu_model()
@@ -75,6 +89,16 @@ def _stored(cls: type[Any], device: str, **settings: Any) -> Any:
         "MlpPolicy", ENV, seed=0, device=device, learning_starts=10**9, gradient_steps=0, buffer_size=_STORED, **settings
     )
     return agent.learn(_STORED)
+
+
+@contextmanager
+def _precision(name: str) -> Iterator[None]:
+    """Products of matrices in TF32 for what is named so, as they are in float32 for the rest."""
+    torch.set_float32_matmul_precision("high" if name.endswith("tf32") else "highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision("highest")
 
 
 def _plan(agent: JEPA, obs: np.ndarray, calls: int) -> None:

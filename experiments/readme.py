@@ -19,7 +19,8 @@ from jepa_agent.experiments.speedup import Speedup, speedups
 from jepa_agent.experiments.statistics import Summary, summarise
 from jepa_agent.experiments.study import read_study
 
-CLASSIC, MODES, PLANNERS, GOALS, SPEED = "classic", "modes", "planners", "goals", "speed.json"
+CLASSIC, MODES, PLANNERS, GOALS = "classic", "modes", "planners", "goals"
+SPEED, GPU = "speed.json", "gpu.json"
 PARTIAL = ("memory", "popgym")
 MODE = "actor"
 PAGES = (
@@ -182,6 +183,20 @@ def speed_table(measured: dict[str, Any]) -> str:
     return _markdown(rows)
 
 
+def gpu_table(measured: dict[str, Any]) -> str:
+    """Make the table of updates on a GPU.
+
+    Args:
+        measured: Content of ``gpu.json``, as `gpu.measure` returns it.
+    """
+    names = {"eager": "JEPA", "captured": "JEPA, `capture=True`", "captured_tf32": "captured, TF32", "sac": "SAC"}
+    rows = [("width", "batch", *names.values()), ("---:",) * (len(names) + 2)]
+    for row in measured["updates"]:
+        rates = (f"{row[f'{name}_per_second']:.0f}" for name in names)
+        rows.append((str(row["width"]), str(row["batch_size"]), *rates))
+    return _markdown(rows)
+
+
 def with_tables(text: str, results: Path) -> str:
     """Return a page with its tables made anew from the committed results.
 
@@ -196,6 +211,7 @@ def with_tables(text: str, results: Path) -> str:
         "planners": lambda: planners_table(results),
         "goals": lambda: (results / GOALS / "table.md").read_text().strip(),
         "speed": lambda: speed_table(json.loads((results / SPEED).read_text())),
+        "gpu": lambda: gpu_table(json.loads((results / GPU).read_text())),
     }
     for name in re.findall(r"<!-- (\w+) -->", text):
         if name not in tables:

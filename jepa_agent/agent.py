@@ -61,6 +61,7 @@ from jepa_agent.environments.guards import (
 from jepa_agent.environments.observations import BAD_OBSERVATION, RESTARTED
 from jepa_agent.extras import needs
 from jepa_agent.interruption import poll
+from jepa_agent.learning.capture import CapturedGradients, Gradients
 from jepa_agent.learning.diagnostics import decision_measures, realised_gain
 from jepa_agent.learning.replay_buffer import SequenceReplayBuffer, buffer_for, reward_unit
 from jepa_agent.learning.representation import (
@@ -140,6 +141,7 @@ class JEPA(OffPolicyAlgorithm):
         energy_coef: Weight of the contrastive energy, in learning and in the cost of plans; 0 builds none.
         distillation_coef: Weight of imitating what the planner found.
         regularisation_coef: Weight that keeps the actor from saturating.
+        capture: Whether updates are recorded as a CUDA graph and replayed; of no effect on a CPU.
         stats_window_size: Episodes over which ``rollout/`` values are averaged.
         tensorboard_log: Folder for TensorBoard's events: what is logged, the configuration as text, and the hparams tab.
         policy_kwargs: Sizes of the networks (`ModelConfig`) and more that `JEPAPolicy` takes.
@@ -222,6 +224,7 @@ class JEPA(OffPolicyAlgorithm):
         energy_coef: float = _DEFAULT.energy_coef,
         distillation_coef: float = _DEFAULT.distillation_coef,
         regularisation_coef: float = _DEFAULT.regularisation_coef,
+        capture: bool = _DEFAULT.capture,
         stats_window_size: int = 100,
         tensorboard_log: str | None = None,
         policy_kwargs: dict[str, Any] | None = None,
@@ -351,6 +354,7 @@ class JEPA(OffPolicyAlgorithm):
         online, targets = self.world_model.perception_and_heads(), self.world_model_target.perception_and_heads()
         self._perception, self._heads = zip(online, targets, strict=True)
         self._actor_parameters = list(self.world_model.actor.parameters())
+        self._captured: dict[tuple[bool, int], CapturedGradients] = {}
 
     def set_random_seed(self, seed: int | None = None) -> None:
         """Seed SB3's generators, the environment's, and the policy's own."""
@@ -393,22 +397,15 @@ class JEPA(OffPolicyAlgorithm):
         if not math.isfinite(rate := optimizer.param_groups[0]["lr"]):
             raise ValueError(f"learning_rate is {rate} at step {self.num_timesteps}: its schedule must give finite numbers")
         length = self.settings.train_horizon + self.n_steps  # enough for n real steps from any imagined one on
+        gradients = self._gradients(terms, representation_only, batch_size)
         with self.policy.in_training_mode():
             for _ in range(gradient_steps):
                 poll()
                 batch = self.replay_buffer.sample_sequences(batch_size, length, self._vec_normalize_env, past)
                 statistics = [statistic.clone() for statistic in self._statistics]
-                optimizer.zero_grad()
-
-                # Three gradients, none reaching into another's networks, and one step along all of them.
-                z_hat, losses = self._fit_representation(batch, terms)
-                if not representation_only:
-                    samples = sample_training_steps(batch, z_hat)
-                    losses["value"], cost_to_go = self._fit_value(samples)
-                    losses.update(self._fit_actor(samples))
-                    self.logger.record_mean("train/cost_to_go", cost_to_go.mean().item())
-
-                if self._is_finite(losses):
+                losses = gradients(batch)
+                measures = dict(zip(losses, torch.stack([*losses.values()]).tolist(), strict=True))  # one copy to the host
+                if self._is_finite(measures):
                     optimizer.step()
                     made = self._n_updates + self._n_representation_updates
                     polyak_update(*self._perception, max(self.settings.encoder_tau, _ENCODER_LAG / (made + _ENCODER_LAG)))
@@ -419,8 +416,8 @@ class JEPA(OffPolicyAlgorithm):
                     torch._foreach_copy_(self._statistics, statistics)
                 self._updates_owed -= not representation_only
 
-                for name, value in losses.items():
-                    self.logger.record_mean(f"train/{name}_loss", value.item())
+                for name, value in measures.items():
+                    self.logger.record_mean(f"train/{name}", value)
 
         for name, weight in self._weights.items():
             self.logger.record(f"train/{name}_weight", weight, exclude=("stdout", "log"))
@@ -428,6 +425,33 @@ class JEPA(OffPolicyAlgorithm):
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         if self._skipped_updates:
             self.logger.record("train/skipped_updates", self._skipped_updates)
+
+    def _fit(
+        self, batch: SequenceBatch, terms: Sequence[RepresentationTerm], representation_only: bool
+    ) -> dict[str, Tensor]:
+        """Three gradients, none reaching into another's networks, for one step along all of them: what is logged of them, by
+        name, losses unweighted."""
+        self.policy.optimizer.zero_grad()
+        z_hat, losses = self._fit_representation(batch, terms)
+        told: dict[str, Tensor] = {}
+        if not representation_only:
+            samples = sample_training_steps(batch, z_hat)
+            losses["value"], cost_to_go = self._fit_value(samples)
+            losses.update(self._fit_actor(samples))
+            told["cost_to_go"] = cost_to_go.mean()
+        gradients = [weight.grad for weight in self._parameters if weight.grad is not None]
+        told["gradient_norm"] = torch.stack(torch._foreach_norm(gradients)).norm()
+        return {**{f"{name}_loss": loss.detach() for name, loss in losses.items()}, **told}
+
+    def _gradients(self, terms: Sequence[RepresentationTerm], representation_only: bool, batch_size: int) -> Gradients:
+        """`_fit` as a function of the batch alone, recorded on a GPU if that is asked for."""
+        fit = partial(self._fit, terms=terms, representation_only=representation_only)
+        if not self.settings.capture or self.device.type != "cuda":
+            return fit
+        if self.world_model.actor.compares_at_random:
+            raise ValueError(f"capture: what is compared of {self.action_space} is drawn anew at every update, leave it out")
+        recorded = CapturedGradients(fit, self._parameters, self._statistics)
+        return self._captured.setdefault((representation_only, batch_size), recorded)
 
     def _fit_representation(
         self, batch: SequenceBatch, terms: Sequence[RepresentationTerm]
@@ -453,12 +477,10 @@ class JEPA(OffPolicyAlgorithm):
         total.backward(inputs=self._actor_parameters)
         return losses
 
-    def _is_finite(self, losses: Mapping[str, Tensor]) -> bool:
+    def _is_finite(self, measures: Mapping[str, float]) -> bool:
         """Whether losses and gradients are finite; an update along others is skipped and counted. `FloatingPointError` after
         ``_MOST_SKIPPED`` in a row: what was stored or learned is beyond repair by more of the same."""
-        gradients = [weight.grad for weight in self._parameters if weight.grad is not None]
-        sizes = torch.stack([*torch._foreach_norm(gradients), *(loss.detach() for loss in losses.values())])
-        if sizes.sum().isfinite():
+        if all(map(math.isfinite, measures.values())):
             self._skipped_in_a_row = 0
             return True
         self._skipped_updates += 1

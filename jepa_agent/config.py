@@ -253,6 +253,7 @@ class AgentConfig:
         energy_coef: Weight of the contrastive energy, in learning and in the cost of plans; 0 builds none.
         distillation_coef: Weight of imitating what the planner found.
         regularisation_coef: Weight that keeps the actor from saturating.
+        capture: Whether the gradients of an update are recorded once as a CUDA graph and replayed; of no effect on a CPU.
     """
 
     learning_rate: float = _number(1e-3, 0, 1)
@@ -278,6 +279,7 @@ class AgentConfig:
     energy_coef: float = _number(0.0, 0, MANY)
     distillation_coef: float = _number(1.0, 0, MANY)
     regularisation_coef: float = _number(1e-3, 0, MANY)
+    capture: bool = False
 
     def __post_init__(self) -> None:
         _check(self)

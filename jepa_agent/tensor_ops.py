@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import torch
@@ -32,7 +33,11 @@ def discount_weights(terminated: Tensor, gamma: float) -> Tensor:
     Returns:
         Weights ``(..., H+1)`` of depths 0..H; the first is 1.
     """
-    alive = torch.cumprod(gamma * (1.0 - terminated), dim=-1)
+    alive = gamma * (1.0 - terminated)
+    if alive.requires_grad:  # the gradient of cumprod asks the host whether any factor is 0
+        alive = torch.stack([*itertools.accumulate(alive.unbind(-1), torch.mul)], dim=-1)
+    else:
+        alive = torch.cumprod(alive, dim=-1)
     return torch.cat([alive.new_ones(*alive.shape[:-1], 1), alive], dim=-1)
 
 

@@ -272,8 +272,9 @@ def infonce_loss(z_hat: Tensor, z_target: Tensor, temperature: float = 0.1) -> T
     """
     check_same_shape(z_hat, z_target)
     cosine = z_hat.transpose(0, 1) @ z_target.detach().permute(1, 2, 0) / z_hat.shape[-1]  # (T, B, B)
-    own = torch.arange(len(z_hat), device=z_hat.device).expand(z_hat.shape[1], -1)
-    return F.cross_entropy((cosine / temperature).transpose(1, 2), own, reduction="none").T
+    own = torch.arange(len(z_hat), device=z_hat.device).repeat(z_hat.shape[1])
+    # Classes last and contiguous: a softmax over another axis takes several times as long on a GPU.
+    return F.cross_entropy((cosine / temperature).flatten(0, 1), own, reduction="none").view(cosine.shape[:2]).T
 
 
 def cost_loss(predicted: Tensor, cost: Tensor) -> Tensor:

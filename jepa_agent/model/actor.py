@@ -98,6 +98,11 @@ class Actor(nn.Module):
         return math.inf
 
     @property
+    def compares_at_random(self) -> bool:
+        """Whether an update improves some of many choices, drawn anew each time."""
+        return False
+
+    @property
     def temperature(self) -> Tensor:
         """Price ``()`` of a nat of log-probability, in units of the cost-to-go head; 0 where entropy has no price."""
         return torch.zeros((), device=next(self.parameters()).device)
@@ -254,6 +259,10 @@ class CategoricalActor(Actor):
     def num_sequences(self, horizon: int) -> float:
         return self.widest ** (horizon + 1) if len(self.num_choices) == 1 else math.inf
 
+    @property
+    def compares_at_random(self) -> bool:
+        return len(self.num_choices) > 1 and self.action_dim > _COMPARED
+
     def improve(self, output: Tensor, cost_of: ImaginedCostFn, spread: Tensor) -> Improvement:
         logits = self._logits(output)  # (B, K, widest)
         log_prob = logits.log_softmax(-1)
@@ -307,9 +316,8 @@ class CategoricalActor(Actor):
     def _compared(self, logits: Tensor) -> list[tuple[int, Tensor]]:
         """Choices to improve in this update and options ``(B, C)`` of each to compare: all of them if they are few, else
         some choices at random, and of a wide one some options by their probabilities and some at random."""
-        order = (
-            torch.randperm(len(self.num_choices)).tolist() if self.action_dim > _COMPARED else range(len(self.num_choices))
-        )
+        count = len(self.num_choices)
+        order = torch.randperm(count).tolist() if self.compares_at_random else range(count)
         compared: list[tuple[int, Tensor]] = []
         left = _COMPARED
         for choice in order:
