@@ -15,7 +15,6 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,9 +22,8 @@ from typing import Any, NamedTuple
 import gymnasium as gym
 import numpy as np
 import torch
-from torch import Tensor, nn
 
-from jepa_agent import JEPA, JEPAPolicy, PlannerConfig
+from jepa_agent import JEPA, PlannerConfig
 from jepa_agent.acting.exploration import RandomActions
 from jepa_agent.envs.rooms import TwoRooms
 from jepa_agent.experiments.evaluation import EVALUATION_SEED
@@ -33,9 +31,7 @@ from jepa_agent.experiments.folders import refuse_links
 from jepa_agent.experiments.machine import cpu_model, versions
 from jepa_agent.experiments.records import write_json
 from jepa_agent.experiments.steps_to_go import StepsToGo, fit_steps_to_go
-from jepa_agent.learning.representation import Imagined, InfoNCE, Prediction, RepresentationTerm, Termination
-from jepa_agent.model.blocks import mlp
-from jepa_agent.model.world_model import WorldModel
+from jepa_agent.learning.terms import InfoNCE, InverseDynamics, Prediction, RepresentationTerm, Termination
 from jepa_agent.objectives.costs import Cost, GoalCost, LatentCost
 
 RANDOM = "random actions"
@@ -46,36 +42,12 @@ STEPS = 50
 # ---------------------------------------------------------------------- what is learned, and by which terms
 
 
-class WithInverse(JEPAPolicy):
-    """A policy whose world model also guesses the action between two latents."""
-
-    def make_world_model(self) -> WorldModel:
-        model = super().make_world_model()
-        model.inverse = mlp(2 * self.sizes.latent_dim, (128,), self.action_dim)
-        return model
-
-
-@dataclass(frozen=True)
-class Inverse(RepresentationTerm):
-    """The action taken is read from the encoded latents before and after the first step, in squared distance
-    (Pathak et al., 1705.05363)."""
-
-    name = "inverse"
-
-    def loss(self, seen: Imagined) -> Tensor:
-        inverse = seen.model.inverse
-        assert isinstance(inverse, nn.Module)
-        after = seen.model.observe(seen.batch, 1, 1)
-        guess = inverse(torch.cat([seen.z_hat[:, :1], after], dim=-1))
-        return (guess - seen.batch.action[:, :1]).square().mean(-1)
-
-
 # By name, what the world model is fitted to. Plans weigh steps by the chance that the episode goes on: that is learned too.
 VARIANTS: dict[str, list[RepresentationTerm]] = {
     "prediction": [Prediction(), Termination()],
     "prediction, InfoNCE": [Prediction(), Termination(), InfoNCE(0.1)],
-    "prediction, inverse": [Prediction(), Termination(), Inverse()],
-    "prediction, InfoNCE, inverse": [Prediction(), Termination(), InfoNCE(0.1), Inverse()],
+    "prediction, inverse": [Prediction(), Termination(), InverseDynamics()],
+    "prediction, InfoNCE, inverse": [Prediction(), Termination(), InfoNCE(0.1), InverseDynamics()],
 }
 
 
@@ -123,7 +95,7 @@ def learn(env: str, variant: str, seed: int, rows: Path, updates: int, steps: in
         steps: How many steps the file holds.
     """
     model = JEPA(
-        WithInverse,
+        "MlpPolicy",
         env,
         seed=seed,
         device="cpu",
