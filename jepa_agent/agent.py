@@ -49,7 +49,7 @@ from torch import Tensor
 from jepa_agent.acting.exploration import make_exploration
 from jepa_agent.acting.mode_switch import ModeSwitch
 from jepa_agent.acting.working_memory import WorkingMemory
-from jepa_agent.config import AgentConfig, PlannerConfig, as_kwargs, with_named_arguments
+from jepa_agent.config import AgentConfig, PlannerConfig, as_kwargs, did_you_mean, with_named_arguments
 from jepa_agent.environments.guards import (
     Unusable,
     check_finite,
@@ -81,7 +81,7 @@ from jepa_agent.persistence import agent_file, replay_rows, run_folder
 from jepa_agent.persistence.archive import as_checkpoint_error, write
 from jepa_agent.persistence.logs import log_configuration, log_final_score, make_resumable
 from jepa_agent.persistence.run_folder import SavedAt
-from jepa_agent.planning import Planner
+from jepa_agent.planning import Planner, check_planner_type
 from jepa_agent.policy import CnnPolicy, JEPAPolicy, MlpPolicy, MultiInputPolicy
 from jepa_agent.spaces import check_spaces
 from jepa_agent.tensor_ops import polyak_update
@@ -170,6 +170,7 @@ class JEPA(OffPolicyAlgorithm):
         "_skipped_updates",
         "_bad_observations",
         "_env_restarts",
+        "_cpu_seconds",
     )
     saved_parts: ClassVar[tuple[str, ...]] = ("_random_actions",)
     saved_generators: ClassVar[tuple[str, ...]] = ("policy.generator",)
@@ -183,6 +184,7 @@ class JEPA(OffPolicyAlgorithm):
     _bad_observations = 0  # that ended an episode
     _env_restarts = 0  # of environments that failed in an episode
     _updates_owed = 0  # of the random steps
+    _cpu_seconds = 0.0  # of the run so far, where a callback counts them
     _n_representation_updates = 0  # that left value and actor alone; _n_updates does not count them
     _skipped_updates = 0  # whose losses or gradients were not finite
     _skipped_in_a_row = 0
@@ -278,12 +280,19 @@ class JEPA(OffPolicyAlgorithm):
         guard_environments(wrapped)
         return wrapped
 
+    def _get_policy_from_name(self, policy_name: str) -> type[BasePolicy]:
+        if policy_name not in self.policy_aliases:
+            raise ValueError(f"unknown policy {policy_name!r}{did_you_mean(policy_name, self.policy_aliases)}")
+        return self.policy_aliases[policy_name]
+
     def _check_settings(self) -> None:
         """`ValueError` that names a part of the wrong kind, or a setting in the wrong place."""
         if own := sorted({*as_kwargs(_DEFAULT), *_HANDED_TO_POLICY} & self.policy_kwargs.keys()):
             raise ValueError(f"{', '.join(own)}: give to JEPA itself, not in policy_kwargs")
-        if not (self.planner is None or isinstance(self.planner, (PlannerConfig, Planner))):
-            raise ValueError(f"planner must be a PlannerConfig or a Planner, got {self.planner!r}")
+        if not (isinstance(self.policy_class, type) and issubclass(self.policy_class, JEPAPolicy)):
+            names = ", ".join(map(repr, self.policy_aliases))
+            raise ValueError(f"policy must be one of {names} or a subclass of JEPAPolicy, got {self.policy_class!r}")
+        check_planner_type(self.planner)
         if self.representation is not None:
             check_terms(self.representation)
         if self.optimize_memory_usage:

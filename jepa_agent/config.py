@@ -132,6 +132,8 @@ def _check(config: Any) -> None:
         if "range" not in known.metadata:
             continue
         (low, high), value = known.metadata["range"], getattr(config, known.name)
+        if isinstance(value, str):
+            raise ValueError(f"{known.name} must be a number between {low:g} and {high:g}, got {value!r}")
         if not low <= value <= high:
             raise ValueError(f"{known.name} must lie between {low:g} and {high:g}, got {value!r}")
 

@@ -32,7 +32,7 @@ from jepa_agent.model.cost import CostModule, CostToGo
 from jepa_agent.model.memory import MemoryNetwork, make_memory
 from jepa_agent.model.predictor import Predictor
 from jepa_agent.model.world_model import WorldModel
-from jepa_agent.planning import Planner, check_planner, make_planner
+from jepa_agent.planning import Planner, check_planner, check_planner_type, make_planner
 from jepa_agent.spaces import BoxCode, action_code, check_spaces
 from jepa_agent.tensor_ops import copy_buffers, row_count
 from jepa_agent.types import Decision, Observations, Plan
@@ -95,6 +95,16 @@ class JEPAPolicy(BasePolicy):
         representation: Sequence[RepresentationTerm] = (),
     ):
         check_spaces(observation_space, action_space)
+        classes = {
+            "activation_fn": activation_fn,
+            "critic_class": critic_class,
+            "predictor_class": predictor_class,
+            "features_extractor_class": features_extractor_class,
+            "optimizer_class": optimizer_class,
+        }
+        for name, given in classes.items():
+            if isinstance(given, str):
+                raise ValueError(f"{name} must be a class, got its name {given!r}")
         if optimizer_kwargs is None and optimizer_class is torch.optim.AdamW:
             optimizer_kwargs = {"fused": True}
         super().__init__(
@@ -166,6 +176,7 @@ class JEPAPolicy(BasePolicy):
 
     def set_planner(self, planner: Planner | PlannerConfig | None) -> None:
         """Who searches in Mode-2; ``None`` is the default for the action space. ``ValueError`` if it does not fit that."""
+        check_planner_type(planner)
         wanted = planner or PlannerConfig()
         made = wanted if isinstance(wanted, Planner) else make_planner(wanted, self.action_space)
         self.planner = check_planner(made, self.action_space)

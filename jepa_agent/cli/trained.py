@@ -18,6 +18,7 @@ from jepa_agent.cli.common import CONFIG, UsageError, check_device, check_mode, 
 from jepa_agent.cli.parser import Parser
 from jepa_agent.config import PlannerConfig
 from jepa_agent.experiments.baselines import BASELINES, make_baseline
+from jepa_agent.experiments.kept_agents import restore_agent
 from jepa_agent.experiments.records import SPEC, is_agent, read_spec
 from jepa_agent.persistence import archive
 from jepa_agent.persistence.archive import CheckpointError
@@ -71,15 +72,16 @@ def load(options: Any, **more: Any) -> Trained:
 def load_any(options: Any, **more: Any) -> Trained | Playable:
     """As `load`, but also one of the baselines of a comparison, from the folder of its run.
 
-    Only the file's weights are read, not what SB3 pickles: the algorithm is built anew from the run's spec.
+    Only weights and the statistics of observations are read, not what SB3 pickles: the algorithm is built anew from the
+    run's spec.
 
     Args:
         options: Parsed flags.
         more: Arguments of ours for the environment, as ``render_mode``.
 
     Raises:
-        UsageError: As for `load`; also for a baseline that cannot be built or was trained on normalised observations, whose
-            statistics are not kept.
+        UsageError: As for `load`; also for a baseline that cannot be built, or whose observations were normalised by what is
+            not there.
     """
     path = find_model(options.model)
     try:
@@ -102,13 +104,9 @@ def load_any(options: Any, **more: Any) -> Trained | Playable:
             own = model.get_env()
             assert own is not None
             opened.callback(own.close)
-            normalizer = model.get_vec_normalize_env()
-            if normalizer is None or not normalizer.norm_obs:
-                model.set_parameters(str(path), device=options.device)
+            restore_agent(model, path, options.device)
         except Exception as error:  # SB3 raises many kinds for a file that is damaged or does not fit
             raise UsageError(f"{path} cannot be read as {spec.algorithm} in {env_id}: {first_line(error)}") from error
-        if normalizer is not None and normalizer.norm_obs:
-            raise UsageError(f"{path} was trained on normalised observations, whose statistics are not kept")
         own.close()
         opened.pop_all()
     return Playable(model, path, env, env_id, kwargs)

@@ -125,6 +125,8 @@ WRONG = {
     "train --env cartpole": "did you mean CartPole-v1?",
     "train --env ActionMatters-v0": "did you mean JEPA/ActionMatters-v0?",
     "train --env ALE/Pong-v5": "--env ale_py:ALE/Pong-v5",
+    "train --env jepa_agent:CartPol-v1": "did you mean jepa_agent:CartPole-v1?",
+    "train --env jepa_agent:Qqqq-v0": "module 'jepa_agent' registers none of that name",
     "evaluate": "MODEL is missing: write jepa-agent evaluate runs/",
     "evaluate nowhere --mode actor": "did you mean --modes?",
     "evaluate nowhere --format yaml": "--format yaml: expected one of table, csv, json",
