@@ -62,6 +62,7 @@ from jepa_agent.environments.observations import BAD_OBSERVATION, RESTARTED
 from jepa_agent.extras import needs
 from jepa_agent.interruption import poll
 from jepa_agent.learning.diagnostics import decision_measures, realised_gain
+from jepa_agent.learning.progress_bar import PhasedProgressBar
 from jepa_agent.learning.replay_buffer import SequenceReplayBuffer, buffer_for, reward_unit
 from jepa_agent.learning.representation import (
     RepresentationTerm,
@@ -679,7 +680,8 @@ class JEPA(OffPolicyAlgorithm):
         self._last_obs = None
 
     def _init_callback(self, callback: MaybeCallback, progress_bar: bool = False) -> BaseCallback:
-        return super()._init_callback(with_latents_watched(callback, self._watch), progress_bar)
+        callbacks = with_latents_watched(callback, self._watch)
+        return super()._init_callback([*callbacks, PhasedProgressBar()] if progress_bar else callbacks)
 
     def _setup_learn(
         self,
