@@ -89,6 +89,20 @@ def test_the_map_shows_the_latest_steps_as_they_are_stored(small):
     np.testing.assert_allclose(latents[3], model.world_model.encode(last)[0].detach(), atol=1e-5)
 
 
+def test_the_map_says_what_its_dots_axes_and_colours_are():
+    latents = np.random.default_rng(0).normal(size=(1200, 3)) * [3.0, 1.0, 0.0]
+    figure = draw_latents(latents, np.full(1200, -1.0), np.arange(1200))
+    assert figure.get_suptitle().startswith("1,200 recent steps, a dot for the latent of each; the two directions hold 100 %")
+    cost, age, of_cost, of_age = figure.axes
+    assert (cost.get_xlabel(), cost.get_ylabel()) == (age.get_xlabel(), "direction in which they differ second most")
+    assert (of_cost.get_ylabel(), of_age.get_ylabel()) == (
+        "cost of the step: minus its reward",
+        "how many environment steps ago",
+    )
+    assert of_cost.get_yticks().tolist() == [-1.0]  # of one colour
+    assert np.ptp(cost.collections[0].get_offsets()[:, 0]) > 2 * np.ptp(cost.collections[0].get_offsets()[:, 1])
+
+
 def test_what_would_draw_at_every_step_is_refused_before_the_first(small):
     media = MediaCallback(gym.make("CartPole-v1"))
     with pytest.raises(ValueError, match="each time it is called"):
