@@ -19,8 +19,8 @@ from torch import Tensor
 from jepa_agent.agent import JEPA
 from jepa_agent.experiments.evaluation import SeededEpisodes, side_by_side
 from jepa_agent.experiments.figures import save
-from jepa_agent.experiments.players import TrainedAgent, stacked
 from jepa_agent.experiments.folders import saved_to
+from jepa_agent.experiments.players import TrainedAgent, stacked
 from jepa_agent.experiments.records import BEST_AGENT, LAST_AGENT, SPEC, write_json
 from jepa_agent.extras import needs
 from jepa_agent.learning.diagnostics import resolution, signs_of_collapse

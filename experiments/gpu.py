@@ -15,8 +15,8 @@ import torch
 from stable_baselines3 import SAC
 
 from jepa_agent.agent import JEPA
-from jepa_agent.experiments.machine import cpu_model, versions
 from jepa_agent.experiments.folders import saved_to
+from jepa_agent.experiments.machine import cpu_model, versions
 from jepa_agent.experiments.records import write_json
 
 ENV = "Pendulum-v1"

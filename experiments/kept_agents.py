@@ -44,7 +44,7 @@ def restore_agent(model: BaseAlgorithm, path: Path, device: str) -> None:
         device: Where the networks go.
 
     Raises:
-        ValueError: The statistics are missing or do not fit; SB3 raises many other kinds for an agent's file that is damaged.
+        ValueError: The statistics are missing or do not fit. For an agent's file that is damaged SB3 raises many kinds.
     """
     model.set_parameters(str(path), device=device)
     moments = _moments(model)

@@ -92,7 +92,8 @@ def test_the_map_shows_the_latest_steps_as_they_are_stored(small):
 def test_the_map_says_what_its_dots_axes_and_colours_are():
     latents = np.random.default_rng(0).normal(size=(1200, 3)) * [3.0, 1.0, 0.0]
     figure = draw_latents(latents, np.full(1200, -1.0), np.arange(1200))
-    assert figure.get_suptitle().startswith("1,200 recent steps, a dot for the latent of each; the two directions hold 100 %")
+    assert figure.get_suptitle().startswith("1,200 recent steps, a dot for the latent of each; ")
+    assert figure.get_suptitle().endswith("the two directions hold 100 % of their variance")
     cost, age, of_cost, of_age = figure.axes
     assert (cost.get_xlabel(), cost.get_ylabel()) == (age.get_xlabel(), "direction in which they differ second most")
     assert (of_cost.get_ylabel(), of_age.get_ylabel()) == (

@@ -56,7 +56,7 @@ def kinds() -> list[str]:
 
 
 def check_planner_type(planner: Any) -> None:
-    """``ValueError`` for what is neither None, a `PlannerConfig` nor a `Planner`; a kind's name is shown as it is written."""
+    """``ValueError`` for what is neither None, a `PlannerConfig` nor a `Planner`; a kind's name is shown as it is meant."""
     if planner is None or isinstance(planner, (PlannerConfig, Planner)):
         return
     known = [planner] if planner in kinds() else near_names(str(planner), kinds(), most=1)
