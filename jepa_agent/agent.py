@@ -16,9 +16,9 @@ short-term memory     `acting.working_memory`                              from 
 Nothing is decoded, so a constant latent would predict itself without error. It does not come about, because the targets are
 latents of a slow copy of the encoder through which no gradient flows (Grill et al., 2006.07733), because latents lie on a
 sphere, and because costs and ends of episodes must be read from them. The copy must be slow: with one that follows in ten
-updates, latents of neighbouring states of MountainCarContinuous-v0 come ten times as near to one another within 2,000, until
-the critic cannot tell them apart. The nearest agents are TD-MPC2 (2310.16828), MR.Q (2501.16142) and, for the actor,
-DHMBPO (2512.15439).
+updates, latents of neighbouring states of MountainCarContinuous-v0 came ten times as near to one another within 2,000 (one
+seed), until the critic could not tell them apart. The nearest agents are TD-MPC2 (2310.16828), MR.Q (2501.16142) and, for
+the actor, DHMBPO (2512.15439).
 """
 
 from __future__ import annotations
