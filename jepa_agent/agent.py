@@ -82,8 +82,8 @@ from jepa_agent.persistence import agent_file, replay_rows, run_folder
 from jepa_agent.persistence.archive import as_checkpoint_error, write
 from jepa_agent.persistence.logs import log_configuration, log_final_score, make_resumable
 from jepa_agent.persistence.run_folder import SavedAt
-from jepa_agent.planning import Planner, check_planner_type
-from jepa_agent.policy import CnnPolicy, JEPAPolicy, MlpPolicy, MultiInputPolicy
+from jepa_agent.planning import Planner
+from jepa_agent.policy import CnnPolicy, JEPAPolicy, MlpPolicy, MultiInputPolicy, check_planner_type
 from jepa_agent.spaces import check_spaces
 from jepa_agent.tensor_ops import polyak_update
 from jepa_agent.types import Decision, SequenceBatch

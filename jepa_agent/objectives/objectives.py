@@ -12,8 +12,8 @@ from jepa_agent.acting.mode_switch import ModeSwitch, PlannerMode, make_mode_swi
 from jepa_agent.config import PlannerConfig
 from jepa_agent.objectives.costs import Cost, Experience, as_cost, make_objective
 from jepa_agent.objectives.experience import any_latents
-from jepa_agent.planning import Planner, check_planner_type
-from jepa_agent.policy import JEPAPolicy
+from jepa_agent.planning import Planner
+from jepa_agent.policy import JEPAPolicy, check_planner_type
 from jepa_agent.spaces import num_choices
 
 # Without the learned cost-to-go a plan must see the consequences itself. Choices drawn at random soon lead into trouble; an

@@ -156,6 +156,4 @@ def _draw_plane(axes: Axes, told: Explanation, plans: int = 24) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_xlabel("direction in which latents differ most")
     axes.set_ylabel("direction in which they differ second most")
-    axes.set_title(
-        f"Latents of the episode: {100 * share:.0f} % of their variance in this plane", fontsize=10, loc="left"
-    )
+    axes.set_title(f"Latents of the episode: {100 * share:.0f} % of their variance in this plane", fontsize=10, loc="left")

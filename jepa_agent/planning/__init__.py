@@ -8,7 +8,7 @@ from typing import Any
 
 from gymnasium import spaces
 
-from jepa_agent.config import PlannerConfig, as_kwargs, did_you_mean, near_names
+from jepa_agent.config import PlannerConfig, as_kwargs, did_you_mean
 from jepa_agent.planning.base import Planner
 from jepa_agent.planning.discrete import CategoricalCEM, ExhaustivePlanner, RandomChoices, affordable_horizon
 from jepa_agent.planning.gradient import GradientPlanner, HybridPlanner
@@ -53,15 +53,6 @@ def register_planner(kind: str, planner: type[Planner], choices: bool = False) -
 def kinds() -> list[str]:
     """The names of all planners."""
     return ["auto", *dict.fromkeys([*FOR_BOX, *FOR_CHOICES])]
-
-
-def check_planner_type(planner: Any) -> None:
-    """``ValueError`` for what is neither None, a `PlannerConfig` nor a `Planner`; a kind's name is shown as it is meant."""
-    if planner is None or isinstance(planner, (PlannerConfig, Planner)):
-        return
-    known = [planner] if planner in kinds() else near_names(str(planner), kinds(), most=1)
-    hint = f"; did you mean PlannerConfig(kind={known[0]!r})?" if isinstance(planner, str) and known else ""
-    raise ValueError(f"planner must be a PlannerConfig or a Planner, got {planner!r}{hint}")
 
 
 def check_planner(planner: Planner, action_space: spaces.Space) -> Planner:
@@ -142,7 +133,6 @@ __all__ = [
     "RandomChoices",
     "RandomShooting",
     "check_planner",
-    "check_planner_type",
     "kinds",
     "make_planner",
     "register_planner",
