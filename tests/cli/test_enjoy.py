@@ -100,6 +100,9 @@ def test_what_cannot_be_played_is_refused_in_one_line(baseline, tmp_path, capsys
     told = capsys.readouterr().err.strip()
     assert "cannot be read as DQN" in told
     assert "\n" not in told
+    for verb in ("evaluate", "explain"):
+        assert main([verb, str(folder)]) == 2
+        assert "is of DQN, not of JEPA: jepa-agent enjoy shows it" in capsys.readouterr().err
     assert main(["enjoy", str(folder), "--planner.horizon", "3", "--output", str(tmp_path / "films")]) == 2
     assert "does not plan" in capsys.readouterr().err
     assert not (tmp_path / "films").exists()

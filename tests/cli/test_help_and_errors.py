@@ -89,6 +89,15 @@ def test_whole_numbers_may_be_written_with_an_exponent():
     assert (options.n_timesteps, options.agent.buffer_size, options.output) == (1500, 100_000, "1e3")
 
 
+@pytest.mark.parametrize("given", [["--config", "{}"], ["--config={}"]])
+def test_what_is_written_out_wins_over_a_file_wherever_that_stands(tmp_path, given):
+    (tmp_path / "settings.yml").write_text("env: CartPole-v1\nn_timesteps: 700\nseed: 3\n")
+    file = [word.format(tmp_path / "settings.yml") for word in given]
+    for argv in (["-n", "50", *file], [*file, "-n", "50"]):
+        options = parser_of("train").parse(argv)
+        assert (options.n_timesteps, options.seed) == (50, 3)
+
+
 TRAIN = "train --env CartPole-v1"
 WRONG = {
     "learn --env CartPole-v1": "unknown verb 'learn'; choose one of train, evaluate",
