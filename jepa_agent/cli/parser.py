@@ -190,8 +190,8 @@ class Parser(ArgumentParser):
             return self.instantiate(plain)
 
     def _words(self, argv: Sequence[str]) -> list[str]:
-        """``argv`` with ``1e3`` as 1000 where a whole number is expected, the environment's arguments in one word, and files of
-        settings before what is written out, wherever they stand."""
+        """``argv`` with ``1e3`` as 1000 where a whole number is expected, the environment's arguments in one word, and files
+        of settings before what is written out, wherever they stand."""
         words: list[str] = []
         for word in _zoo_style(argv):
             name, equals, value = word.partition("=")
