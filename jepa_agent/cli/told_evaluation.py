@@ -6,6 +6,7 @@ import time
 
 import numpy as np
 
+from jepa_agent.agent import JEPA
 from jepa_agent.callbacks import ResumableEvalCallback
 from jepa_agent.cli.common import say
 
@@ -16,6 +17,8 @@ class ToldEvaluation(ResumableEvalCallback):
     Attributes:
         means: Mean return of each evaluation by its step, of earlier parts of the run, too.
     """
+
+    model: JEPA
 
     def _init_callback(self) -> None:
         super()._init_callback()
