@@ -19,6 +19,7 @@ from torch import Tensor
 from jepa_agent.agent import JEPA
 from jepa_agent.experiments.evaluation import SeededEpisodes, side_by_side
 from jepa_agent.experiments.figures import save
+from jepa_agent.experiments.folders import saved_to
 from jepa_agent.experiments.players import TrainedAgent, stacked
 from jepa_agent.experiments.records import BEST_AGENT, LAST_AGENT, SPEC, write_json
 from jepa_agent.extras import needs
@@ -270,9 +271,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"collapse: {sign}")
     folder = options.output or path.parent
     known = {name: value if math.isfinite(value) else None for name, value in found.items()}
+    where = saved_to(folder / "audit.json")
     write_json(folder / "audit.json", {"agent": path.name, "env": env_id, "seed": options.seed, **known})
     save(figure, folder / "audit.png")
-    print(f"saved to {folder / 'audit.json'} and audit.png")
+    print(f"{where} and audit.png")
 
 
 if __name__ == "__main__":

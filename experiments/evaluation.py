@@ -18,6 +18,7 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize, sync_envs_normalization
 
 from jepa_agent.environments.guards import RefuseBadSteps
+from jepa_agent.experiments.kept_agents import keep_agent
 from jepa_agent.experiments.records import BEST_AGENT, RunSpec
 
 EVALUATION_SEED = 10_000
@@ -146,7 +147,7 @@ class Evaluator(BaseCallback):
             means = [self._evaluate(mode, cpu, wall) for mode in self.spec.modes]
             if means[0] > self._best:
                 self._best = means[0]
-                self.model.save(self.path.with_name(BEST_AGENT))
+                keep_agent(self.model, self.path.with_name(BEST_AGENT))
         solved = self.spec.stop_at is not None and min(means) >= self.spec.stop_at
         return not (over or solved)
 

@@ -57,6 +57,11 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+def saved_to(path: Path) -> str:
+    """Return what is told of a file: ``saved to PATH``, or ``replaced PATH`` where one is there; call it before writing."""
+    return f"{'replaced' if path.exists() else 'saved to'} {path}"
+
+
 def refuse_if_held(folder: Path) -> None:
     """Raise if another process holds the lock of a folder; does not take the lock.
 

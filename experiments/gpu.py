@@ -15,6 +15,7 @@ import torch
 from stable_baselines3 import SAC
 
 from jepa_agent.agent import JEPA
+from jepa_agent.experiments.folders import saved_to
 from jepa_agent.experiments.machine import cpu_model, versions
 from jepa_agent.experiments.records import write_json
 
@@ -127,10 +128,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error("no CUDA device is seen: give --device cpu to try the script")
     found = measure(options.device)
     command = f"python -m jepa_agent.experiments.gpu --device {options.device} --output {options.output}"
+    where = saved_to(Path(options.output))
     write_json(Path(options.output), {"command": command, **found})
     for row in (*found["updates"], *found["plans"]):
         print(", ".join(f"{name} {value:.4g}" for name, value in row.items()))
-    print(f"{found['card']}; saved to {options.output}")
+    print(f"{found['card']}; {where}")
 
 
 if __name__ == "__main__":

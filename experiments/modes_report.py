@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -162,19 +163,27 @@ def plot_trade_off(cells: Sequence[Cell], path: Path) -> None:
         from matplotlib.figure import Figure
 
     acting = [_name(cell.mode, cell.variant) for cell in cells]
-    envs, modes = (list(dict.fromkeys(names)) for names in ([cell.env for cell in cells], acting))
-    styles = looks(modes)
+    envs = list(dict.fromkeys(cell.env for cell in cells))
+    styles = looks([cell.mode for cell in cells])
+    fills = dict(zip(dict.fromkeys(cell.variant for cell in cells), cycle(("full", "none", "left", "top"))))
     columns = min(len(envs), 3)
     figure = Figure(figsize=(4.2 * columns, 0.6 + 3.4 * -(-len(envs) // columns)), layout="constrained")
     panels = np.atleast_1d(figure.subplots(-(-len(envs) // columns), columns, sharex=True, sharey=True)).ravel()
     for axes, env in zip(panels, envs, strict=False):
         own = [(cell, name) for cell, name in zip(cells, acting, strict=True) if cell.env == env]
         for cell, name in own:
-            look = styles[name]
+            look = styles[cell.mode]
             low, high = cell.gain_interval or (cell.gain, cell.gain)
             reach = [[cell.gain - low], [high - cell.gain]]
             axes.errorbar(
-                cell.decision_ms, cell.gain, reach, color=look.colour, marker=look.marker, linestyle="", label=name
+                cell.decision_ms,
+                cell.gain,
+                reach,
+                color=look.colour,
+                marker=look.marker,
+                fillstyle=fills[cell.variant],
+                linestyle="",
+                label=name,
             )
         axes.axhline(0.0, color="0.6", linewidth=0.8, zorder=0)
         plain_log(axes)

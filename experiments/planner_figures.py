@@ -44,7 +44,7 @@ def plot_compute(result: dict[str, Any], path: Path) -> None:
             _line(axes, own, reference, kind, look)
         _reference_lines(axes, result)
         plain_log(axes)
-        axes.set_title(f"more {what}", fontsize=10, loc="left")
+        axes.set_title(f"{what}\n{_values(rows)}", fontsize=10, loc="left")
         axes.set_xlabel("MFLOP per plan, log scale")
         axes.spines[["top", "right"]].set_visible(False)
         if study == "samples":
@@ -69,8 +69,20 @@ def _reference(result: dict[str, Any]) -> np.ndarray:
     return np.array(bare if result["best"] is None else result["best"])
 
 
+def _values(rows: list[dict[str, Any]]) -> str:
+    """Return the values of what is varied, from left to right along each line; planners that have other ones are named."""
+    by_kind: dict[str, list[float]] = {}
+    for row in sorted((row for row in rows if row["planner"] != NO_SEARCH), key=lambda row: row["mflop"]):
+        by_kind.setdefault(row["planner"], []).append(row["value"])
+    alike: dict[str, list[str]] = {}
+    for kind, values in by_kind.items():
+        alike.setdefault(", ".join(f"{value:g}" for value in values), []).append(kind)
+    usual, *others = sorted(alike, key=lambda values: -len(alike[values])) or ["-"]
+    return "; ".join([usual, *(f"{' and '.join(alike[values])} {values}" for values in others)])
+
+
 def _line(axes: Axes, rows: list[dict[str, Any]], reference: np.ndarray, label: str, look: Look) -> None:
-    """Draw a planner's line with paired intervals, each point labelled with the value that is varied."""
+    """Draw a planner's line with paired intervals."""
     if not rows:
         return
     x = np.array([row["mflop"] for row in rows])
@@ -80,10 +92,6 @@ def _line(axes: Axes, rows: list[dict[str, Any]], reference: np.ndarray, label: 
         interval = bootstrap_interval(np.array(row["returns"]) - reference)
         if interval is not None:
             axes.plot((at, at), np.array(interval) + reference.mean(), color=look.colour, linewidth=0.9, alpha=0.6)
-        axes.annotate(
-            f"{row['value']:g}", (at, np.mean(row["returns"])), xytext=(0, 5), textcoords="offset points", fontsize=6,
-            ha="center", color=look.colour,
-        )  # fmt: skip
 
 
 def _reference_lines(axes: Axes, result: dict[str, Any]) -> None:

@@ -23,6 +23,7 @@ from jepa_agent.config import PlannerConfig, did_you_mean
 from jepa_agent.experiments.baselines import EXTRAS, algorithm_class, make_baseline, settings, with_classes
 from jepa_agent.experiments.evaluation import Evaluator
 from jepa_agent.experiments.folders import locked
+from jepa_agent.experiments.kept_agents import keep_agent, statistics_file
 from jepa_agent.experiments.machine import cpu_model, pinned_instructions, versions
 from jepa_agent.experiments.records import (
     BEST_AGENT,
@@ -84,8 +85,9 @@ def run(spec: RunSpec, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder):
         # The result goes first: without it the folder counts as unfinished, whatever else it holds.
-        for name in (RESULT, EVALUATIONS, BEST_AGENT, LAST_AGENT):
-            (folder / name).unlink(missing_ok=True)
+        agents = [folder / name for name in (BEST_AGENT, LAST_AGENT)]
+        for file in (folder / RESULT, folder / EVALUATIONS, *agents, *map(statistics_file, agents)):
+            file.unlink(missing_ok=True)
         write_json(folder / RESULT, _train(spec, folder))
 
 
@@ -99,7 +101,7 @@ def _train(spec: RunSpec, folder: Path) -> dict[str, Any]:
         # The evaluator may end training earlier, see `stop_at`.
         model.learn(spec.n_timesteps, callback=evaluator)
         training_seconds, _ = evaluator.clock.read()
-        model.save(folder / LAST_AGENT)
+        keep_agent(model, folder / LAST_AGENT)
     return {
         "spec": spec_as_dict(spec),
         "finished": True,

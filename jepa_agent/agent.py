@@ -16,9 +16,9 @@ short-term memory     `acting.working_memory`                              from 
 Nothing is decoded, so a constant latent would predict itself without error. It does not come about, because the targets are
 latents of a slow copy of the encoder through which no gradient flows (Grill et al., 2006.07733), because latents lie on a
 sphere, and because costs and ends of episodes must be read from them. The copy must be slow: with one that follows in ten
-updates, latents of neighbouring states of MountainCarContinuous-v0 come ten times as near to one another within 2,000, until
-the critic cannot tell them apart. The nearest agents are TD-MPC2 (2310.16828), MR.Q (2501.16142) and, for the actor,
-DHMBPO (2512.15439).
+updates, latents of neighbouring states of MountainCarContinuous-v0 came ten times as near to one another within 2,000 (one
+seed), until the critic could not tell them apart. The nearest agents are TD-MPC2 (2310.16828), MR.Q (2501.16142) and, for
+the actor, DHMBPO (2512.15439).
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ from torch import Tensor
 from jepa_agent.acting.exploration import make_exploration
 from jepa_agent.acting.mode_switch import ModeSwitch
 from jepa_agent.acting.working_memory import WorkingMemory
-from jepa_agent.config import AgentConfig, PlannerConfig, as_kwargs, with_named_arguments
+from jepa_agent.config import AgentConfig, PlannerConfig, as_kwargs, did_you_mean, with_named_arguments
 from jepa_agent.environments.guards import (
     Unusable,
     check_finite,
@@ -63,6 +63,7 @@ from jepa_agent.extras import needs
 from jepa_agent.interruption import poll
 from jepa_agent.learning.capture import CapturedGradients, Gradients
 from jepa_agent.learning.diagnostics import decision_measures, realised_gain
+from jepa_agent.learning.progress_bar import PhasedProgressBar
 from jepa_agent.learning.replay_buffer import SequenceReplayBuffer, buffer_for, reward_unit
 from jepa_agent.learning.representation import (
     RepresentationTerm,
@@ -83,7 +84,7 @@ from jepa_agent.persistence.archive import as_checkpoint_error, write
 from jepa_agent.persistence.logs import log_configuration, log_final_score, make_resumable
 from jepa_agent.persistence.run_folder import SavedAt
 from jepa_agent.planning import Planner
-from jepa_agent.policy import CnnPolicy, JEPAPolicy, MlpPolicy, MultiInputPolicy
+from jepa_agent.policy import CnnPolicy, JEPAPolicy, MlpPolicy, MultiInputPolicy, check_planner_type
 from jepa_agent.spaces import check_spaces
 from jepa_agent.tensor_ops import polyak_update
 from jepa_agent.types import Decision, SequenceBatch
@@ -172,6 +173,7 @@ class JEPA(OffPolicyAlgorithm):
         "_skipped_updates",
         "_bad_observations",
         "_env_restarts",
+        "_cpu_seconds",
     )
     saved_parts: ClassVar[tuple[str, ...]] = ("_random_actions",)
     saved_generators: ClassVar[tuple[str, ...]] = ("policy.generator",)
@@ -185,6 +187,7 @@ class JEPA(OffPolicyAlgorithm):
     _bad_observations = 0  # that ended an episode
     _env_restarts = 0  # of environments that failed in an episode
     _updates_owed = 0  # of the random steps
+    _cpu_seconds = 0.0  # of the run so far, where a callback counts them
     _n_representation_updates = 0  # that left value and actor alone; _n_updates does not count them
     _skipped_updates = 0  # whose losses or gradients were not finite
     _skipped_in_a_row = 0
@@ -281,12 +284,19 @@ class JEPA(OffPolicyAlgorithm):
         guard_environments(wrapped)
         return wrapped
 
+    def _get_policy_from_name(self, policy_name: str) -> type[BasePolicy]:
+        if policy_name not in self.policy_aliases:
+            raise ValueError(f"unknown policy {policy_name!r}{did_you_mean(policy_name, self.policy_aliases)}")
+        return self.policy_aliases[policy_name]
+
     def _check_settings(self) -> None:
         """`ValueError` that names a part of the wrong kind, or a setting in the wrong place."""
         if own := sorted({*as_kwargs(_DEFAULT), *_HANDED_TO_POLICY} & self.policy_kwargs.keys()):
             raise ValueError(f"{', '.join(own)}: give to JEPA itself, not in policy_kwargs")
-        if not (self.planner is None or isinstance(self.planner, (PlannerConfig, Planner))):
-            raise ValueError(f"planner must be a PlannerConfig or a Planner, got {self.planner!r}")
+        if not (isinstance(self.policy_class, type) and issubclass(self.policy_class, JEPAPolicy)):
+            names = ", ".join(map(repr, self.policy_aliases))
+            raise ValueError(f"policy must be one of {names} or a subclass of JEPAPolicy, got {self.policy_class!r}")
+        check_planner_type(self.planner)
         if self.representation is not None:
             check_terms(self.representation)
         if self.optimize_memory_usage:
@@ -692,7 +702,8 @@ class JEPA(OffPolicyAlgorithm):
         self._last_obs = None
 
     def _init_callback(self, callback: MaybeCallback, progress_bar: bool = False) -> BaseCallback:
-        return super()._init_callback(with_latents_watched(callback, self._watch), progress_bar)
+        callbacks = with_latents_watched(callback, self._watch)
+        return super()._init_callback([*callbacks, PhasedProgressBar()] if progress_bar else callbacks)
 
     def _setup_learn(
         self,

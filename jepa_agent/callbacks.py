@@ -90,7 +90,7 @@ class MediaCallback(BaseCallback):
         figures = {"media/episode": draw_explanation(told)}
         latents, cost, age = self._recent_latents(model)
         if len(latents) > 1:
-            figures["media/latents"] = draw_latents(latents, cost, age, f"{len(latents)} latents of recent steps")
+            figures["media/latents"] = draw_latents(latents, cost, age)
         images = {tag: Image(as_pixels(figure, dpi=80), "HWC") for tag, figure in figures.items()}
         write_events(self.logger, images, self.num_timesteps)
         return True

@@ -132,6 +132,8 @@ def _check(config: Any) -> None:
         if "range" not in known.metadata:
             continue
         (low, high), value = known.metadata["range"], getattr(config, known.name)
+        if isinstance(value, str):
+            raise ValueError(f"{known.name} must be a number between {low:g} and {high:g}, got {value!r}")
         if not low <= value <= high:
             raise ValueError(f"{known.name} must lie between {low:g} and {high:g}, got {value!r}")
 
@@ -249,7 +251,7 @@ class AgentConfig:
         cost_coef: Weight of immediate cost.
         termination_coef: Weight of termination.
         infonce_coef: Weight of telling latents apart, for Box actions, whose actor follows slopes that vanish where latents
-            contract; choices are taught by comparison, and learn from fewer steps without.
+            contract; choices are taught by comparison, and it is not used for them.
         energy_coef: Weight of the contrastive energy, in learning and in the cost of plans; 0 builds none.
         distillation_coef: Weight of imitating what the planner found.
         regularisation_coef: Weight that keeps the actor from saturating.

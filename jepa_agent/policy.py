@@ -22,7 +22,7 @@ from jepa_agent.acting.deliberation import SequenceCosts, deliberate
 from jepa_agent.acting.gain_model import GainModel
 from jepa_agent.acting.mode_switch import NUM_FEATURES, CandidateCosts, ModeSwitch, Situation, make_mode_switch
 from jepa_agent.acting.working_memory import PackedMemory, WorkingMemory
-from jepa_agent.config import AgentConfig, ModelConfig, PlannerConfig, with_named_arguments
+from jepa_agent.config import AgentConfig, ModelConfig, PlannerConfig, near_names, with_named_arguments
 from jepa_agent.environments.observations import check_given
 from jepa_agent.interruption import poll
 from jepa_agent.learning.representation import Contrast, RepresentationTerm, build_networks
@@ -32,13 +32,22 @@ from jepa_agent.model.cost import CostModule, CostToGo
 from jepa_agent.model.memory import MemoryNetwork, make_memory
 from jepa_agent.model.predictor import Predictor
 from jepa_agent.model.world_model import WorldModel
-from jepa_agent.planning import Planner, check_planner, make_planner
+from jepa_agent.planning import Planner, check_planner, kinds, make_planner
 from jepa_agent.spaces import BoxCode, action_code, check_spaces
 from jepa_agent.tensor_ops import copy_buffers, row_count
 from jepa_agent.types import Decision, Observations, Plan
 
 _DROPPED = 3  # calls in a row without a state that are a loop, not single questions
 _SIZES, _AGENT = ModelConfig(), AgentConfig()
+
+
+def check_planner_type(planner: Any) -> None:
+    """``ValueError`` for what is neither None, a `PlannerConfig` nor a `Planner`; a kind's name is shown as it is meant."""
+    if planner is None or isinstance(planner, (PlannerConfig, Planner)):
+        return
+    known = [planner] if planner in kinds() else near_names(str(planner), kinds(), most=1)
+    hint = f"; did you mean PlannerConfig(kind={known[0]!r})?" if isinstance(planner, str) and known else ""
+    raise ValueError(f"planner must be a PlannerConfig or a Planner, got {planner!r}{hint}")
 
 
 class JEPAPolicy(BasePolicy):
@@ -95,6 +104,16 @@ class JEPAPolicy(BasePolicy):
         representation: Sequence[RepresentationTerm] = (),
     ):
         check_spaces(observation_space, action_space)
+        classes = {
+            "activation_fn": activation_fn,
+            "critic_class": critic_class,
+            "predictor_class": predictor_class,
+            "features_extractor_class": features_extractor_class,
+            "optimizer_class": optimizer_class,
+        }
+        for name, given in classes.items():
+            if isinstance(given, str):
+                raise ValueError(f"{name} must be a class, got its name {given!r}")
         if optimizer_kwargs is None and optimizer_class is torch.optim.AdamW:
             optimizer_kwargs = {"fused": True}
         super().__init__(
@@ -166,6 +185,7 @@ class JEPAPolicy(BasePolicy):
 
     def set_planner(self, planner: Planner | PlannerConfig | None) -> None:
         """Who searches in Mode-2; ``None`` is the default for the action space. ``ValueError`` if it does not fit that."""
+        check_planner_type(planner)
         wanted = planner or PlannerConfig()
         made = wanted if isinstance(wanted, Planner) else make_planner(wanted, self.action_space)
         self.planner = check_planner(made, self.action_space)

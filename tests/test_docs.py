@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import inspect
 import re
 import shlex
 import subprocess
@@ -159,6 +160,20 @@ def test_every_public_name_is_in_the_reference():
         if id(getattr(importlib.import_module(module), name)) not in known
     ]
     assert missing == []
+
+
+def test_every_public_name_says_what_it_is_unless_what_it_overrides_does():
+    silent = []
+    for module in public_modules():
+        for name in sorted(public_names(module)):
+            what = getattr(importlib.import_module(module), name)
+            silent += [f"{module}.{name}"] if callable(what) and not what.__doc__ else []
+            for own, member in vars(what).items() if isinstance(what, type) else ():
+                if own[0] == "_" or not (inspect.isroutine(member) or isinstance(member, (property, classmethod))):
+                    continue
+                if not any(getattr(vars(base).get(own), "__doc__", None) for base in what.__mro__):
+                    silent.append(f"{module}.{name}.{own}")
+    assert silent == []
 
 
 def test_what_pages_import_is_in_the_reference():

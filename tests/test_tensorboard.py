@@ -1,6 +1,7 @@
 """What event files hold: scores, the configuration as text and as hyperparameters, and pictures if asked for."""
 
 import io
+from functools import partial
 
 import gymnasium as gym
 import numpy as np
@@ -11,12 +12,15 @@ from matplotlib.image import imread
 from stable_baselines3.common.callbacks import EvalCallback, EveryNTimesteps
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import configure
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecMonitor
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from jepa_agent.acting.mode_switch import EveryK
 from jepa_agent.callbacks import MediaCallback
 from jepa_agent.cli import main
+from jepa_agent.persistence.logs import _env_id
+from jepa_agent.pictures.plane import draw_latents
 
 
 def read(folder):
@@ -85,6 +89,21 @@ def test_the_map_shows_the_latest_steps_as_they_are_stored(small):
     np.testing.assert_allclose(latents[3], model.world_model.encode(last)[0].detach(), atol=1e-5)
 
 
+def test_the_map_says_what_its_dots_axes_and_colours_are():
+    latents = np.random.default_rng(0).normal(size=(1200, 3)) * [3.0, 1.0, 0.0]
+    figure = draw_latents(latents, np.full(1200, -1.0), np.arange(1200))
+    assert figure.get_suptitle().startswith("1,200 recent steps, a dot for the latent of each; ")
+    assert figure.get_suptitle().endswith("the two directions hold 100 % of their variance")
+    cost, age, of_cost, of_age = figure.axes
+    assert (cost.get_xlabel(), cost.get_ylabel()) == (age.get_xlabel(), "direction in which they differ second most")
+    assert (of_cost.get_ylabel(), of_age.get_ylabel()) == (
+        "cost of the step: minus its reward",
+        "how many environment steps ago",
+    )
+    assert of_cost.get_yticks().tolist() == [-1.0]  # of one colour
+    assert np.ptp(cost.collections[0].get_offsets()[:, 0]) > 2 * np.ptp(cost.collections[0].get_offsets()[:, 1])
+
+
 def test_what_would_draw_at_every_step_is_refused_before_the_first(small):
     media = MediaCallback(gym.make("CartPole-v1"))
     with pytest.raises(ValueError, match="each time it is called"):
@@ -123,6 +142,20 @@ def test_a_logger_of_ones_own_gets_them_too(small, tmp_path):
     model.set_logger(configure(str(tmp_path), ["tensorboard"]))
     model.learn(30)
     assert configuration(read(tmp_path))["env"] == "CartPole-v1"
+
+
+class Anonymous(gym.Env):
+    """Made without `gymnasium.make`."""
+
+    observation_space, action_space = gym.spaces.Box(-1, 1, (2,)), gym.spaces.Discrete(2)
+
+
+@pytest.mark.parametrize("kind", [DummyVecEnv, SubprocVecEnv])
+def test_the_environment_is_named_wherever_it_runs(kind):
+    for make, named in ((partial(gym.make, "CartPole-v1"), "CartPole-v1"), (Anonymous, "unknown")):
+        env = VecMonitor(kind([lambda make=make: gym.wrappers.TimeLimit(make(), 5)]))
+        assert _env_id(env) == named
+        env.close()
 
 
 def test_settings_of_kinds_that_no_file_knows_are_told_by_their_text(small, tmp_path):

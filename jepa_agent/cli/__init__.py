@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import signal
 import sys
 import warnings
@@ -28,6 +29,8 @@ VERBS = {
     "doctor": "say what this machine has and whether anything will be missed",
     "completion": "print a script that completes verbs and flags in bash or zsh",
 }
+
+_COLOUR = re.compile(r"\x1b\[[\d;]*m")
 
 
 class UsageError(ValueError):
@@ -79,9 +82,21 @@ def _tell(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
-def _one_line(message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None) -> str:
-    """A warning without the place in the code that it came from."""
-    return f"jepa-agent: warning: {' '.join(str(message).split())}\n"
+class _OneLine:
+    """Formats a warning without the place in the code that it came from, and without Gymnasium's colour and level; one that
+    has been told is not told again, as where an environment is made several times."""
+
+    def __init__(self) -> None:
+        self._told: set[str] = set()
+
+    def __call__(
+        self, message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+    ) -> str:
+        text = " ".join(_COLOUR.sub("", str(message)).removeprefix("WARN: ").split())
+        if text in self._told:
+            return ""
+        self._told.add(text)
+        return f"jepa-agent: warning: {text}\n"
 
 
 def _help() -> str:
@@ -97,7 +112,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a verb; returns the exit code: 0, 1 for what failed, 2 for input that cannot be used (told in one line),
     129, 130 or 143 if stopped by SIGHUP, SIGINT or SIGTERM."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    before, warnings.formatwarning = warnings.formatwarning, _one_line
+    before, warnings.formatwarning = warnings.formatwarning, _OneLine()
     previous = {signum: signal.signal(signum, _terminate) for signum in stop_signals() if signum != signal.SIGINT}
     printed: Any = _Printed(sys.stdout) if sys.stdout is not None else None
     try:

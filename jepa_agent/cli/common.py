@@ -99,14 +99,17 @@ def _arguments_of(env_id: str) -> list[str]:
 
 def _way_to(env_id: str) -> str:
     """What may have been meant by an id that Gymnasium does not know, or how to make it known."""
-    family = re.split(r"[/-]", env_id)[0]
+    module, colon, name = env_id.rpartition(":")
+    family = re.split(r"[/-]", name)[0]
     installed = newest_envs()
-    own = [name for name in installed if "/" not in name]  # before those of namespaces, whose names may be the same
-    names = own if near_names(env_id, own) else installed
-    near = did_you_mean(env_id, names) if family not in _REGISTERED_BY else ""
-    hint = near or "; jepa-agent envs lists what is installed"
-    if near or ":" in env_id:
-        return hint
+    own = [known for known in installed if "/" not in known]  # before those of namespaces, whose names may be the same
+    known = near_names(name, own) or near_names(name, installed)
+    if known and (module or family not in _REGISTERED_BY):
+        # With its module, which registers it, for the id alone would not be known to the next command.
+        return f"; did you mean {' or '.join(f'{module}{colon}{near}' for near in known)}?"
+    if module:
+        return f"; module {module!r} registers none of that name"
+    hint = "; jepa-agent envs lists what is installed"
     package = _REGISTERED_BY.get(family, "module")
     return f"{hint}; if a package has it, name its module too: --env {package}:{env_id}"
 

@@ -19,7 +19,7 @@ from jsonargparse import Namespace
 from rich.live import Live
 from rich.table import Table
 
-from jepa_agent.cli.common import UsageError, check_env, check_mode, console, first_line, make_env, say
+from jepa_agent.cli.common import UsageError, check_env, check_mode, console, first_line, make_env, program, say
 from jepa_agent.cli.flags import parser_of
 from jepa_agent.cli.parser import Parser
 from jepa_agent.experiments.baselines import BASELINES, algorithm_class, fits
@@ -105,7 +105,7 @@ def report(study: Study, specs: Sequence[RunSpec], folder: Path, command: str) -
         return 1
     print_table(write_report(study, curves, folder, command), console)
     say(f"saved to {folder}: report.md, report.html, summary.json and every run")
-    say(f"tensorboard: tensorboard --logdir {folder / 'tensorboard'}")
+    say(f"tensorboard: {program('tensorboard')} --logdir {shlex.quote(str(folder / 'tensorboard'))}")
     return 0
 
 

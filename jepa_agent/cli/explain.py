@@ -9,6 +9,7 @@ from jepa_agent.cli.common import UsageError, say
 from jepa_agent.cli.flags import parser_of
 from jepa_agent.cli.pictures import picture_path
 from jepa_agent.experiments.evaluation import bounded
+from jepa_agent.experiments.folders import saved_to
 from jepa_agent.experiments.planner_figures import plot_explanation
 from jepa_agent.pictures.episode import explain
 
@@ -22,9 +23,10 @@ def run(argv: Sequence[str]) -> int:
     with trained.playing(agent):
         agent.model.set_mode(options.mode)
         told = explain(agent.model.policy, bounded(agent.env), options.mode, options.seed)
+    where = saved_to(output)
     try:
         plot_explanation(told, output)
     except ValueError as error:
         raise UsageError(str(error)) from error
-    say(f"saved to {output}: return {-told.cost.sum():.1f} in {len(told.cost)} steps")
+    say(f"{where}: return {-told.cost.sum():.1f} in {len(told.cost)} steps")
     return 0

@@ -102,10 +102,12 @@ def play_episode(model: BaseAlgorithm, env: gym.Env, seed: int, film: Captioned 
 
 def _rewards(model: BaseAlgorithm, env: gym.Env, seed: int) -> Iterator[float]:
     """Play an episode by ``predict`` and yield its rewards."""
+    normalizer = model.get_vec_normalize_env()
     obs, _ = env.reset(seed=seed)
     state, start, over = None, np.ones(1, dtype=bool), False
     while not over:
-        action, state = model.predict(obs, state, start, deterministic=True)
+        seen = obs if normalizer is None else normalizer.normalize_obs(obs)
+        action, state = model.predict(seen, state, start, deterministic=True)
         obs, reward, terminated, truncated, _ = env.step(action)
         start, over = np.zeros(1, dtype=bool), terminated or truncated
         yield float(reward)

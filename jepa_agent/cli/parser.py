@@ -190,7 +190,8 @@ class Parser(ArgumentParser):
             return self.instantiate(plain)
 
     def _words(self, argv: Sequence[str]) -> list[str]:
-        """``argv`` with ``1e3`` as 1000 where a whole number is expected, and the environment's arguments in one word."""
+        """``argv`` with ``1e3`` as 1000 where a whole number is expected, the environment's arguments in one word, and files
+        of settings before what is written out, wherever they stand."""
         words: list[str] = []
         for word in _zoo_style(argv):
             name, equals, value = word.partition("=")
@@ -200,7 +201,7 @@ class Parser(ArgumentParser):
                 text = str(int(number)) if number.is_integer() else text
                 word = f"{flag}={text}" if equals else text
             words.append(word)
-        return words
+        return _files_first(words)
 
     # ------------------------------------------------------------------ errors
 
@@ -345,6 +346,20 @@ def _what_is_wrong(action: argparse.Action, told: str) -> str:
 def _near(value: str, choices: Sequence[str]) -> str:
     hint = did_you_mean(value, choices)
     return hint if "did you mean" in hint else ""
+
+
+def _files_first(words: Sequence[str]) -> list[str]:
+    """Words with ``--config FILE`` before all others, for jsonargparse lets the later of two win."""
+    files: list[str] = []
+    others: list[str] = []
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        if word == "--config" and rest:
+            files += [word, rest.pop(0)]
+        else:
+            (files if word.startswith("--config=") else others).append(word)
+    return [*files, *others]
 
 
 # ---------------------------------------------------------------------- arguments of environments

@@ -8,8 +8,9 @@ from typing import Any
 
 from rich.table import Table
 
-from jepa_agent.cli.common import UsageError, console, say
+from jepa_agent.cli.common import UsageError, console, say, writable_folder
 from jepa_agent.cli.flags import parser_of
+from jepa_agent.experiments.folders import saved_to
 from jepa_agent.experiments.records import write_json
 from jepa_agent.experiments.speed import measure
 
@@ -21,11 +22,13 @@ def run(argv: Sequence[str]) -> int:
     path = Path(parser_of("speed").parse(argv).output)
     if path.is_dir():
         raise UsageError(f"--output {path} is a folder: name a file, such as {path / 'speed.json'}")
+    writable_folder(path.parent)
     with console.status("measuring") as status:
         result = measure(lambda section: status.update(f"measuring: {section}"))
     show(result)
+    where = saved_to(path)
     write_json(path, {"command": f"jepa-agent speed --output {path}", **result})
-    say(f"saved to {path}")
+    say(where)
     return 0
 
 

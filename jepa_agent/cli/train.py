@@ -74,13 +74,19 @@ def run(argv: Sequence[str]) -> int:
                 continuing.clear(place)
             write_settings(place, settings)
             model, callbacks = build(options, place, bool(done), opened)
-        except Exception as error:
+        except BaseException as error:
             if done is None:
                 shutil.rmtree(folder)
+            if not isinstance(error, Exception):  # Ctrl-C
+                raise
             raise UsageError(f"the agent could not be built: {first_line(error)}") from error
         with noting_signals():
             stopped_by = learn(model, callbacks, options)
             with undisturbed():
+                if done is None and not model.num_timesteps and isinstance(stopped_by, KeyboardInterrupt):
+                    shutil.rmtree(place)
+                    say_anyway(f"interrupted before the first step: nothing is left in {folder}")
+                    return exit_code(stopped_by)
                 return finish(model, callbacks, options, Run(folder, place, settings), stopped_by)
 
 

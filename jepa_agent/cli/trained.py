@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +18,8 @@ from jepa_agent.cli.common import CONFIG, UsageError, check_device, check_mode, 
 from jepa_agent.cli.parser import Parser
 from jepa_agent.config import PlannerConfig
 from jepa_agent.experiments.baselines import BASELINES, make_baseline
-from jepa_agent.experiments.records import SPEC, is_agent, read_spec
+from jepa_agent.experiments.kept_agents import restore_agent
+from jepa_agent.experiments.records import SPEC, RunSpec, is_agent, read_spec
 from jepa_agent.persistence import archive
 from jepa_agent.persistence.archive import CheckpointError
 from jepa_agent.persistence.plain_data import check_import
@@ -71,21 +72,19 @@ def load(options: Any, **more: Any) -> Trained:
 def load_any(options: Any, **more: Any) -> Trained | Playable:
     """As `load`, but also one of the baselines of a comparison, from the folder of its run.
 
-    Only the file's weights are read, not what SB3 pickles: the algorithm is built anew from the run's spec.
+    Only weights and the statistics of observations are read, not what SB3 pickles: the algorithm is built anew from the
+    run's spec.
 
     Args:
         options: Parsed flags.
         more: Arguments of ours for the environment, as ``render_mode``.
 
     Raises:
-        UsageError: As for `load`; also for a baseline that cannot be built or was trained on normalised observations, whose
-            statistics are not kept.
+        UsageError: As for `load`; also for a baseline that cannot be built, or whose observations were normalised by what is
+            not there.
     """
     path = find_model(options.model)
-    try:
-        spec = read_spec(path.parent / SPEC) if (path.parent / SPEC).is_file() else None
-    except ValueError as error:
-        raise UsageError(str(error)) from error
+    spec = _spec_beside(path)
     if spec is None or is_agent(spec.algorithm):
         return load(options, **more)
     if ":" in spec.algorithm:
@@ -102,13 +101,9 @@ def load_any(options: Any, **more: Any) -> Trained | Playable:
             own = model.get_env()
             assert own is not None
             opened.callback(own.close)
-            normalizer = model.get_vec_normalize_env()
-            if normalizer is None or not normalizer.norm_obs:
-                model.set_parameters(str(path), device=options.device)
+            restore_agent(model, path, options.device)
         except Exception as error:  # SB3 raises many kinds for a file that is damaged or does not fit
             raise UsageError(f"{path} cannot be read as {spec.algorithm} in {env_id}: {first_line(error)}") from error
-        if normalizer is not None and normalizer.norm_obs:
-            raise UsageError(f"{path} was trained on normalised observations, whose statistics are not kept")
         own.close()
         opened.pop_all()
     return Playable(model, path, env, env_id, kwargs)
@@ -129,6 +124,7 @@ def load_as_trained(target: str, env: str | None, env_kwargs: dict[str, Any] | N
     """
     path = find_model(target)
     refuse_normalised(path)
+    _refuse_baseline(path)
     env_id, kwargs = _env_of(path, env, env_kwargs)
     made = make_env(env_id, kwargs, **more)
     with ExitStack() as opened:
@@ -136,6 +132,26 @@ def load_as_trained(target: str, env: str | None, env_kwargs: dict[str, Any] | N
         model = _load(path, made, device)
         opened.pop_all()
     return Trained(model, path, made, env_id, kwargs)
+
+
+def _spec_beside(path: Path) -> RunSpec | None:
+    """The spec of the comparison's run that a model is of, if it is of one; `UsageError` if it cannot be read."""
+    try:
+        return read_spec(path.parent / SPEC) if (path.parent / SPEC).is_file() else None
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def _refuse_baseline(path: Path) -> None:
+    """`UsageError` for a baseline of a comparison."""
+    spec = None
+    with suppress(UsageError):  # what is beside the model need not be of its training
+        spec = _spec_beside(path)
+    if spec is not None and not is_agent(spec.algorithm):
+        raise UsageError(
+            f"{path} is of {spec.algorithm}, not of JEPA: jepa-agent enjoy shows it, the report of its comparison has its "
+            "evaluations"
+        )
 
 
 def find_model(target: str) -> Path:

@@ -169,7 +169,9 @@ def _serve(pipe: Connection, make: CloudpickleWrapper) -> None:
     def begin() -> Any:
         """Create the environment and return what `Worker` copies of it."""
         nonlocal env
-        env = make.fn()
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="gymnasium")  # of the id, told where the environment was checked
+            env = make.fn()
         about = env.observation_space, env.action_space, env.metadata, env.render_mode, env.spec
         return CloudpickleWrapper(lambda: about)  # a spec may hold a function, which plain pickle cannot serialise
 

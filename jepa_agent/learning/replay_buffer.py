@@ -273,13 +273,15 @@ def buffer_for(observation_space: spaces.Space, asked: type[ReplayBuffer] | None
     fitting = DictSequenceReplayBuffer if isinstance(observation_space, spaces.Dict) else SequenceReplayBuffer
     if asked is None:
         return fitting
-    if issubclass(asked, HerReplayBuffer):
+    if isinstance(asked, type) and issubclass(asked, HerReplayBuffer):
         raise ValueError(
             "HerReplayBuffer puts other goals into single transitions, but JEPA learns from windows whose steps share one "
             "goal: leave replay_buffer_class out, goal-style Dict observations are learned from as they are"
         )
-    if not issubclass(asked, SequenceReplayBuffer) or issubclass(asked, DictReplayBuffer) != issubclass(
-        fitting, DictReplayBuffer
+    if (
+        not isinstance(asked, type)
+        or not issubclass(asked, SequenceReplayBuffer)
+        or issubclass(asked, DictReplayBuffer) != issubclass(fitting, DictReplayBuffer)
     ):
         raise ValueError(f"replay_buffer_class must be a {fitting.__name__} for these observations, got {asked!r}")
     return asked

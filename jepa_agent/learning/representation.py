@@ -187,9 +187,10 @@ def default_terms(
 
 def check_terms(terms: Sequence[RepresentationTerm]) -> None:
     """``ValueError`` for what is no term, for two terms of one name and for weights below zero."""
-    strange = next((term for term in terms if not isinstance(term, RepresentationTerm)), None)
-    if strange is not None or not terms:
-        raise ValueError(f"representation must be a list of RepresentationTerm, got {strange or terms!r}")
+    given = [terms] if isinstance(terms, str) or not terms else terms
+    strange = [term for term in given if not isinstance(term, RepresentationTerm)]
+    if strange:
+        raise ValueError(f"representation must be a list of RepresentationTerm, got {strange[0]!r}")
     names = [term.name for term in terms]
     if len(set(names)) < len(names):
         raise ValueError(f"representation has two terms of one name: {', '.join(names)}")

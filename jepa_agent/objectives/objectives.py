@@ -13,7 +13,7 @@ from jepa_agent.config import PlannerConfig
 from jepa_agent.objectives.costs import Cost, Experience, as_cost, make_objective
 from jepa_agent.objectives.experience import any_latents
 from jepa_agent.planning import Planner
-from jepa_agent.policy import JEPAPolicy
+from jepa_agent.policy import JEPAPolicy, check_planner_type
 from jepa_agent.spaces import num_choices
 
 # Without the learned cost-to-go a plan must see the consequences itself. Choices drawn at random soon lead into trouble; an
@@ -83,6 +83,7 @@ class Objectives:
     ) -> None:
         """Plan for a cost of the user's; see `JEPA.set_cost`. ``gather`` gives experience by the horizon it is for."""
         chosen = as_cost(cost)
+        check_planner_type(planner)
         self.policy.set_training_mode(False)  # while learning, images are shifted at random
         if planner is None:
             planner = FAR_SIGHTED_CHOICES if num_choices(self.policy.action_space) else FAR_SIGHTED

@@ -104,13 +104,7 @@ def log_configuration(agent: Any) -> None:
     Args:
         agent: A `JEPA` whose logger is set up; one without a TensorBoard format writes nothing.
     """
-    # An environment in a process of its own is not asked: its answer might not be picklable.
-    inner = agent.env
-    while isinstance(inner, VecEnvWrapper):  # `unwrapped` asks attributes of vectorised environments that may have none
-        inner = inner.venv
-    spec = inner.envs[0].unwrapped.spec if isinstance(inner, DummyVecEnv) else None
-    env_id = "unknown" if spec is None else spec.id
-    run = {"algorithm": type(agent).__name__, "env": env_id, "n_envs": agent.n_envs, "seed": agent.seed}
+    run = {"algorithm": type(agent).__name__, "env": _env_id(agent.env), "n_envs": agent.n_envs, "seed": agent.seed}
     settings = _plain({**run, "mode": agent.mode, **recorded_settings(agent)})
     flat: dict[str, Any] = {}
     for name, value in settings.items():
@@ -120,6 +114,20 @@ def log_configuration(agent: Any) -> None:
     text = textwrap.indent(json.dumps(settings, indent=2), "    ")  # Markdown shows what is indented as it is
     values = {"configuration": text, "hparams": HParam(told, dict.fromkeys(_SCORES, 0.0))}
     write_events(agent.logger, values, agent.num_timesteps)
+
+
+def _env_id(env: Any) -> str:
+    """Return the id of the environments of a VecEnv, "unknown" if they have none."""
+    while isinstance(env, VecEnvWrapper):  # `unwrapped` asks attributes of vectorised environments that may have none
+        env = env.venv
+    if isinstance(env, DummyVecEnv):
+        spec = env.envs[0].unwrapped.spec
+        return "unknown" if spec is None else spec.id
+    # An environment in a process of its own is asked for its text, which holds the id: a spec might not be picklable.
+    with suppress(AttributeError, NotImplementedError):
+        found = re.search(r"<([^<> ]+)>+$", str(env.env_method("__str__", indices=0)[0]))
+        return found[1] if found else "unknown"
+    return "unknown"
 
 
 def log_final_score(agent: Any) -> None:

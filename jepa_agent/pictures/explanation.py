@@ -50,7 +50,7 @@ def draw_explanation(told: Explanation) -> Figure:
     _draw_plane(right.subplots(), told)
     figure.suptitle(
         f"{told.env_id}, mode {told.mode}: return {-told.cost.sum():.1f} in {len(told.cost)} steps; "
-        f"Mode-2 acted in {100 * told.planned.mean():.0f} % of them",
+        f"Mode-2 acted in {told.planned.sum():,} of them",
         fontsize=12,
     )
     return figure
@@ -154,6 +154,6 @@ def _draw_plane(axes: Axes, told: Explanation, plans: int = 24) -> None:
     axes.set_aspect("equal", adjustable="datalim")
     axes.autoscale_view()
     axes.spines[["top", "right"]].set_visible(False)
-    axes.set_xlabel("first principal axis of the latents")
-    axes.set_ylabel("second principal axis")
-    axes.set_title(f"In latent space (these axes: {100 * share:.0f} % of the variance)", fontsize=10, loc="left")
+    axes.set_xlabel("direction in which latents differ most")
+    axes.set_ylabel("direction in which they differ second most")
+    axes.set_title(f"Latents of the episode: {100 * share:.0f} % of their variance in this plane", fontsize=10, loc="left")

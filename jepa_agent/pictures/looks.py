@@ -55,6 +55,14 @@ LOOKS = {
     "surprise_0.25": Look("#56B4E9", "P", (0, (4, 1, 1, 1))),
     "disagreement_0.25": Look("#000000", "X", (0, (5, 3))),
     "every_4": Look("#7F7F7F", "p", (0, (2, 2))),
+    # Planners beside one another.
+    "mppi": Look("#0072B2", "o", "-"),
+    "cem": Look("#D55E00", "s", "--"),
+    "icem": Look("#E69F00", "D", (0, (1, 1.5))),
+    "gradient": Look("#009E73", "^", "-."),
+    "hybrid": Look("#CC79A7", "v", (0, (6, 1.5, 1, 1.5, 1, 1.5))),
+    "random": Look("#7F7F7F", "p", (0, (2, 2))),
+    "exhaustive": Look("#000000", "P", (0, (3, 1))),
 }
 # JEPA's modes share its colour and mark: the line and what fills the mark differ.
 MODES = {"actor": ("-", "full"), "planner": ("--", "none"), "auto": ((0, (1, 1.5)), "left")}

@@ -33,14 +33,13 @@ def principal_plane(points: np.ndarray) -> Plane:
     return Plane(centre, axes, share)
 
 
-def draw_latents(latents: np.ndarray, cost: np.ndarray, age: np.ndarray, title: str) -> Figure:
+def draw_latents(latents: np.ndarray, cost: np.ndarray, age: np.ndarray) -> Figure:
     """Draw the map of latents in their principal plane twice: coloured by the cost of the step, and by when it was taken.
 
     Args:
         latents: Of N steps, ``(N, D)``.
         cost: Of these steps, ``(N,)``.
         age: Environment steps since, ``(N,)``.
-        title: Of the picture.
 
     Returns:
         A figure of matplotlib's.
@@ -54,15 +53,21 @@ def draw_latents(latents: np.ndarray, cost: np.ndarray, age: np.ndarray, title: 
     for axes, values, said, colours in zip(
         figure.subplots(1, 2, sharex=True, sharey=True),
         (cost, age),
-        ("cost of the step", "environment steps ago"),
+        ("cost of the step: minus its reward", "how many environment steps ago"),
         ("viridis", "cividis_r"),  # both are read alike with any kind of colour vision
         strict=True,
     ):
         points = axes.scatter(x, y, c=values, cmap=colours, s=9, linewidths=0)
-        figure.colorbar(points, ax=axes, label=said, format="{x:,.4g}")
+        bar = figure.colorbar(points, ax=axes, label=said, format="{x:,.4g}")
+        if np.ptp(values) == 0.0:
+            bar.set_ticks([values[0]])  # one colour has one value; matplotlib would count on around it
         axes.set_aspect("equal", adjustable="box")  # shared axes allow no other
         axes.spines[["top", "right"]].set_visible(False)
-        axes.set_xlabel("first principal axis of the latents")
-    figure.axes[0].set_ylabel("second principal axis")
-    figure.suptitle(f"{title}; these axes: {100 * plane.share:.0f} % of the variance", fontsize=11)
+        axes.set_xlabel("direction in which latents differ most")
+    figure.axes[0].set_ylabel("direction in which they differ second most")
+    figure.suptitle(
+        f"{len(latents):,} recent steps, a dot for the latent of each; the two directions hold {100 * plane.share:.0f} % of "
+        "their variance",
+        fontsize=11,
+    )
     return figure

@@ -15,7 +15,7 @@ from gymnasium import spaces
 
 from jepa_agent import JEPA
 from jepa_agent.callbacks import PeriodicCheckpoint, ResumableEvalCallback
-from jepa_agent.cli import main
+from jepa_agent.cli import main, train
 from jepa_agent.persistence import agent_file, archive, checkpoint_folder
 
 TINY = ["--model.net_arch", "[16]", "--model.latent_dim", "8", "--model.ensemble_size", "2"]
@@ -94,6 +94,25 @@ def test_a_run_that_ends_is_saved_and_goes_on_as_it_says(registered, tmp_path, c
     (tmp_path / "calm").touch()
     assert main(go_on) == 0
     assert JEPA.load(folder / "last_model.zip").num_timesteps == 80
+
+
+@pytest.mark.parametrize("when", ["the agent is built", "nothing is learned yet"])
+def test_a_run_stopped_before_its_first_step_leaves_nothing(registered, tmp_path, capsys, monkeypatch, when):
+    monkeypatch.chdir(tmp_path)
+    registered(raises(KeyboardInterrupt()))
+
+    def stop(*args):
+        if when == "the agent is built":
+            raise KeyboardInterrupt
+        return KeyboardInterrupt()
+
+    monkeypatch.setattr(train, "new_agent" if when == "the agent is built" else "learn", stop)
+    for words in (["--output", "run"], []):
+        assert main([*TRAIN, "--env", "Ends-v0", "-n", "80", *words]) == 130
+        told = "".join(capsys.readouterr())
+        assert "interrupted" in told
+        assert "saved" not in told
+    assert [path.name for path in tmp_path.rglob("*")] in ([], ["runs", "jepa"])
 
 
 def full_disk(*args, **kwargs):

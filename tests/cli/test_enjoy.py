@@ -5,10 +5,12 @@ import re
 import gymnasium as gym
 import numpy as np
 import pytest
+from stable_baselines3.common.vec_env import VecNormalize
 
 from jepa_agent.cli import main
 from jepa_agent.cli.film import BAR, Captioned, captioned, play_episode, worth_watching
 from jepa_agent.experiments.baselines import make_baseline
+from jepa_agent.experiments.kept_agents import keep_agent
 from jepa_agent.experiments.records import BEST_AGENT, SPEC, RunSpec, spec_as_dict, write_json
 
 
@@ -21,7 +23,8 @@ def baseline(tmp_path, monkeypatch):
         spec = RunSpec(algorithm, "CartPole-v1", 0, 100, 100, env_kwargs={"max_episode_steps": 12}, overrides=overrides)
         write_json(tmp_path / "run" / SPEC, spec_as_dict(spec))
         model = make_baseline(algorithm, spec.env, 0, spec.env_kwargs, overrides)
-        model.save(tmp_path / "run" / BEST_AGENT)
+        model.get_env().reset()  # of which VecNormalize takes note
+        keep_agent(model, tmp_path / "run" / BEST_AGENT)
         return tmp_path / "run"
 
     return save
@@ -70,16 +73,36 @@ def test_a_baseline_of_a_comparison_is_recorded_where_it_is_typical(baseline, tm
     assert f"{film}: seed 100" in out
 
 
+def test_a_baseline_trained_on_normalised_observations_sees_such(baseline, tmp_path, capsys, monkeypatch):
+    folder = baseline("PPO", normalize=True)
+    moments = np.load(folder / "best_model.npz")
+    assert moments["observation/count"] > 1
+    seen = []
+    monkeypatch.setattr(VecNormalize, "normalize_obs", lambda self, obs: seen.append((self.obs_rms, obs)) or obs * 0)
+    assert main(["enjoy", str(folder), "--seed", "1", "--output", str(tmp_path / "films")]) == 0
+    assert seen[0][0].mean == pytest.approx(moments["observation/mean"])
+    assert seen[0][1] == pytest.approx(gym.make("CartPole-v1").reset(seed=1)[0])
+    np.savez(folder / "best_model.npz", **{**moments, "observation/mean": np.zeros(3)})
+    assert main(["enjoy", str(folder), "--output", str(tmp_path / "more")]) == 2
+    assert "best_model.npz: expected finite numbers (4,) as observation/mean" in capsys.readouterr().err
+
+
 def test_what_cannot_be_played_is_refused_in_one_line(baseline, tmp_path, capsys):
     folder = baseline("PPO", normalize=True)
+    (folder / "best_model.npz").unlink()
     assert main(["enjoy", str(folder), "--output", str(tmp_path / "films")]) == 2
-    assert "normalised observations" in capsys.readouterr().err
+    told = capsys.readouterr().err.strip()
+    assert "trained on normalised observations, and best_model.npz" in told
+    assert "\n" not in told
     folder = baseline("DQN")
     (folder / BEST_AGENT).write_bytes(b"no archive")
     assert main(["enjoy", str(folder), "--output", str(tmp_path / "films")]) == 2
     told = capsys.readouterr().err.strip()
     assert "cannot be read as DQN" in told
     assert "\n" not in told
+    for verb in ("evaluate", "explain"):
+        assert main([verb, str(folder)]) == 2
+        assert "is of DQN, not of JEPA: jepa-agent enjoy shows it" in capsys.readouterr().err
     assert main(["enjoy", str(folder), "--planner.horizon", "3", "--output", str(tmp_path / "films")]) == 2
     assert "does not plan" in capsys.readouterr().err
     assert not (tmp_path / "films").exists()

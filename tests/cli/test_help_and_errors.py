@@ -89,6 +89,15 @@ def test_whole_numbers_may_be_written_with_an_exponent():
     assert (options.n_timesteps, options.agent.buffer_size, options.output) == (1500, 100_000, "1e3")
 
 
+@pytest.mark.parametrize("given", [["--config", "{}"], ["--config={}"]])
+def test_what_is_written_out_wins_over_a_file_wherever_that_stands(tmp_path, given):
+    (tmp_path / "settings.yml").write_text("env: CartPole-v1\nn_timesteps: 700\nseed: 3\n")
+    file = [word.format(tmp_path / "settings.yml") for word in given]
+    for argv in (["-n", "50", *file], [*file, "-n", "50"]):
+        options = parser_of("train").parse(argv)
+        assert (options.n_timesteps, options.seed) == (50, 3)
+
+
 TRAIN = "train --env CartPole-v1"
 WRONG = {
     "learn --env CartPole-v1": "unknown verb 'learn'; choose one of train, evaluate",
@@ -125,6 +134,8 @@ WRONG = {
     "train --env cartpole": "did you mean CartPole-v1?",
     "train --env ActionMatters-v0": "did you mean JEPA/ActionMatters-v0?",
     "train --env ALE/Pong-v5": "--env ale_py:ALE/Pong-v5",
+    "train --env jepa_agent:CartPol-v1": "did you mean jepa_agent:CartPole-v1?",
+    "train --env jepa_agent:Qqqq-v0": "module 'jepa_agent' registers none of that name",
     "evaluate": "MODEL is missing: write jepa-agent evaluate runs/",
     "evaluate nowhere --mode actor": "did you mean --modes?",
     "evaluate nowhere --format yaml": "--format yaml: expected one of table, csv, json",

@@ -17,7 +17,7 @@ from stable_baselines3.common.monitor import ResultsWriter
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from jepa_agent import JEPA
-from jepa_agent.cli import main
+from jepa_agent.cli import _OneLine, main
 from jepa_agent.persistence import archive, checkpoint_folder
 
 TINY = ["--model.net_arch", "[16]", "--model.latent_dim", "8", "--model.ensemble_size", "2"]
@@ -235,10 +235,12 @@ def test_when_nobody_reads_what_is_printed_training_goes_on_and_tells_the_end_on
     assert steps_of(folder) == 100
 
 
-def test_a_warning_is_one_line(tmp_path, capsys, recwarn):
-    from jepa_agent.cli import _one_line
-
-    assert _one_line(UserWarning("two\nlines"), UserWarning, "file.py", 3) == "jepa-agent: warning: two lines\n"
+def test_a_warning_is_one_line_without_colour_and_told_once():
+    told = _OneLine()
+    assert told(UserWarning("two\nlines"), UserWarning, "file.py", 3) == "jepa-agent: warning: two lines\n"
+    coloured = UserWarning("\x1b[33mWARN: old\x1b[0m")
+    assert told(coloured, UserWarning, "file.py", 3) == "jepa-agent: warning: old\n"
+    assert told(coloured, UserWarning, "file.py", 3) == ""
 
 
 def test_a_hanging_close_does_not_keep_back_what_was_saved(hooked, tmp_path, capsys):

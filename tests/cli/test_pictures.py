@@ -28,6 +28,22 @@ def test_a_picture_without_a_suffix_is_a_png_and_is_called_so(tmp_path, capsys):
     assert "curves.png" in capsys.readouterr().out
 
 
+def test_a_file_that_was_there_is_said_to_be_replaced(small, tmp_path, capsys, monkeypatch):
+    np.savez(tmp_path / "evaluations.npz", timesteps=[1, 2], results=np.ones((2, 1)))
+    small("CartPole-v1", mode="actor").save(tmp_path / "agent.zip")
+    monkeypatch.setattr("jepa_agent.cli.speed.measure", lambda tell: {})
+    monkeypatch.setattr("jepa_agent.cli.speed.show", lambda result: None)
+    calls = {
+        "curves.png": ["plot", str(tmp_path)],
+        "explained.png": ["explain", str(tmp_path / "agent.zip"), "--env", "CartPole-v1"],
+        "speed.json": ["speed"],
+    }
+    for name, call in calls.items():
+        for said in ("saved to", "replaced"):
+            assert main([*call, "--output", str(tmp_path / name)]) == 0
+            assert capsys.readouterr().out.splitlines()[-1].startswith(f"{said} {tmp_path / name}")
+
+
 def test_a_picture_goes_where_a_file_can_be(tmp_path):
     (tmp_path / "curves.svg").mkdir()
     with pytest.raises(UsageError, match="is a folder"):

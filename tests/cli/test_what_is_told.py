@@ -54,6 +54,22 @@ def test_a_run_that_goes_on_tells_from_where_and_remembers_the_best(run_folder, 
     assert re.search(r"best [\d.]+ at step \d+, last", told)
 
 
+def test_cpu_seconds_go_on_where_the_run_was_stopped(tmp_path, capsys, monkeypatch):
+    from jepa_agent import JEPA
+
+    clock = iter(range(0, 10**9, 100))  # CPU seconds, of which each call finds 100 more
+    monkeypatch.setattr("time.process_time", lambda: next(clock))
+    call = ["train", "--env", "CartPole-v1", "-n", "40", "--eval-freq", "20", "--eval-episodes", "1", "--mode", "actor"]
+    assert main([*call, "--output", str(tmp_path / "run"), *SMALL]) == 0
+    first = int(re.search(r"(\d+) CPU s of training", capsys.readouterr().out)[1])
+    assert first == JEPA.load(tmp_path / "run" / "last_model.zip")._cpu_seconds > 0
+    assert main(["train", "--resume", str(tmp_path / "run"), "-n", "60"]) == 0
+    told = capsys.readouterr().out
+    [seconds] = [int(line.split()[-3]) for line in told.splitlines() if line.startswith("step ")]
+    assert seconds > first
+    assert int(re.search(r"(\d+) CPU s of training", told)[1]) > seconds
+
+
 def test_evaluation_in_another_mode_leaves_the_one_that_collects(tmp_path):
     call = ["train", "--env", "CartPole-v1", "-n", "30", "--eval-freq", "15", "--eval-episodes", "1", "--mode", "every_3"]
     assert main([*call, "--eval-mode", "actor", "--output", str(tmp_path / "run"), *SMALL]) == 0

@@ -11,7 +11,7 @@ from gymnasium import spaces
 from jepa_agent.config import PlannerConfig
 from jepa_agent.experiments.exact_models import CartPole, Pendulum
 from jepa_agent.experiments.laboratory import Design, Laboratory, compared, fitted, flop_of, planners_for, price
-from jepa_agent.experiments.planner_figures import plot_compute
+from jepa_agent.experiments.planner_figures import _values, plot_compute
 from jepa_agent.experiments.players import Episode, ExactPlayer, TrainedAgent, gap, play, stacked
 from jepa_agent.planning import CEM, ExhaustivePlanner, make_planner
 
@@ -118,6 +118,12 @@ def test_it_goes_on_where_it_was_stopped_and_draws(tmp_path):
     assert all(len(row["returns"]) == 2 for row in result["rows"])
     plot_compute(result, tmp_path / "compute.png")
     assert (tmp_path / "compute.png").stat().st_size > 10_000
+
+
+def test_a_panel_says_which_values_were_tried():
+    rows = [{"planner": kind, "mflop": value, "value": value} for kind in ("cem", "mppi") for value in (40, 10)]
+    assert _values(rows) == "10, 40"
+    assert _values([*rows, {"planner": "gradient", "mflop": 1, "value": 4}]) == "10, 40; gradient 4"
 
 
 def test_measurements_of_something_else_are_not_mixed_in(tmp_path):

@@ -114,7 +114,10 @@ def test_the_figure_tells_variants_apart(tmp_path, monkeypatch):
     drawn_of = dict(zip(axes.get_legend_handles_labels()[1], axes.containers, strict=True))
     assert list(drawn_of) == ["actor", "planner", "actor, small", "planner, small"]
     marks = [found.lines[0] for found in drawn_of.values()]
-    assert len({(mark.get_color(), mark.get_marker()) for mark in marks}) == 4
+    assert [(mark.get_color(), mark.get_marker()) for mark in marks[2:]] == [
+        (mark.get_color(), mark.get_marker()) for mark in marks[:2]
+    ]
+    assert [mark.get_fillstyle() for mark in marks] == ["full", "full", "none", "none"]
 
 
 def test_the_figure_shows_what_is_gained_with_its_interval(tmp_path, monkeypatch):

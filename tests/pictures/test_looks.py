@@ -4,6 +4,7 @@ import pytest
 
 from jepa_agent.experiments.baselines import BASELINES
 from jepa_agent.pictures.looks import LOOKS, looks
+from jepa_agent.planning import kinds
 
 
 def test_an_algorithm_has_one_look_whoever_stands_beside_it():
@@ -14,6 +15,11 @@ def test_an_algorithm_has_one_look_whoever_stands_beside_it():
 
 def test_every_algorithm_we_compare_has_a_colour_and_a_mark_of_its_own():
     known = [LOOKS[name] for name in ("JEPA", *BASELINES)]
+    assert len({look.colour for look in known}) == len({look.marker for look in known}) == len(known)
+
+
+def test_every_planner_has_a_colour_and_a_mark_of_its_own():
+    known = [LOOKS[kind] for kind in kinds() if kind != "auto"]
     assert len({look.colour for look in known}) == len({look.marker for look in known}) == len(known)
 
 

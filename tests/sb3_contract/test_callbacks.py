@@ -53,6 +53,14 @@ def test_callbacks_are_called_in_order_with_the_variables_people_use(small):
     assert {"self", "new_obs", "rewards", "dones", "infos", "actions", "buffer_actions", "env"} <= watch.there
 
 
+def test_the_progress_bar_says_why_it_runs_ahead_and_why_it_stands_still(small, monkeypatch):
+    said = []
+    monkeypatch.setattr("tqdm.rich.tqdm_rich.set_description", lambda self, what: said.append((self.n, what)))
+    small("Pendulum-v1", learning_starts=20, mode="actor").learn(85, progress_bar=True)
+    # The first episode, of 200 steps, is acted at random for four times learning_starts at most.
+    assert said == [(0, "random steps"), (21, "20 updates"), (21, "random steps"), (80, "")]
+
+
 def test_lists_functions_intervals_and_the_progress_bar(small):
     at, steps = [], []
     every = EveryNTimesteps(20, ConvertCallback(lambda local, _: at.append(local["self"].num_timesteps) or True))
