@@ -1,7 +1,7 @@
 """Latents watched by default: how often healthy runs are warned of, and what watching costs.
 
 ``python -m jepa_agent.experiments.watching`` trains with the defaults and counts warnings of collapse. Runs of the first
-seed are made twice, unwatched and watched, one after the other. Each run is a file of its own, so an interrupted study goes on.
+seed are made twice, unwatched and watched, one after the other. Each run is a file of its own: an interrupted study goes on.
 """
 
 from __future__ import annotations
@@ -40,14 +40,12 @@ class TimedWatch(LatentCallback):
         self.cpu_seconds = 0.0
         self.measured: list[dict[str, float]] = []
 
-    def _measure(self, model: Any) -> None:
+    def measure(self) -> dict[str, float]:
         began = time.process_time()
-        super()._measure(model)
+        measures = super().measure()
         self.cpu_seconds += time.process_time() - began
-        latent = {name: value for name, value in self.logger.name_to_value.items() if name.startswith("latent/")}
-        self.measured.append(
-            {"step": self.num_timesteps, **{name: round(float(value), 4) for name, value in latent.items()}}
-        )
+        self.measured.append({"step": self.num_timesteps, **{name: round(value, 4) for name, value in measures.items()}})
+        return measures
 
 
 def run(env: str, seed: int, steps: int, watched: bool) -> dict[str, Any]:
