@@ -12,6 +12,7 @@ from jepa_agent.learning.diagnostics import latent_health, signs_of_collapse
 from jepa_agent.model.world_model import WorldModel
 from jepa_agent.types import Observations
 
+_LEARNS_ACTIONS = 200  # updates, before which a predictor may not have learned yet what actions do
 _WINDOW = 3  # times the horizon that the model is trained to imagine
 
 
@@ -97,7 +98,8 @@ class LatentCallback(BaseCallback):
     def _warn(self, measures: dict[str, float]) -> None:
         """Warn of what measures are signs of, once of each kind."""
         for kind, sign in signs_of_collapse(measures, self.best).items():
-            if kind not in self._told:
+            early = kind == "actions" and self._updates() < _LEARNS_ACTIONS
+            if kind not in self._told and not early:
                 self._told.add(kind)
                 when = f"step {self.num_timesteps}" if self.num_timesteps else f"update {self._updates():,}"
                 warnings.warn(f"collapse begins at {when}: {sign}", stacklevel=2)
