@@ -20,7 +20,7 @@ _MODES = (
 )
 _TERMS = (
     "prediction, cost, termination, infonce, energy, variance, covariance, sigreg, inverse_dynamics, smoothness, "
-    "masked_latents, masked_steps, reconstruction, transition_energy, reachability"
+    "masked_latents, masked_steps, reconstruction, transition_energy, reachability, quasimetric"
 )
 _EXACT = Literal["pendulum", "cartpole"]
 FIRST_SEED, TRIED = 1_000, 5  # of the episodes that enjoy chooses from

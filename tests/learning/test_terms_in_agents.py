@@ -19,6 +19,7 @@ WITH_NETWORKS = {
     "reconstruction",
     "transition_energy",
     "reachability",
+    "quasimetric",
 }
 
 

@@ -19,6 +19,7 @@ from jepa_agent.learning.representation import (
 )
 from jepa_agent.learning.terms.energies import Reachability, TransitionContrast
 from jepa_agent.learning.terms.masked import MaskedLatents, MaskedSteps, Reconstruction
+from jepa_agent.learning.terms.quasimetric import Quasimetric
 from jepa_agent.learning.terms.spread import Covariance, SIGReg, Variance
 from jepa_agent.learning.terms.time import InverseDynamics, Smoothness
 
@@ -28,7 +29,7 @@ TERMS: tuple[type[RepresentationTerm], ...] = (
     *(Variance, Covariance, SIGReg),
     *(InverseDynamics, Smoothness),
     *(MaskedLatents, MaskedSteps, Reconstruction),
-    *(TransitionContrast, Reachability),
+    *(TransitionContrast, Reachability, Quasimetric),
 )
 
 
@@ -63,6 +64,7 @@ __all__ = [
     "MaskedLatents",
     "MaskedSteps",
     "Prediction",
+    "Quasimetric",
     "Reachability",
     "Reconstruction",
     "RepresentationTerm",
