@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import gymnasium as gym
@@ -18,7 +19,7 @@ from jepa_agent.experiments.evaluation import SeededEpisodes, side_by_side
 from jepa_agent.experiments.players import TrainedAgent, stacked
 from jepa_agent.extras import needs
 from jepa_agent.learning.diagnostics import resolution
-from jepa_agent.learning.terms import Reachability, TransitionContrast
+from jepa_agent.learning.terms import Quasimetric, Reachability, TransitionContrast
 from jepa_agent.model.encoders import random_latents
 from jepa_agent.tensor_ops import effective_rank
 
@@ -34,6 +35,7 @@ _ENERGIES = {
     "energy": "the contrastive energy of the latent",
     "transition": "the contrastive energy of the step",
     "reach": "-log p of reaching the state with the least cost to come within the training horizon",
+    "distance": "the quasimetric distance to that state",
 }
 MEANING = {
     "steps": "states judged, of all episodes",
@@ -142,11 +144,13 @@ def energies(model: JEPA, best: Tensor) -> dict[str, Energy]:
     }
     if world.cost_module.energy_net is not None:
         found["energy"] = lambda z, action, z_next: world.cost_module.energy(z)
-    for term in model.terms:
-        if isinstance(term, TransitionContrast) and term.weight:
-            found["transition"] = lambda z, action, z_next, term=term: term.energy(world, z, action, z_next)
-        elif isinstance(term, Reachability) and term.weight:
-            found["reach"] = lambda z, action, z_next, term=term: -logsigmoid(term.logit(world, z, best, horizon))
+    active = [term for term in model.terms if term.weight]
+    if contrast := next((term for term in active if isinstance(term, TransitionContrast)), None):
+        found["transition"] = partial(contrast.energy, world)
+    if reach := next((term for term in active if isinstance(term, Reachability)), None):
+        found["reach"] = lambda z, action, z_next: -logsigmoid(reach.logit(world, z, best, horizon))
+    if metric := next((term for term in active if isinstance(term, Quasimetric)), None):
+        found["distance"] = lambda z, action, z_next: metric.distance(world, z, best)
     return found
 
 

@@ -170,7 +170,7 @@ def _agent(options: Namespace, env: VecEnv, **more: Any) -> JEPA:
 def _collect(model: JEPA, options: Namespace, env: VecEnv) -> None:
     """Fill an agent's replay buffer with random steps, by another agent that never begins to learn."""
     collector = _agent(options, env, learning_starts=options.n_timesteps)
-    collector.learn(options.n_timesteps, callback=LatentCallback(freq=0), log_interval=None)
+    collector.learn(options.n_timesteps, callback=LatentCallback(freq=0))
     rows = io.BytesIO()
     collector.save_replay_buffer(rows)
     rows.seek(0)

@@ -180,7 +180,8 @@ def build_agent(
     _load_counters(model, manifest["counters"])
     for name, value in surplus.items():
         setattr(model, name, value)
-    tensors, groups = content.members["tensors"], manifest["optimizers"]
+    tensors: Mapping[str, Tensor] = content.members["tensors"]
+    groups = manifest["optimizers"]
     if {"representation", "energy_coef"} & given.keys():
         tensors, groups = _fitted_to_terms(model, tensors, groups)
     _load_tensors(model, tensors, groups)
