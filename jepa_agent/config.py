@@ -34,7 +34,7 @@ Settings = TypeVar("Settings")
 MANY = 1e12
 MOST_SECONDS = 100_000  # of a step; ten times that is still within what a pipe can be polled for
 _NEAR, _AS_NEAR = 0.6, 0.15  # least likeness of a name that is suggested; how much less than the best's it may be
-_FEW = 12  # names that fit into a message
+_FEW = 16  # names that fit into a message
 
 
 def near_names(given: str, known: Iterable[str], most: int = 2) -> list[str]:

@@ -63,7 +63,7 @@ main(["enjoy", "runs"])
 """
     told = dict(line.split(" this needs ") for line in hiding([m for e in EXTRAS if e != "cli" for m in EXTRAS[e]], code))
     assert told.pop("jepa-agent enjoy: error:") == "moviepy: pip install 'jepa_agent[video]'"
-    assert set(told) == {"compare", "plot", "plan-bench", "explain"}
+    assert set(told) == {"compare", "plot", "plan-bench", "explain", "audit"}
     assert {line.partition(": ")[2] for line in told.values()} == {"pip install 'jepa_agent[compare]'"}
 
 

@@ -104,7 +104,7 @@ def test_the_commands_are_understood():
                 assert importlib.util.find_spec(words[0]), f"{page}: {line}"
                 continue
             assert (program, verb in VERBS) == ("jepa-agent", True), f"{page}: {line}"
-            if "--resume" in words:  # the settings of the run name its environment
+            if {"--resume", "--from"} & set(words):  # the settings of the run name its environment
                 words += ["--env", "CartPole-v1"]
             try:
                 parser_of(verb).parse_plain(words)

@@ -14,6 +14,7 @@ from jepa_agent.config import PlannerConfig, as_kwargs
 from jepa_agent.experiments.baselines import BASELINES
 from jepa_agent.experiments.exact_models import EXACT_MODELS
 from jepa_agent.experiments.laboratory import HORIZONS
+from jepa_agent.learning.terms import TERMS
 from jepa_agent.model.encoders import ENCODERS
 from jepa_agent.model.memory import MEMORIES
 from jepa_agent.planning import kinds
@@ -71,6 +72,7 @@ def test_the_names_that_help_writes_out_are_those_there_are(capsys):
     told = {verb: asked(capsys, verb, "--help-all").replace(",", " ").replace(";", " ").split() for verb in VERBS}
     for name in (*kinds(), *EXPLORATIONS, *ENCODERS, *MEMORIES, *(mode.replace("every_k", "every_4") for mode in modes())):
         assert any(word.strip(".:()") == name for word in told["train"]), name
+    assert {term.name for term in TERMS} <= {word.strip(":") for word in told["train"]}
     assert set(BASELINES) <= set(told["compare"])
     flags = {action.dest: action for action in parser_of("plan-bench")._actions}
     assert flags["exact"]._typehint.__args__ == tuple(EXACT_MODELS)
@@ -100,8 +102,8 @@ def test_what_is_written_out_wins_over_a_file_wherever_that_stands(tmp_path, giv
 
 TRAIN = "train --env CartPole-v1"
 WRONG = {
-    "learn --env CartPole-v1": "unknown verb 'learn'; choose one of train, evaluate",
-    "Train": "did you mean train?",
+    "learn --env CartPole-v1": "unknown verb 'learn'; choose one of train, pretrain",
+    "Train": "did you mean train or pretrain?",
     "--env CartPole-v1": "write a verb first: jepa-agent train",
     f"{TRAIN} --eval-frq 9": "there is no flag --eval-frq; did you mean --eval-freq?",
     f"{TRAIN} --eval_freq 9": "did you mean --eval-freq?",
