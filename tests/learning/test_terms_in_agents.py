@@ -17,6 +17,7 @@ WITH_NETWORKS = {
     "reconstruction",
     "transition_energy",
     "reachability",
+    "disagreement",
 }
 
 

@@ -4,6 +4,7 @@
 """
 
 from jepa_agent.learning.representation import Contrast, Cost, InfoNCE, Prediction, RepresentationTerm, Termination
+from jepa_agent.learning.terms.curiosity import Disagreement
 from jepa_agent.learning.terms.energies import Reachability, TransitionContrast
 from jepa_agent.learning.terms.masked import MaskedLatents, MaskedSteps, Reconstruction
 from jepa_agent.learning.terms.spread import Covariance, SIGReg, Variance
@@ -16,12 +17,14 @@ TERMS: tuple[type[RepresentationTerm], ...] = (
     *(InverseDynamics, Smoothness),
     *(MaskedLatents, MaskedSteps, Reconstruction),
     *(TransitionContrast, Reachability),
+    Disagreement,
 )
 
 __all__ = [
     "Contrast",
     "Cost",
     "Covariance",
+    "Disagreement",
     "InfoNCE",
     "InverseDynamics",
     "MaskedLatents",
