@@ -1,6 +1,6 @@
 """What curiosity finds: MountainCar-v0 with and without `Disagreement`, whose reward random actions do not meet.
 
-``python -m jepa_agent.experiments.curiosity`` trains the actor on seeds, evaluates as it goes, and writes a file for each run, so
+``python -m jepa_agent.experiments.curiosity`` trains the actor on seeds, evaluates as it goes, and writes a file per run, so
 that an interrupted study can be continued.
 """
 
