@@ -1,31 +1,25 @@
-"""Audit of a trained agent on episodes that it has not learned from: does what it expects come true?
-
-``python -m jepa_agent.experiments.audit RUN``
-"""
+"""Audit of a trained agent on episodes that it has not learned from: does what it expects come true? Behind the verb
+``audit``."""
 
 from __future__ import annotations
 
-import argparse
 import math
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
 from jepa_agent.agent import JEPA
 from jepa_agent.experiments.evaluation import SeededEpisodes, side_by_side
-from jepa_agent.experiments.figures import save
 from jepa_agent.experiments.players import TrainedAgent, stacked
-from jepa_agent.experiments.records import BEST_AGENT, LAST_AGENT, SPEC, write_json
 from jepa_agent.extras import needs
-from jepa_agent.learning.diagnostics import resolution, signs_of_collapse
+from jepa_agent.learning.diagnostics import resolution
+from jepa_agent.learning.terms import Reachability, TransitionContrast
 from jepa_agent.model.encoders import random_latents
-from jepa_agent.persistence.plain_data import check_import
-from jepa_agent.persistence.yaml_file import read_yaml
 from jepa_agent.tensor_ops import effective_rank
 
 with needs("compare"):
@@ -34,22 +28,36 @@ with needs("compare"):
 
 _BEYOND = 0.05  # share of the discounted future that is left out
 _CHEAP = 0.05  # share of the visited latents that count as cheap
-_HELP = "Audit a trained agent on episodes it has not learned from: does what it expects come true?"
-_MEANING = {
+_ENERGIES = {
+    "value": "the learned cost-to-go",
+    "cost": "the predicted cost of the step",
+    "energy": "the contrastive energy of the latent",
+    "transition": "the contrastive energy of the step",
+    "reach": "-log p of reaching the state with the least cost to come within the training horizon",
+}
+MEANING = {
     "steps": "states judged, of all episodes",
-    "value_rank": "rank correlation of the learned cost-to-go with the cost that came, the actor acting; 1 is perfect",
+    **{
+        f"{name}_rank": f"rank correlation of {what} with the cost that came; 1 is perfect"
+        for name, what in _ENERGIES.items()
+    },
+    **{
+        f"{name}_{where}": f"chance that {what} is higher off the data than on it, {how}; 0.5 tells nothing"
+        for name, what in _ENERGIES.items()
+        for where, how in (("imagined", "imagined along actions of other states"), ("random", "at random latents"))
+    },
+    "value_slope": "realised per learned cost-to-go, by linear regression; 1 is calibrated",
     "value_bias": "learned less realised cost-to-go, in standard deviations of the realised",
     "plan_rank": "rank correlation of what plans promise with what came, the planner acting; 1 is perfect",
     "plan_slope": "realised cost per promised cost, by linear regression; 1 is calibrated",
     "plan_gap": "promised less realised cost, in standard deviations of the realised; below 0 plans are exploited",
-    "cheap_imagined": f"share of latents imagined along random actions below the cheapest {_CHEAP:.0%} of those visited",
+    "cheap_imagined": f"share of latents imagined along other actions below the cheapest {_CHEAP:.0%} of those visited",
     "cheap_random": f"share of random latents below the cheapest {_CHEAP:.0%} of those visited",
-    "energy_rank": "rank correlation of the contrastive energy with the cost that came",
-    "energy_random": "chance that a random latent has more contrastive energy than a visited one",
     "std": "standard deviation of latents over observations; 0 is collapse to a point",
     "rank": "effective rank of latents; 1 is collapse to a line",
     "resolution": "median distance between latents of consecutive observations",
 }
+"""What each number of `audit` says."""
 
 
 Row = tuple[np.ndarray, np.ndarray, float, float]
@@ -116,6 +124,32 @@ def _judged(
     return [z[:count], z[1 : count + 1], action[:count], promised[:count], realised[:count]]
 
 
+Energy = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""From latents ``(N, D)``, actions ``(N, A)`` and the latents that followed to energies ``(N,)``; lower is better."""
+
+
+def energies(model: JEPA, best: Tensor) -> dict[str, Energy]:
+    """The energies that an agent has, by the names of ``_ENERGIES``.
+
+    Args:
+        model: The agent.
+        best: A latent ``(D,)`` to be reached.
+    """
+    world, horizon = model.world_model, model.settings.train_horizon
+    found: dict[str, Energy] = {
+        "value": lambda z, action, z_next: world.cost_to_go(z, action).mean(0),
+        "cost": lambda z, action, z_next: world.cost(z, action).cost,
+    }
+    if world.cost_module.energy_net is not None:
+        found["energy"] = lambda z, action, z_next: world.cost_module.energy(z)
+    for term in model.terms:
+        if isinstance(term, TransitionContrast) and term.weight:
+            found["transition"] = lambda z, action, z_next, term=term: term.energy(world, z, action, z_next)
+        elif isinstance(term, Reachability) and term.weight:
+            found["reach"] = lambda z, action, z_next, term=term: -logsigmoid(term.logit(world, z, best, horizon))
+    return found
+
+
 @torch.no_grad()
 def judge(model: JEPA, acted: Judged, planned: Judged) -> tuple[dict[str, float], dict[str, np.ndarray]]:
     """Compare what the agent expects with what came.
@@ -126,12 +160,11 @@ def judge(model: JEPA, acted: Judged, planned: Judged) -> tuple[dict[str, float]
         planned: States of episodes that the planner played.
 
     Returns:
-        Numbers by the names of ``_MEANING``, NaN where nothing varies; and cost-to-go as learned, of visited, imagined and
-        random latents, for the figure.
+        Numbers by the names of `MEANING`, NaN where nothing varies; and for the figure each energy of visited latents by
+        its name, and the cost-to-go of visited, imagined and random latents.
     """
     world = model.world_model
     generator = torch.Generator().manual_seed(0)
-    value = world.cost_to_go(acted.z, acted.action).mean(0).numpy(force=True)
     shuffled = acted.action[torch.randperm(len(acted.action), generator=generator)]
     away = acted.z
     for turn in range(model.policy.planner.horizon):
@@ -140,13 +173,21 @@ def judge(model: JEPA, acted: Judged, planned: Judged) -> tuple[dict[str, float]
     kinds = {"visited": acted.z, "imagined": away, "random": anywhere}
     costs = {name: world.cost_to_go(z).mean(0).numpy(force=True) for name, z in kinds.items()}
     cheap = np.quantile(costs["visited"], _CHEAP)
+    found, own = {"steps": float(len(acted.z))}, dict[str, np.ndarray]()
+    for name, energy in energies(model, acted.z[int(acted.realised.argmin())]).items():
+        own[name] = on = energy(acted.z, acted.action, acted.z_next).numpy(force=True)
+        found[f"{name}_rank"] = _rank_correlation(on, acted.realised)
+        for where in ("imagined", "random"):
+            # Of a transition, what is off the data is where it leads.
+            z = acted.z if name == "transition" else kinds[where]
+            off = energy(z, acted.action, kinds[where]).numpy(force=True)
+            found[f"{name}_{where}"] = _chance_higher(off, on)
     pairs = torch.stack([acted.z, acted.z_next], dim=1)
-    found = {
-        "steps": float(len(value)),
-        "value_rank": _rank_correlation(value, acted.realised),
-        "value_bias": float((value - acted.realised).mean() / _spread(acted.realised)),
+    found |= {
+        "value_slope": _slope(own["value"], acted.realised),
+        "value_bias": float((own["value"] - acted.realised).mean() / _spread(acted.realised)),
         "plan_rank": _rank_correlation(planned.promised, planned.realised),
-        "plan_slope": float(np.cov(planned.promised, planned.realised)[0, 1] / _spread(planned.promised) ** 2),
+        "plan_slope": _slope(planned.promised, planned.realised),
         "plan_gap": float((planned.promised - planned.realised).mean() / _spread(planned.realised)),
         "cheap_imagined": float((costs["imagined"] < cheap).mean()),
         "cheap_random": float((costs["random"] < cheap).mean()),
@@ -154,11 +195,7 @@ def judge(model: JEPA, acted: Judged, planned: Judged) -> tuple[dict[str, float]
         "rank": float(effective_rank(acted.z)),
         "resolution": float(resolution(pairs)),
     }
-    if world.energy_weight:
-        here, there = (world.cost_module.energy(z).numpy(force=True) for z in (acted.z, anywhere))
-        found["energy_rank"] = _rank_correlation(here, acted.realised)
-        found["energy_random"] = float((there[:, None] > here).mean())
-    return found, {**costs, "value": value}
+    return found, {**own, **costs}
 
 
 def audit(
@@ -175,7 +212,7 @@ def audit(
         seed: Of the first episode; other seeds than evaluations and training use.
 
     Returns:
-        Numbers by the names of ``_MEANING``, and the figure.
+        Numbers by the names of `MEANING`, and the figure.
 
     Raises:
         ValueError: No episode was long enough to be judged.
@@ -188,9 +225,10 @@ def audit(
 
 
 def _draw(acted: Judged, planned: Judged, costs: dict[str, np.ndarray]) -> Figure:
-    """Expected against realised costs, and cost-to-go on and off the data."""
-    figure = Figure(figsize=(11.5, 3.8), layout="constrained")
-    panels = figure.subplots(1, 3)
+    """Expected against realised costs, energies against them by rank, and cost-to-go on and off the data."""
+    others = [name for name in _ENERGIES if name in costs and name != "value"]
+    figure = Figure(figsize=(3.8 * (3 + len(others)), 3.8), layout="constrained")
+    panels = figure.subplots(1, 3 + len(others))
     for axes, expected, realised, title in (
         (panels[0], costs["value"], acted.realised, "cost-to-go, the actor acting"),
         (panels[1], planned.promised, planned.realised, "plans, the planner acting"),
@@ -204,6 +242,9 @@ def _draw(acted: Judged, planned: Judged, costs: dict[str, np.ndarray]) -> Figur
         panels[2].hist(costs[name], bins=40, density=True, histtype="step", color=colour, linestyle=line, label=name)
     panels[2].set(title="learned cost-to-go of latents", xlabel="expected cost", ylabel="density")
     panels[2].legend(frameon=False)
+    for axes, name in zip(panels[3:], others, strict=True):
+        axes.scatter(costs[name], acted.realised, s=6, alpha=0.4, color="#0072B2", linewidths=0)
+        axes.set(title=name, xlabel="energy", ylabel="realised cost")
     for axes in panels:
         axes.spines[["top", "right"]].set_visible(False)
     return figure
@@ -216,64 +257,16 @@ def _rank_correlation(one: np.ndarray, other: np.ndarray) -> float:
     return float(stats.spearmanr(one, other).statistic)
 
 
+def _slope(expected: np.ndarray, realised: np.ndarray) -> float:
+    """Realised cost per expected cost, by linear regression; NaN where the expected is constant."""
+    return float(np.cov(expected, realised)[0, 1] / expected.var(ddof=1)) if np.ptp(expected) else float("nan")
+
+
+def _chance_higher(one: np.ndarray, other: np.ndarray) -> float:
+    """The chance that a draw of one is higher than a draw of the other, ties counted half (Mann and Whitney's U)."""
+    return float(stats.mannwhitneyu(one, other).statistic / (len(one) * len(other)))
+
+
 def _spread(values: np.ndarray) -> float:
     """Standard deviation; NaN where nothing varies."""
     return float(values.std(ddof=1)) or float("nan")
-
-
-def find(target: Path, env: str | None) -> tuple[Path, str, dict[str, Any]]:
-    """The agent's file, its environment and that one's arguments.
-
-    Args:
-        target: A run folder, whose best agent is taken, else its last; or a file.
-        env: Id of the environment; None is the run's.
-
-    Raises:
-        ValueError: There is no agent, or nothing says which environment it was trained on.
-    """
-    path = next((file for file in (target, target / BEST_AGENT, target / LAST_AGENT) if file.is_file()), None)
-    if path is None:
-        raise ValueError(f"no agent at {target}: expected a .zip file, or a folder with {BEST_AGENT} or {LAST_AGENT}")
-    if env is not None:
-        return path, env, {}
-    for config in (path.parent / SPEC, path.parent / "config.yml"):
-        found = read_yaml(config) if config.is_file() else None
-        if isinstance(found, dict) and isinstance(found.get("env"), str):
-            check_import(found["env"], str(config), "--env")
-            return path, found["env"], found.get("env_kwargs") or {}
-    raise ValueError(f"nothing beside {path} says which environment it was trained on: name it with --env")
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Audit an agent, print the table, write ``audit.json`` and ``audit.png``."""
-    parser = argparse.ArgumentParser(
-        prog="python -m jepa_agent.experiments.audit", description=(__doc__ or "").splitlines()[0]
-    )
-    parser.add_argument("run", type=Path, help="run folder or agent file")
-    parser.add_argument("--env", help="the environment, if nothing beside the agent says which")
-    parser.add_argument("--episodes", type=int, default=10, help="by the actor, and as many by the planner")
-    parser.add_argument("--steps", type=int, default=200, help="states of each episode that are judged, at most")
-    parser.add_argument("--seed", type=int, default=20_000, help="of the first episode")
-    parser.add_argument("--output", type=Path, help="folder of audit.json and audit.png; the agent's own if not given")
-    options = parser.parse_args(argv)
-    if min(options.episodes, options.steps) < 1:
-        parser.error(f"--episodes and --steps must be at least 1, got {options.episodes} and {options.steps}")
-    try:
-        path, env_id, env_kwargs = find(options.run, options.env)
-        model = JEPA.load(path, env=gym.make(env_id, **env_kwargs))
-        found, figure = audit(model, env_id, env_kwargs, options.episodes, options.steps, options.seed)
-    except (ValueError, OSError, gym.error.Error) as error:
-        parser.error(str(error))
-    for name, value in found.items():
-        print(f"{name:<16} {value:>10.3g}  {_MEANING[name]}")
-    for sign in signs_of_collapse(found, {}).values():
-        print(f"collapse: {sign}")
-    folder = options.output or path.parent
-    known = {name: value if math.isfinite(value) else None for name, value in found.items()}
-    write_json(folder / "audit.json", {"agent": path.name, "env": env_id, "seed": options.seed, **known})
-    save(figure, folder / "audit.png")
-    print(f"saved to {folder / 'audit.json'} and audit.png")
-
-
-if __name__ == "__main__":
-    main()

@@ -85,8 +85,9 @@ from jepa_agent.model.memory import MemoryNetwork
 from jepa_agent.objectives.costs import Cost
 from jepa_agent.objectives.experience import gather_experience
 from jepa_agent.objectives.objectives import Objectives
-from jepa_agent.persistence import agent_file, replay_rows, run_folder
+from jepa_agent.persistence import agent_file, minari_data, replay_rows, run_folder
 from jepa_agent.persistence.archive import as_checkpoint_error, write
+from jepa_agent.persistence.checkpoint_folder import read_experience
 from jepa_agent.persistence.logs import log_configuration, log_final_score, make_resumable
 from jepa_agent.persistence.run_folder import SavedAt
 from jepa_agent.planning import Planner
@@ -96,6 +97,7 @@ from jepa_agent.tensor_ops import polyak_update
 from jepa_agent.types import Decision, SequenceBatch
 
 if TYPE_CHECKING:
+    from minari import MinariDataset
     from typing_extensions import Self
 
 _DEFAULT = AgentConfig()
@@ -887,22 +889,46 @@ class JEPA(OffPolicyAlgorithm):
     def load_replay_buffer(  # type: ignore[override]
         self, path: str | Path | BinaryIO, truncate_last_traj: bool = True
     ) -> None:
-        """Fill the buffer from a file of `save_replay_buffer`, with the newest transitions if it held more.
+        """Fill the buffer from a file of `save_replay_buffer` or the newest checkpoint in a folder, with the newest
+        transitions if it held more.
 
         An agent that has seen nothing yet takes the running scales of observations and costs from what it is given, as if it
         had collected it.
 
         Args:
-            path: The file, or what can be read like one.
+            path: The file, or what can be read like one; or a folder of `save_checkpoint` or of ``jepa-agent train``.
             truncate_last_traj: Whether what is stored next begins an episode, rather than following the last transition.
 
         Raises:
             CheckpointError: Any other file, pickled ones first of all, which are not run.
         """
-        with as_checkpoint_error(path):
-            replay_rows.read_all(path, self.replay_buffer)
+        if isinstance(path, (str, Path)):
+            read_experience(Path(path), self.replay_buffer)
+        else:
+            with as_checkpoint_error(path):
+                replay_rows.read_all(path, self.replay_buffer)
         if truncate_last_traj:
             self.replay_buffer.cut()
+        self._observe_stored()
+
+    def load_minari(self, dataset: str | MinariDataset) -> None:
+        """Fill the buffer, of one environment, with the episodes of a Minari data set, or with the newest steps that fit.
+
+        Running scales are taken from it as by `load_replay_buffer`.
+
+        Args:
+            dataset: A data set of the agent's spaces, or the name of one that lies on this machine.
+
+        Raises:
+            MissingExtraError: The extra ``minari`` is not installed.
+            ValueError: There is no such data set, or it cannot be learned from; the buffer is unchanged then.
+        """
+        opened = minari_data.open_dataset(dataset) if isinstance(dataset, str) else dataset
+        minari_data.read_episodes(opened, self.replay_buffer)
+        self._observe_stored()
+
+    def _observe_stored(self) -> None:
+        """Let running scales follow what the buffer holds, if nothing has been seen yet."""
         if not self.world_model.has_observed:
             for obs, reward in self.replay_buffer.in_blocks(self._vec_normalize_env):
                 self.policy.observe_scales(obs, reward, reward_unit(self._vec_normalize_env))

@@ -17,6 +17,7 @@ from jepa_agent.interruption import Interrupted, stop_signals
 
 VERBS = {
     "train": "train an agent on a Gymnasium environment",
+    "pretrain": "fit a world model without rewards, for train --from or a goal",
     "evaluate": "measure a trained agent in Mode-1 and Mode-2",
     "enjoy": "record a video of a trained agent",
     "compare": "set JEPA beside Stable-Baselines3 baselines over several seeds",
@@ -24,10 +25,14 @@ VERBS = {
     "speed": "time updates, plans and actions on this machine beside SB3's SAC",
     "plan-bench": "set planners side by side on a trained agent, at equal compute",
     "explain": "draw one episode: who acted, what was expected and what came",
+    "audit": "set what an agent expects beside what came, energy by energy",
     "envs": "list the installed environments and whether they are supported",
     "doctor": "say what this machine has and whether anything will be missed",
     "completion": "print a script that completes verbs and flags in bash or zsh",
 }
+
+
+_READ_FIRST = ("--resume", "--from", "--data")  # settings lie there, which the verb reads before it parses
 
 
 class UsageError(ValueError):
@@ -140,7 +145,7 @@ def _run(arguments: list[str]) -> int:
         parser = parser_of(verb)
         if parser.print_asked_help(rest):
             return 0
-        if not any(word.startswith("--resume") for word in rest):  # whose settings are read first, by the verb
+        if not any(word.partition("=")[0] in _READ_FIRST for word in rest):
             parser.parse_plain(rest)
         return int(module_of(verb).run(rest) or 0)
     except (UsageError, FolderError, MissingExtraError) as error:

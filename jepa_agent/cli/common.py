@@ -8,7 +8,7 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from jepa_agent.cli import UsageError
 from jepa_agent.config import did_you_mean, near_names
 from jepa_agent.experiments.folders import refuse_if_held
 from jepa_agent.extras import pip_line
+from jepa_agent.learning.terms import Cost, RepresentationTerm, Termination, make_terms
 from jepa_agent.spaces import check_spaces
 
 CONFIG = "config.yml"
@@ -148,6 +149,25 @@ def check_mode(*modes: str) -> None:
             make_mode_switch(mode)
     except ValueError as error:
         raise UsageError(str(error)) from error
+
+
+def chosen_terms(words: Sequence[str] | None) -> list[RepresentationTerm] | None:
+    """The representation's terms by the words of ``--terms``; None if there are none. Cost and termination are added unless
+    named: without them, plans do not know what steps cost and whether they end the episode.
+
+    Args:
+        words: Names with weights, as for `make_terms`.
+
+    Raises:
+        UsageError: A term is not known, or its weight is none.
+    """
+    if words is None:
+        return None
+    try:
+        made = make_terms(words)
+    except ValueError as error:
+        raise UsageError(f"--terms: {error}") from error
+    return [*made, *(term() for term in (Cost, Termination) if not any(isinstance(one, term) for one in made))]
 
 
 def check_device(device: str) -> None:

@@ -16,13 +16,15 @@ from jepa_agent.cli.common import CONFIG, UsageError, program
 from jepa_agent.cli.parser import Parser
 from jepa_agent.persistence import archive, checkpoint_folder
 from jepa_agent.persistence.archive import CheckpointError, FormatError
+from jepa_agent.persistence.checkpoint_folder import CHECKPOINTS
 from jepa_agent.persistence.yaml_file import read_yaml
 
-CHECKPOINTS = "checkpoints"
-_OF_NO_MATTER = {
-    *("config", "resume", "output", "log_folder", "tensorboard_log", "progress", "verbose", "device"),
-    *("n_timesteps", "save_freq", "keep_last", "step_timeout", "env_restarts"),
-}
+_OF_NO_MATTER = frozenset(
+    (
+        *("config", "resume", "output", "log_folder", "tensorboard_log", "progress", "verbose", "device"),
+        *("n_timesteps", "save_freq", "keep_last", "step_timeout", "env_restarts"),
+    )
+)
 _LOGS = ("*.monitor.csv", "events.out.tfevents.*")
 
 
@@ -62,15 +64,7 @@ def steps_done(folder: Path, parser: Parser, asked: Namespace) -> int | None:
     """
     if not (folder / CONFIG).is_file():
         return None
-    # The environment's module is named anew by the user: the recorded one is compared, never imported.
-    config = str(folder / CONFIG)
-    recorded = vars(parser.parse_plain(["--config", config, "--env", asked.env]).as_flat())  # whose module is named anew
-    recorded["env"] = read_yaml(folder / CONFIG).get("env")
-    wanted = vars(asked.as_flat())
-    names = [name for name in {**recorded, **wanted} if name.split(".")[0] not in _OF_NO_MATTER]
-    other = [f"{n} {recorded.get(n)}, now {wanted.get(n)}" for n in names if recorded.get(n) != wanted.get(n)]
-    if other:
-        raise UsageError(f"{folder} is in use by a run with other settings ({'; '.join(other)}): name another --output")
+    refuse_other_settings(folder, parser, asked)
     try:
         return checkpoint_folder.entries(folder / CHECKPOINTS)[-1].num_timesteps
     except CheckpointError as error:
@@ -79,6 +73,28 @@ def steps_done(folder: Path, parser: Parser, asked: Namespace) -> int | None:
         if (folder / "last_model.zip").exists():
             raise UsageError(f"{folder} is in use by a run that left no checkpoint: name another --output") from error
         return 0
+
+
+def refuse_other_settings(
+    folder: Path, parser: Parser, asked: Namespace, may_differ: frozenset[str] = _OF_NO_MATTER
+) -> None:
+    """`UsageError` if the run in a folder has other settings than those asked for now.
+
+    Args:
+        folder: Of the run.
+        parser: Reads the run's settings.
+        asked: Settings that were given now.
+        may_differ: Names of settings, or of groups of them, that are not compared.
+    """
+    # The environment's module is named anew by the user: the recorded one is compared, never imported.
+    config = str(folder / CONFIG)
+    recorded = vars(parser.parse_plain(["--config", config, "--env", asked.env]).as_flat())  # whose module is named anew
+    recorded["env"] = read_yaml(folder / CONFIG).get("env")
+    wanted = vars(asked.as_flat())
+    names = [name for name in {**recorded, **wanted} if name.split(".")[0] not in may_differ]
+    other = [f"{n} {recorded.get(n)}, now {wanted.get(n)}" for n in names if recorded.get(n) != wanted.get(n)]
+    if other:
+        raise UsageError(f"{folder} is in use by a run with other settings ({'; '.join(other)}): name another --output")
 
 
 def clear(folder: Path) -> None:

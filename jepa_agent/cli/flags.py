@@ -18,6 +18,10 @@ _MODES = (
     "actor, planner, every_4, auto, surprise, disagreement, random; the last four may have a budget, a share of the steps "
     "(auto_0.25) or milliseconds of searching per step (auto_2ms)"
 )
+_TERMS = (
+    "prediction, cost, termination, infonce, energy, variance, covariance, sigreg, inverse_dynamics, smoothness, "
+    "masked_latents, masked_steps, reconstruction, transition_energy, reachability"
+)
 _EXACT = Literal["pendulum", "cartpole"]
 FIRST_SEED, TRIED = 1_000, 5  # of the episodes that enjoy chooses from
 
@@ -37,16 +41,19 @@ def train() -> Parser:
     )
     measured.add_argument("--eval-episodes", type=PositiveInt, default=10, metavar="N", help="episodes per evaluation")
     kept = parser.basics("what is kept and told")
-    kept.add_argument("--output", type=str, metavar="FOLDER", help="the run folder itself; the same command goes on there")
-    kept.add_argument(
-        "-f", "--log-folder", type=str, default="runs", metavar="FOLDER", help="run folders are made below this one"
-    )
+    _folders(kept)
     kept.add_argument(
         "--save-freq",
         type=NonNegativeInt,
         default=0,
         metavar="N",
         help="steps between checkpoints; 0 saves at the end alone",
+    )
+    task.add_argument(
+        "--from",
+        type=str,
+        metavar="RUN",
+        help="run folder or model file whose weights to begin with; what is not said stays as there",
     )
     kept.add_argument(
         "--resume", type=str, metavar="RUN", help="run folder to go on with, by its own settings; -n may be larger"
@@ -81,6 +88,36 @@ def train() -> Parser:
         default=0,
         help="how often each environment is rebuilt after it raised; the next time, the run ends, saved",
     )
+    _terms(parser)
+    _agent_settings(parser)
+    return parser
+
+
+def pretrain() -> Parser:
+    """Of ``jepa-agent pretrain``."""
+    parser = Parser(
+        "pretrain",
+        "Fit a world model without rewards, to random actions or to stored experience; writes a run folder.",
+        "jepa-agent pretrain --env JEPA/TwoRooms-v0 -n 20000",
+    )
+    task = parser.basics("what is learned from")
+    _env(task)
+    task.add_argument(
+        "--data",
+        type=str,
+        metavar="PATH",
+        help="run folder, file of save_replay_buffer, or minari:NAME for a data set; in place of -n random steps",
+    )
+    task.add_argument("-n", "--n-timesteps", type=PositiveInt, default=10_000, metavar="N", help="random steps to collect")
+    how = parser.basics("how it is learned")
+    how.add_argument("--updates", type=PositiveInt, default=4_000, metavar="N", help="updates of the world model")
+    _terms(how)
+    how.add_argument("--seed", type=SEED, default=0, metavar="N", help="seed of everything")
+    how.add_argument("--log-freq", type=PositiveInt, default=500, metavar="N", help="updates between two lines")
+    kept = parser.basics("what is kept")
+    _folders(kept)
+    parser.add_argument("--config", action="config", help="YAML file with any of these settings")
+    parser.add_argument("--device", type=str, default="auto", help="cpu, cuda or auto")
     _agent_settings(parser)
     return parser
 
@@ -137,6 +174,22 @@ def explain() -> Parser:
     basics.add_argument("--mode", type=str, default="auto", help=f"who acts: {_MODES}")
     basics.add_argument("--seed", type=SEED, default=1_000, metavar="N", help="seed of the episode")
     _picture(basics, "explained.png")
+    return parser
+
+
+def audit() -> Parser:
+    """Of ``jepa-agent audit``."""
+    parser = Parser(
+        "audit",
+        "Does what a trained agent expects come true? Plays episodes it has not learned from and sets costs and energies "
+        "beside the costs that came; a table and a figure.",
+        "jepa-agent audit runs/jepa/Pendulum-v1_1",
+    )
+    basics = _trained(parser)
+    _episodes(basics, 10, "episodes by the actor, and as many by the planner", "seed of the first episode", 20_000)
+    basics.add_argument("--steps", type=PositiveInt, default=200, metavar="N", help="states of each to judge, at most")
+    basics.add_argument("--output", type=str, metavar="FOLDER", help="folder of audit.json and audit.png; the agent's own")
+    _format(basics)
     return parser
 
 
@@ -318,6 +371,26 @@ def _agent_settings(parser: Parser) -> None:
     parser.add_argument("--agent", type=AgentConfig, default=AgentConfig())
     parser.add_argument("--model", type=ModelConfig, default=ModelConfig())
     parser.add_argument("--planner", type=PlannerConfig, default=PlannerConfig())
+
+
+def _folders(group: Any) -> None:
+    """Where a run is kept."""
+    group.add_argument("--output", type=str, metavar="FOLDER", help="the run folder itself; the same command goes on there")
+    group.add_argument(
+        "-f", "--log-folder", type=str, default="runs", metavar="FOLDER", help="run folders are made below this one"
+    )
+
+
+def _terms(group: Any) -> None:
+    """The flag that `jepa_agent.cli.common.chosen_terms` reads."""
+    group.add_argument(
+        "--terms",
+        type=str,
+        nargs="+",
+        metavar="NAME:WEIGHT",
+        help=f"what the world model is fitted to, weights 1 unless said: {_TERMS}; cost and termination are added unless "
+        "named (termination:0 leaves it out); by default the --agent.*_coef say",
+    )
 
 
 def _episodes(group: Any, episodes: int, what: str, seed_of: str, seed: int | None = FIRST_SEED) -> None:

@@ -38,10 +38,12 @@ _EXAMPLES = {  # of values, by what a flag sets, where its default shows none
     "baseline_timesteps": "20000",
     "baselines": "PPO DQN",
     "config": "settings.yml",
+    "data": "runs/pendulum",
     "env": "CartPole-v1",
     "env_kwargs": """'{"gravity": 5.0}' or gravity:5.0""",
     "eval_mode": "actor",
     "filter": "cart",
+    "from": "runs/pretrained",
     "horizon": "5",
     "model": "runs/jepa/CartPole-v1_1",
     "output": "runs/mine",
@@ -52,6 +54,7 @@ _EXAMPLES = {  # of values, by what a flag sets, where its default shows none
     "step_timeout": "10",
     "study": "study.yaml",
     "tensorboard_log": "runs/tensorboard",
+    "terms": "prediction inverse_dynamics:0.1",
     "threshold": "195",
 }
 

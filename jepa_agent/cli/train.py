@@ -18,13 +18,14 @@ from stable_baselines3.common.vec_env import VecEnv
 from jepa_agent.acting.exploration import EXPLORATIONS
 from jepa_agent.agent import JEPA
 from jepa_agent.callbacks import MediaCallback, PeriodicCheckpoint
-from jepa_agent.cli import continuing, exit_code
+from jepa_agent.cli import beginnings, continuing, exit_code
 from jepa_agent.cli.common import (
     CONFIG,
     UsageError,
     check_device,
     check_env,
     check_mode,
+    chosen_terms,
     first_line,
     fresh_folder,
     make_env,
@@ -55,7 +56,7 @@ from jepa_agent.spaces import policy_name
 def run(argv: Sequence[str]) -> int:
     """Check everything, make the run folder or find the run there, learn, save, and say what to do next."""
     parser = parser_of("train")
-    plain = parser.parse_plain(continuing.with_settings_of_run(argv))
+    plain = parser.parse_plain(continuing.with_settings_of_run(beginnings.with_settings_of_agent(argv)))
     options = parser.build(plain)
     check(options)
     if options.output:
@@ -212,7 +213,7 @@ def write_settings(folder: Path, settings: bytes) -> None:
 
 def run_folder(options: Namespace) -> Path:
     """The new run folder, and one for TensorBoard if asked for; `UsageError` if it cannot be had."""
-    if options.tensorboard_log:
+    if options.get("tensorboard_log"):
         writable_folder(Path(options.tensorboard_log))
     if options.output:
         return fresh_folder(Path(options.output))
@@ -231,6 +232,7 @@ def check(options: Namespace) -> None:
     finally:
         env.close()
     check_parts(options)
+    chosen_terms(options.terms)
     check_mode(options.mode, *([options.eval_mode] if options.eval_mode else []))
     check_device(options.device)
     check_memory(options)
@@ -309,12 +311,14 @@ def build(options: Namespace, folder: Path, resumed: bool, opened: ExitStack) ->
 
 
 def new_agent(options: Namespace, env: VecEnv) -> JEPA:
-    """An agent that has learned nothing.
+    """An agent that has learned nothing, or what the one had learned that ``--from`` names.
 
     Args:
         options: Parsed flags.
         env: The environments to learn in.
     """
+    if options["from"]:
+        return beginnings.agent_from(options, env)
     return JEPA(
         policy_name(env.observation_space),
         env,
@@ -322,6 +326,7 @@ def new_agent(options: Namespace, env: VecEnv) -> JEPA:
         device=options.device,
         mode=options.mode,
         planner=options.planner,
+        representation=chosen_terms(options.terms),
         verbose=options.verbose,
         policy_kwargs=as_kwargs(options.model),
         **as_kwargs(options.agent),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -93,7 +94,7 @@ def load_any(options: Any, **more: Any) -> Trained | Playable:
     if options.planner:
         raise UsageError(f"{path} is of {spec.algorithm}, which does not plan: leave --planner.* out")
     check_device(options.device)
-    env_id, kwargs = _env_of(path, options.env, options.env_kwargs)
+    env_id, kwargs = env_of(path, options.env, options.env_kwargs)
     with ExitStack() as opened:
         env = make_env(env_id, kwargs, **more)
         opened.callback(env.close)
@@ -129,7 +130,7 @@ def load_as_trained(target: str, env: str | None, env_kwargs: dict[str, Any] | N
     """
     path = find_model(target)
     refuse_normalised(path)
-    env_id, kwargs = _env_of(path, env, env_kwargs)
+    env_id, kwargs = env_of(path, env, env_kwargs)
     made = make_env(env_id, kwargs, **more)
     with ExitStack() as opened:
         opened.callback(made.close)
@@ -187,7 +188,7 @@ def refuse_normalised(path: Path) -> None:
             )
 
 
-def _env_of(model_path: Path, env_id: str | None, env_kwargs: dict[str, Any] | None) -> tuple[str, dict[str, Any]]:
+def env_of(model_path: Path, env_id: str | None, env_kwargs: dict[str, Any] | None) -> tuple[str, dict[str, Any]]:
     """The environment a model was trained on, read from its run folder unless given; so are its arguments, if it is that."""
     # A run of `train` has a config file, one of `compare` a spec; JSON is YAML, too.
     recorded_in = SPEC if (model_path.parent / SPEC).is_file() else CONFIG
@@ -205,6 +206,11 @@ def _env_of(model_path: Path, env_id: str | None, env_kwargs: dict[str, Any] | N
         raise UsageError(f"{config} does not say which environment {model_path.name} was trained on: name it with --env")
     same = recorded and (not env_id or _unqualified(env_id) == _unqualified(recorded["env"]))
     return env_id or recorded["env"], env_kwargs or (recorded.get("env_kwargs") if same else None) or {}
+
+
+def env_flags(env_id: str, env_kwargs: dict[str, Any]) -> list[str]:
+    """An environment as it is asked for on the command line."""
+    return ["--env", env_id, *([f"--env-kwargs={json.dumps(env_kwargs)}"] if env_kwargs else [])]
 
 
 def _unqualified(env_id: str) -> str:

@@ -16,7 +16,7 @@ from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 from torch import Tensor
 
 from jepa_agent.environments.observations import BAD_OBSERVATION, RESTARTED
-from jepa_agent.spaces import ChoiceCode, action_code, stored_actions
+from jepa_agent.spaces import BoxCode, ChoiceCode, action_code, stored_actions
 from jepa_agent.tensor_ops import HUGE
 from jepa_agent.types import Observations, PastSteps, SequenceBatch
 
@@ -92,6 +92,30 @@ class SequenceReplayBuffer(ReplayBuffer):
             if info.get(BAD_OBSERVATION) or info.get(RESTARTED):
                 self.dones[row, index] = _VOID
         self.added += 1
+
+    def add_episode(self, obs: Any, actions: np.ndarray, rewards: np.ndarray, terminated: bool) -> None:
+        """Store a whole episode of T steps, as an environment gave it.
+
+        Args:
+            obs: Observations ``(T+1, ...)``, by name for a Dict space.
+            actions: In the environment's units, ``(T, ...)``.
+            rewards: Of each step, ``(T,)``.
+            terminated: Whether the last step ended the episode, or else it was cut, as by a time limit.
+
+        Raises:
+            ValueError: The buffer is of several environments, whose steps are stored side by side.
+        """
+        if self.n_envs > 1:
+            raise ValueError(f"episodes are stored in a buffer of one environment, but this one has {self.n_envs}")
+        taken = self._code.scale(actions) if isinstance(self._code, BoxCode) else actions
+
+        def seen(t: int) -> Any:
+            return {key: part[t : t + 1] for key, part in obs.items()} if isinstance(obs, dict) else obs[t : t + 1]
+
+        for t in range(len(rewards)):
+            last = t + 1 == len(rewards)
+            infos = [{"TimeLimit.truncated": last and not terminated}]
+            self.add(seen(t), seen(t + 1), taken[t : t + 1], rewards[t : t + 1], np.array([last]), infos)
 
     def cut(self) -> None:
         """End the episodes that are under way, as by a time limit: what is added next does not follow them."""

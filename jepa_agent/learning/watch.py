@@ -12,6 +12,7 @@ from jepa_agent.learning.diagnostics import latent_health, signs_of_collapse
 from jepa_agent.model.world_model import WorldModel
 from jepa_agent.types import Observations
 
+_LEARNS_ACTIONS = 200  # updates, before which a predictor may not have learned yet what actions do
 _WINDOW = 3  # times the horizon that the model is trained to imagine
 
 
@@ -67,15 +68,23 @@ class LatentCallback(BaseCallback):
         model: Any = self.model
         if self.freq and self.num_timesteps // self.freq > self._measured // self.freq and model.replay_buffer.size() > 1:
             self._measured = self.num_timesteps
-            self._measure(model)
+            self.measure()
         return True
 
-    def _measure(self, model: Any) -> None:
-        """Log the measures, and warn of what they are signs of."""
+    def measure(self) -> dict[str, float]:
+        """Log the measures as they are now, and warn of what they are signs of.
+
+        `learn` calls it at every ``freq`` steps; beside `JEPA.learn_offline` it is called by hand, after ``init_callback``.
+        The replay buffer must hold two steps at least.
+
+        Returns:
+            What `latent_health` returned.
+        """
+        model: Any = self.model
         buffer, past, norm = model.replay_buffer, model.world_model.past_size, model.get_vec_normalize_env()
         ages, envs = buffer.spread(self.batch_size)
         batch = buffer.window(ages, envs, _WINDOW * model.settings.train_horizon, norm, past)
-        learning = model._n_updates > 0
+        learning = self._updates() > 0
         if self._kept is None or not learning:
             self._kept = batch.obs[batch.mask[:, 0] > 0, :2]
         measures = latent_health(model.world_model, batch, self._kept)
@@ -84,13 +93,21 @@ class LatentCallback(BaseCallback):
             self.best = {name: max(value, self.best.get(name, value)) for name, value in {**self.best, **measures}.items()}
         for name, value in {**measures, "collapse": len(self._told)}.items():
             self.logger.record(f"latent/{name}", value)
+        return measures
 
     def _warn(self, measures: dict[str, float]) -> None:
         """Warn of what measures are signs of, once of each kind."""
         for kind, sign in signs_of_collapse(measures, self.best).items():
-            if kind not in self._told:
+            early = kind == "actions" and self._updates() < _LEARNS_ACTIONS
+            if kind not in self._told and not early:
                 self._told.add(kind)
-                warnings.warn(f"collapse begins at step {self.num_timesteps}: {sign}", stacklevel=2)
+                when = f"step {self.num_timesteps}" if self.num_timesteps else f"update {self._updates():,}"
+                warnings.warn(f"collapse begins at {when}: {sign}", stacklevel=2)
+
+    def _updates(self) -> int:
+        """How many updates the world model has had."""
+        model: Any = self.model
+        return int(model._n_updates + model._n_representation_updates)
 
 
 def with_latents_watched(callback: MaybeCallback, watch: LatentCallback) -> list[BaseCallback]:

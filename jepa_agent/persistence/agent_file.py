@@ -31,7 +31,7 @@ from jepa_agent.config import PlannerConfig, as_kwargs
 from jepa_agent.learning.replay_buffer import buffer_for
 from jepa_agent.persistence import archive
 from jepa_agent.persistence.archive import Checkpoint, as_checkpoint_error
-from jepa_agent.persistence.checks import Agent, check_numbers, check_sizes, check_tensors
+from jepa_agent.persistence.checks import Agent, check_numbers, check_sizes, check_tensors, term_networks
 from jepa_agent.persistence.codec import decode, decode_space, encode, encode_space
 from jepa_agent.planning import Planner
 from jepa_agent.policy import JEPAPolicy
@@ -180,7 +180,10 @@ def build_agent(
     _load_counters(model, manifest["counters"])
     for name, value in surplus.items():
         setattr(model, name, value)
-    _load_tensors(model, content.members["tensors"], manifest["optimizers"])
+    tensors, groups = content.members["tensors"], manifest["optimizers"]
+    if {"representation", "energy_coef"} & given.keys():
+        tensors, groups = _fitted_to_terms(model, tensors, groups)
+    _load_tensors(model, tensors, groups)
     return model
 
 
@@ -251,6 +254,33 @@ def _load_counters(model: Agent, found: Mapping[str, Any]) -> None:
             raise ValueError(f"field 'counters': expected some of {sorted(model.saved_counters)}, found {name!r}")
         if name in model.saved_counters:
             setattr(model, name, value)
+
+
+def _fitted_to_terms(
+    model: Agent, tensors: Mapping[str, Tensor], groups: Mapping[str, list[dict[str, Any]]]
+) -> tuple[Mapping[str, Tensor], Mapping[str, list[dict[str, Any]]]]:
+    """Fit a file's content to an agent that was asked for with other representation terms.
+
+    Networks of terms that are left out are dropped, those of terms that are new stay as they were made, and a warning says
+    which. The optimisers then begin anew: the file tells their moments apart by the order of all weights, which has changed.
+
+    Returns:
+        Tensors and parameter groups as `_load_tensors` takes them; unchanged where the networks are the same.
+    """
+    fresh = {f"policy/{name}": value for name, value in model.policy.state_dict().items()}
+    asked, saved = term_networks(fresh), term_networks(tensors)
+    if asked == saved:
+        return tensors, groups
+    told = [
+        f"{verb}: {', '.join(sorted(names))}"
+        for verb, names in (("dropped", saved - asked), ("new", asked - saved))
+        if names
+    ]
+    warnings.warn(f"networks of representation terms {'; '.join(told)}; the optimizer begins anew", stacklevel=2)
+    weights = {name: value for name, value in tensors.items() if name.startswith(("policy/", "algorithm/"))}
+    kept = {name: value for name, value in weights.items() if term_networks([name]) <= asked}
+    new = {name: value for name, value in fresh.items() if term_networks([name]) - saved}
+    return {**kept, **new}, {name: pack_optimizer(optimizer)[1] for name, optimizer in optimizers(model).items()}
 
 
 def _load_tensors(model: Agent, tensors: Mapping[str, Tensor], groups: Mapping[str, list[dict[str, Any]]]) -> None:

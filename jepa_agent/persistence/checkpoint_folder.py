@@ -19,8 +19,10 @@ from uuid import uuid4
 from jepa_agent.learning.replay_buffer import SequenceReplayBuffer
 from jepa_agent.persistence import archive
 from jepa_agent.persistence.archive import CheckpointError, FormatError, as_checkpoint_error
-from jepa_agent.persistence.replay_rows import bytes_per_row, read_rows, write_rows
+from jepa_agent.persistence.replay_rows import bytes_per_row, read_all, read_rows, write_rows
 
+CHECKPOINTS = "checkpoints"
+"""The folder of checkpoints within a run folder of the command line."""
 _INDEX = "index.zip"
 _FILE_NAME = re.compile(r"(agent|rows)(_\d+)+_[0-9a-f]{8}\.zip")
 _CHUNK_BYTES = 2**26
@@ -233,6 +235,42 @@ def restore_rows(folder: Path, entry: Entry, buffer: SequenceReplayBuffer) -> No
         raise CheckpointError(f"{folder / _INDEX}: field 'added': expected {expected}, found {entry.added}")
     buffer.rewind(entry.added)
     buffer.history = entry.history
+
+
+def experience_files(path: Path) -> list[Path]:
+    """Return the files that a replay buffer's rows lie in, oldest first.
+
+    Args:
+        path: A run folder, or a folder of checkpoints, of which the newest is taken; or a file of rows.
+
+    Raises:
+        FileNotFoundError: The folder holds no checkpoint.
+    """
+    if not path.is_dir():
+        return [path]
+    folder = path / CHECKPOINTS if (path / CHECKPOINTS).is_dir() else path
+    return [folder / chunk.file for chunk in entries(folder)[-1].chunks]
+
+
+def read_experience(path: Path, buffer: SequenceReplayBuffer) -> None:
+    """Replace the content of a buffer by the experience that `experience_files` finds, or by the newest rows that fit.
+
+    Args:
+        path: As for `experience_files`.
+        buffer: The buffer to fill.
+
+    Raises:
+        FileNotFoundError: There is no such file, or no checkpoint in the folder.
+        CheckpointError: Rows are damaged or missing, or do not fit the buffer.
+    """
+    if not path.is_dir():
+        with as_checkpoint_error(path):
+            return read_all(path, buffer)
+    files = experience_files(path)
+    if not files:
+        raise CheckpointError(f"{path}: the newest checkpoint holds no experience")
+    restore_rows(files[0].parent, entries(files[0].parent)[-1], buffer)
+    buffer.history = uuid4().hex  # what is added from now on is no longer that run's
 
 
 def log_sizes(logs: Iterable[Path]) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
 from typing import Any, ClassVar, Protocol
@@ -16,7 +17,8 @@ from jepa_agent.learning.replay_buffer import SequenceReplayBuffer, transition_b
 from jepa_agent.persistence.system import total_memory
 
 _MAX_ENVS = 65_536
-_TERM_NETWORKS = "policy/world_model.term_networks."
+# Names of tensors that belong to a term of the representation; the energy is a head of the cost module.
+_OF_A_TERM = re.compile(r"policy/world_model(?:_target)?\.(?:term_networks\.(\w+)|cost_module\.energy_net)\.")
 
 
 class Agent(Protocol):
@@ -146,16 +148,18 @@ def check_tensors(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -
             raise ValueError(f"tensor {name!r}: expected {_dtype_and_shape(wanted)}, found {_dtype_and_shape(found[name])}")
 
 
+def term_networks(names: Iterable[str]) -> set[str]:
+    """Return the representation terms that tensors of these names are networks of."""
+    found = map(_OF_A_TERM.match, names)
+    return {match[1] or "energy" for match in found if match}
+
+
 def _check_term_networks(expected: Iterable[str], found: Iterable[str]) -> None:
     """Raise ``ValueError`` unless the tensors of these names are of networks of the same representation terms."""
-    mine, theirs = (
-        sorted({name.removeprefix(_TERM_NETWORKS).partition(".")[0] for name in names if name.startswith(_TERM_NETWORKS)})
-        for names in (expected, found)
-    )
+    mine, theirs = (sorted(term_networks(names)) for names in (expected, found))
     if mine != theirs:
         raise ValueError(
-            f"field 'representation': the file holds networks of the terms {theirs}, but those asked for have networks "
-            f"{mine}: load with the terms that were saved"
+            f"field 'representation': the file holds networks of the terms {theirs}, but those it names have networks {mine}"
         )
 
 

@@ -91,8 +91,8 @@ def test_whole_numbers_may_be_written_with_an_exponent():
 
 TRAIN = "train --env CartPole-v1"
 WRONG = {
-    "learn --env CartPole-v1": "unknown verb 'learn'; choose one of train, evaluate",
-    "Train": "did you mean train?",
+    "learn --env CartPole-v1": "unknown verb 'learn'; choose one of train, pretrain",
+    "Train": "did you mean train or pretrain?",
     "--env CartPole-v1": "write a verb first: jepa-agent train",
     f"{TRAIN} --eval-frq 9": "there is no flag --eval-frq; did you mean --eval-freq?",
     f"{TRAIN} --eval_freq 9": "did you mean --eval-freq?",

@@ -1,5 +1,7 @@
 """Optional terms within agents: learned, saved, resumed to the bit, and absent where they are not asked for."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -56,6 +58,32 @@ def test_networks_are_there_only_with_their_term_and_change_no_other_weight(smal
         )
     with_term.save(tmp_path / "agent")
     assert JEPA.load(tmp_path / "agent").terms == with_term.terms
+
+
+def test_an_agent_is_loaded_with_other_terms_whose_networks_are_new_and_learns_on(small, tmp_path):
+    saved = [*USUAL, InverseDynamics(0.1), Reachability(0.1)]
+    model = small("Pendulum-v1", representation=saved, mode="actor").learn(30)
+    model.save(tmp_path / "agent")
+    asked = [*USUAL, Contrast(0.1), Reachability(0.1), TransitionContrast(0.1)]
+    told = "dropped: inverse_dynamics; new: energy, transition_energy; the optimizer begins anew"
+    with pytest.warns(UserWarning, match=told):
+        other = JEPA.load(tmp_path / "agent", env="Pendulum-v1", representation=asked)
+    assert other.terms == asked
+    assert set(other.world_model.term_networks) == {"reachability", "transition_energy"}
+    mine, theirs = (dict(one.policy.state_dict()) for one in (other, model))
+    shared = mine.keys() & theirs.keys()
+    assert any("reachability" in name for name in shared)
+    assert all(torch.equal(mine[name], theirs[name]) for name in shared)
+    assert not other.policy.optimizer.state
+    before = flat(other)
+    other.learn(30)
+    assert not torch.equal(flat(other), before)
+    other.save(tmp_path / "again")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # the same terms, with other weights: nothing is dropped, nothing new
+        again = JEPA.load(tmp_path / "again", representation=[type(term)(0.5) for term in asked])
+    assert torch.equal(flat(again), flat(other))
+    assert again.policy.optimizer.state
 
 
 CONTRAST, TRANSITIONS, REACHABLE = Contrast(1.0, shape_encoder=True), TransitionContrast(1.0), Reachability(1.0)

@@ -3,7 +3,20 @@
 ``JEPA(..., representation=[Prediction(), Cost(), Termination(), InfoNCE(0.1), InverseDynamics(0.1)])``
 """
 
-from jepa_agent.learning.representation import Contrast, Cost, InfoNCE, Prediction, RepresentationTerm, Termination
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from jepa_agent.config import did_you_mean
+from jepa_agent.learning.representation import (
+    Contrast,
+    Cost,
+    InfoNCE,
+    Prediction,
+    RepresentationTerm,
+    Termination,
+    check_terms,
+)
 from jepa_agent.learning.terms.curiosity import Disagreement
 from jepa_agent.learning.terms.energies import Reachability, TransitionContrast
 from jepa_agent.learning.terms.masked import MaskedLatents, MaskedSteps, Reconstruction
@@ -19,6 +32,29 @@ TERMS: tuple[type[RepresentationTerm], ...] = (
     *(TransitionContrast, Reachability),
     Disagreement,
 )
+
+
+def make_terms(words: Sequence[str]) -> list[RepresentationTerm]:
+    """Terms by name, with the weight that follows a colon, or else 1.
+
+    Args:
+        words: Such as ``["prediction", "inverse_dynamics:0.1"]``.
+
+    Raises:
+        ValueError: A term of no known name, a weight that is no number of at least 0, or a name given twice.
+    """
+    known, made = {term.name: term for term in TERMS}, []
+    for word in words:
+        name, colon, weight = word.partition(":")
+        if name not in known:
+            raise ValueError(f"unknown term {name!r}{did_you_mean(name, known)}")
+        try:
+            made.append(known[name](float(weight) if colon else 1.0))
+        except ValueError:
+            raise ValueError(f"term {word!r}: expected a weight after the colon, such as {name}:0.1") from None
+    check_terms(made)
+    return made
+
 
 __all__ = [
     "Contrast",
@@ -38,4 +74,5 @@ __all__ = [
     "Termination",
     "TransitionContrast",
     "Variance",
+    "make_terms",
 ]
