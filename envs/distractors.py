@@ -37,13 +37,14 @@ class Distractors(gym.Wrapper):
             self.others = [first, *(gym.make(other) for _ in range(needed - 1))]
         far = np.full(count, np.inf, space.dtype)
         low, high = np.concatenate([space.low, -far]), np.concatenate([space.high, far])
+        self._noise = np.random.default_rng()
         self.observation_space = spaces.Box(low, high, dtype=space.dtype.type)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Begin an episode, and episodes of the other environments, with seeds that follow from this one."""
         obs, info = self.env.reset(seed=seed, options=options)
         if seed is not None:
-            self._np_random = np.random.default_rng([seed, self.count])
+            self._noise = np.random.default_rng([seed, self.count])
         seeds = [None if seed is None else seed + k for k in range(len(self.others))]
         for env, own in zip(self.others, seeds, strict=True):
             env.action_space.seed(own)
@@ -67,7 +68,7 @@ class Distractors(gym.Wrapper):
         super().close()
 
     def _with_distractors(self, obs: np.ndarray) -> np.ndarray:
-        more = np.concatenate(self._seen)[: self.count] if self.others else self.np_random.standard_normal(self.count)
+        more = np.concatenate(self._seen)[: self.count] if self.others else self._noise.standard_normal(self.count)
         return np.concatenate([obs, more.astype(obs.dtype)])
 
 
