@@ -18,8 +18,8 @@ class Distractors(gym.Wrapper):
     Args:
         env: An environment with a Box of one axis.
         count: Inputs to append.
-        other: Gymnasium id of an environment with such a Box, as many of which run beside this one as are needed, acted in at
-            random; None is standard normal noise.
+        other: Gymnasium id of an environment with such a Box; as many as are needed run beside this one, acted in at random.
+            None is standard normal noise.
 
     Raises:
         ValueError: Another space, of either environment, or ``count`` below 1.
