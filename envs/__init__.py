@@ -42,3 +42,19 @@ for _name, _made_by, _steps, _threshold in (
 for _name in ("TwoRooms", "TwoRoomsPixels"):
     if f"JEPA/{_name}-v0" not in registry:
         register(id=f"JEPA/{_name}-v0", entry_point=f"jepa_agent.envs.rooms:{_name}", max_episode_steps=100)
+
+# Sixteen inputs more that tell nothing: white noise, or what is seen in other environments.
+for _name, _id, _other, _steps, _threshold in (
+    ("Pendulum", "Pendulum-v1", "CartPole-v1", 200, -200.0),
+    ("CartPole", "CartPole-v1", "Pendulum-v1", 500, 475.0),
+    ("HalfCheetah", "HalfCheetah-v5", "CartPole-v1", 1000, 4800.0),
+):
+    for _kind, _kwargs in (("Noise", {"env": _id}), ("Others", {"env": _id, "other": _other})):
+        if f"JEPA/{_name}{_kind}-v0" not in registry:
+            register(
+                id=f"JEPA/{_name}{_kind}-v0",
+                entry_point=f"jepa_agent.envs.distractors:with_{_kind.lower()}",
+                kwargs=_kwargs,
+                max_episode_steps=_steps,
+                reward_threshold=_threshold,
+            )

@@ -274,10 +274,13 @@ def _build(spec: RunSpec) -> BaseAlgorithm:
     if not is_agent(spec.algorithm):
         return make_baseline(spec.algorithm, spec.env, spec.seed, spec.env_kwargs, spec.overrides)
     from jepa_agent.agent import JEPA
+    from jepa_agent.learning.terms import make_terms
 
     chosen = with_classes(spec.overrides)
     if "planner" in chosen:
         chosen["planner"] = PlannerConfig(**chosen["planner"])
+    if "representation" in chosen:
+        chosen["representation"] = make_terms(chosen["representation"])
     with ExitStack() as opened:
         env = make_vec_env(spec.env, chosen.pop("n_envs", 1), seed=spec.seed, env_kwargs=spec.env_kwargs)
         # Until the model owns the environments, any error must close them.
@@ -301,6 +304,7 @@ def check_overrides(algorithm: str, overrides: dict[str, Any]) -> None:
         _check_names(algorithm_class(algorithm), overrides, EXTRAS)
         return
     from jepa_agent.agent import JEPA
+    from jepa_agent.learning.terms import make_terms
     from jepa_agent.policy import JEPAPolicy
 
     _check_names(JEPA, overrides, ("n_envs",))
@@ -308,6 +312,8 @@ def check_overrides(algorithm: str, overrides: dict[str, Any]) -> None:
     _check_names(PlannerConfig, overrides.get("planner", {}))
     # Names have been checked; the constructor checks values.
     PlannerConfig(**overrides.get("planner", {}))
+    if "representation" in overrides:
+        make_terms(overrides["representation"])
 
 
 def _check_names(kind: type, given: dict[str, Any], more: Sequence[str] = ()) -> None:

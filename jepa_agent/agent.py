@@ -72,7 +72,14 @@ from jepa_agent.learning.representation import (
     imagine_along,
     representation_losses,
 )
-from jepa_agent.learning.steps import Samples, actor_losses, critic_loss, sample_training_steps, value_target
+from jepa_agent.learning.steps import (
+    Samples,
+    actor_losses,
+    critic_loss,
+    sample_training_steps,
+    value_target,
+    with_intrinsic_costs,
+)
 from jepa_agent.learning.terms import TERMS
 from jepa_agent.learning.watch import LatentCallback, with_latents_watched
 from jepa_agent.model.memory import MemoryNetwork
@@ -447,7 +454,10 @@ class JEPA(OffPolicyAlgorithm):
         z_hat, losses = self._fit_representation(batch, terms)
         told: dict[str, Tensor] = {}
         if not representation_only:
-            samples = sample_training_steps(batch, z_hat)
+            paid = with_intrinsic_costs(self.world_model_target, batch, terms)
+            if paid is not batch:
+                told["intrinsic_cost"] = (paid.cost - batch.cost).mean()
+            samples = sample_training_steps(paid, z_hat)
             losses["value"], cost_to_go = self._fit_value(samples)
             losses.update(self._fit_actor(samples))
             told["cost_to_go"] = cost_to_go.mean()

@@ -91,6 +91,23 @@ class RepresentationTerm(ABC):
         return model.term_networks[self.name]
 
 
+class IntrinsicCost(RepresentationTerm):
+    """A term that also adds to the costs by which value and actor learn."""
+
+    @abstractmethod
+    def intrinsic_cost(self, model: WorldModel, z: Tensor, action: Tensor) -> Tensor:
+        """What is added to the cost of steps taken.
+
+        Args:
+            model: World model of an agent with this term.
+            z: Latents of windows, before each step, ``(B, T, D)``.
+            action: In the networks' coordinates, ``(B, T, A)``.
+
+        Returns:
+            Costs ``(B, T)`` in units of the running cost scale.
+        """
+
+
 @dataclass(frozen=True)
 class Prediction(RepresentationTerm):
     """Imagined latents meet the target network's. The target's slow, stop-gradient copy and the sphere that latents lie on

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from jepa_agent.learning.losses import distillation_loss, n_step_return
+from jepa_agent.learning.representation import IntrinsicCost, RepresentationTerm
 from jepa_agent.model.actor import Draw, ImaginedCosts
 from jepa_agent.model.world_model import WorldModel
 from jepa_agent.tensor_ops import discount_weights, masked_mean, mean_over_depths, pessimistic, spread
@@ -25,6 +27,23 @@ class Samples(NamedTuple):
     step: Tensor  # (B,) index of the step within it
     z: Tensor  # (B, D) latent there, without gradient
     weight: Tensor  # (B,) 0 where the episode had ended before
+
+
+@torch.no_grad()
+def with_intrinsic_costs(model: WorldModel, batch: SequenceBatch, terms: Sequence[RepresentationTerm]) -> SequenceBatch:
+    """Windows of T steps whose costs are raised or lowered by what terms ask, for value and actor to learn from.
+
+    Args:
+        model: The target network, which changes slowly.
+        batch: Windows as they were observed.
+        terms: Of the representation; the same batch is returned if none is an `IntrinsicCost`.
+    """
+    own = [term for term in terms if isinstance(term, IntrinsicCost) and term.weight]
+    if not own:
+        return batch
+    z = model.observe(batch, 0, batch.action.shape[1])
+    added = torch.stack([term.intrinsic_cost(model, z, batch.action) for term in own]).sum(0)
+    return batch._replace(cost=batch.cost + added * model.cost_module.cost_scale)
 
 
 def sample_training_steps(batch: SequenceBatch, z_hat: Tensor) -> Samples:

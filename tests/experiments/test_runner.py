@@ -22,6 +22,7 @@ from jepa_agent.experiments.evaluation import Evaluator, SeededEpisodes, Trainin
 from jepa_agent.experiments.folders import FolderInUseError, locked
 from jepa_agent.experiments.records import EVALUATIONS, RESULT, RunSpec, read_curves, read_spec
 from jepa_agent.experiments.runner import Event, run, run_all
+from jepa_agent.learning.terms import Cost, Disagreement, Prediction
 
 PPO = RunSpec("PPO", "CartPole-v1", 1, 200, 100, 2, overrides={"n_envs": 2, "n_steps": 32})
 DQN = RunSpec("DQN", "CartPole-v1", 1, 200, 80, 2, overrides={"learning_starts": 20, "buffer_size": 200})
@@ -157,6 +158,14 @@ def test_a_normalising_baseline_is_evaluated_with_the_statistics_of_training(tmp
     assert np.array_equal(evaluated.obs_rms.mean, trained.obs_rms.mean)
     [row] = rows(tmp_path)
     assert row["mean"] < -500  # of raw rewards
+
+
+def test_a_variant_may_be_fitted_to_other_terms() -> None:
+    wanted = {**SMALL_JEPA, "representation": ["prediction", "cost", "disagreement:0.5"]}
+    model = runner._build(dataclasses.replace(JEPA, overrides=wanted))
+    assert model.terms == [Prediction(), Cost(), Disagreement(0.5)]
+    with pytest.raises(ValueError, match="unknown term 'curiosity'"):
+        runner.check_overrides("JEPA", {"representation": ["curiosity"]})
 
 
 def test_every_mode_of_jepa_is_evaluated_and_the_training_mode_restored(

@@ -11,7 +11,9 @@ from torch import nn
 
 from jepa_agent.config import ModelConfig
 from jepa_agent.learning.representation import Contrast, Imagined, latents_off_data
+from jepa_agent.learning.steps import with_intrinsic_costs
 from jepa_agent.learning.terms import (
+    Disagreement,
     InverseDynamics,
     MaskedLatents,
     MaskedSteps,
@@ -26,6 +28,7 @@ from jepa_agent.learning.terms.energies import reachability_loss
 from jepa_agent.learning.terms.spread import covariance_loss, epps_pulley, variance_loss
 from jepa_agent.learning.terms.time import action_loss, bend
 from jepa_agent.model.encoders import on_sphere, random_latents
+from jepa_agent.types import SequenceBatch
 
 SIZES = ModelConfig(latent_dim=4, net_arch=(8,), head_arch=(8,))
 BOX = spaces.Box(-1.0, 1.0, (3,))
@@ -276,3 +279,48 @@ def test_observed_transitions_are_contrasted_with_three_that_were_not():
 def test_settings_and_spaces_that_mean_nothing_are_refused(make, says):
     with pytest.raises(ValueError, match=says):
         make()
+
+
+# ---------------------------------------------------------------------- curiosity
+
+
+def test_disagreement_is_the_members_spread_in_lengths_of_a_step():
+    # Two members expect displacements of +1 and -1 in both coordinates: a variance of 2. Steps are 2 long in each.
+    networks = {"disagreement": Given(lambda x: torch.stack([torch.ones(len(x), 2), -torch.ones(len(x), 2)]))}
+    model = SimpleNamespace(term_networks=networks)
+    z = torch.tensor([[[0.0, 0.0], [2.0, 2.0], [4.0, 4.0]]])
+    cost = Disagreement(price=3.0, members=2).intrinsic_cost(model, z, torch.zeros(1, 3, 1))
+    torch.testing.assert_close(cost, torch.full((1, 3), -3.0 * math.sqrt(2.0) / 2.0))
+
+
+def test_disagreeing_predictors_learn_where_the_next_step_leads():
+    encoded = torch.tensor([[[0.0, 0.0], [1.0, 1.0], [3.0, 3.0]]])  # the target's latents are those after steps 0 and 1
+    networks = {"disagreement": Given(lambda x: torch.stack([torch.full((1, 2), 2.0), torch.full((1, 2), 5.0)]))}
+    seen = windows(encoded, action=torch.tensor([[[7.0], [8.0]]]), networks=networks)
+    torch.testing.assert_close(Disagreement(members=2).loss(seen), torch.tensor([[(0.0 + 9.0) / 2]]))
+    assert networks["disagreement"].asked.tolist() == [[1.0, 1.0, 8.0]]
+    over = windows(encoded, mask=torch.tensor([[1.0, 0.0]]), networks=networks)
+    assert Disagreement(members=2).loss(over).item() == 0.0  # the episode had ended
+
+
+def test_intrinsic_costs_are_added_in_units_of_the_running_scale():
+    batch = SequenceBatch(None, torch.zeros(2, 3, 1), torch.ones(2, 3), *[torch.zeros(2, 3)] * 2, None, None)
+    model = SimpleNamespace(
+        observe=lambda batch, first, count: torch.arange(12.0).view(2, 3, 2)[:, first : first + count],
+        cost_module=SimpleNamespace(cost_scale=torch.tensor(10.0)),
+        term_networks={"disagreement": Given(lambda x: torch.stack([x[:, :2], x[:, :2]]))},
+    )
+    assert with_intrinsic_costs(model, batch, [Variance(1.0)]) is batch
+    assert with_intrinsic_costs(model, batch, [Disagreement(0.0)]) is batch
+    assert with_intrinsic_costs(model, batch, [Disagreement(1.0)]).cost.tolist() == batch.cost.tolist()  # they agree
+    model.term_networks["disagreement"] = Given(
+        lambda x: torch.stack([torch.zeros(len(x), 2), torch.full((len(x), 2), 2.0)])
+    )
+    paid = with_intrinsic_costs(model, batch, [Disagreement(1.0, price=0.5)])  # variance 2, steps of 2
+    torch.testing.assert_close(paid.cost, torch.full((2, 3), 1.0 - 0.5 * math.sqrt(2.0) / 2.0 * 10.0))
+
+
+@pytest.mark.parametrize("wrong", [{"members": 1}, {"price": -1.0}])
+def test_disagreement_needs_two_members_and_a_price(wrong):
+    with pytest.raises(ValueError, match="2 members or more and a price of at least 0"):
+        Disagreement(**wrong)

@@ -20,6 +20,7 @@ WITH_NETWORKS = {
     "transition_energy",
     "reachability",
     "quasimetric",
+    "disagreement",
 }
 
 

@@ -17,6 +17,7 @@ from jepa_agent.learning.representation import (
     Termination,
     check_terms,
 )
+from jepa_agent.learning.terms.curiosity import Disagreement
 from jepa_agent.learning.terms.energies import Reachability, TransitionContrast
 from jepa_agent.learning.terms.masked import MaskedLatents, MaskedSteps, Reconstruction
 from jepa_agent.learning.terms.quasimetric import Quasimetric
@@ -30,6 +31,7 @@ TERMS: tuple[type[RepresentationTerm], ...] = (
     *(InverseDynamics, Smoothness),
     *(MaskedLatents, MaskedSteps, Reconstruction),
     *(TransitionContrast, Reachability, Quasimetric),
+    Disagreement,
 )
 
 
@@ -59,6 +61,7 @@ __all__ = [
     "Contrast",
     "Cost",
     "Covariance",
+    "Disagreement",
     "InfoNCE",
     "InverseDynamics",
     "MaskedLatents",
