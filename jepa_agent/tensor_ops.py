@@ -34,7 +34,7 @@ def discount_weights(terminated: Tensor, gamma: float) -> Tensor:
         Weights ``(..., H+1)`` of depths 0..H; the first is 1.
     """
     alive = gamma * (1.0 - terminated)
-    if alive.requires_grad:  # the gradient of cumprod asks the host whether any factor is 0
+    if alive.requires_grad and alive.shape[-1]:  # the gradient of cumprod asks the host whether any factor is 0
         alive = torch.stack([*itertools.accumulate(alive.unbind(-1), torch.mul)], dim=-1)
     else:
         alive = torch.cumprod(alive, dim=-1)
