@@ -74,6 +74,7 @@ from jepa_agent.learning.steps import Samples, actor_losses, critic_loss, sample
 from jepa_agent.learning.terms import TERMS
 from jepa_agent.learning.watch import LatentCallback, with_latents_watched
 from jepa_agent.model.memory import MemoryNetwork
+from jepa_agent.objectives.constraints import Keep
 from jepa_agent.objectives.costs import Cost
 from jepa_agent.objectives.experience import gather_experience
 from jepa_agent.objectives.objectives import Objectives
@@ -718,12 +719,14 @@ class JEPA(OffPolicyAlgorithm):
         planner: PlannerConfig | Planner | None = None,
         *,
         end_cost: float | None = None,
+        constraints: Sequence[Keep] = (),
     ) -> None:
         """Plan for another cost from now on. Nothing is retrained.
 
         The planner acts at every step and minimises the cost's discounted sum, along a longer horizon than usual unless
-        ``planner`` says otherwise. The learned cost-to-go, which is that of another cost, is left out: what lies beyond a
-        plan's end is not seen. Saving saves the agent without the cost; learning is refused while it is set.
+        ``planner`` says otherwise. The learned cost-to-go, which is that of another cost, is left out unless `LearnedCost`
+        is part of the sum: what lies beyond a plan's end is not seen. Saving saves the agent without the cost; learning is
+        refused while it is set.
 
         Args:
             cost: One of `jepa_agent.costs`, or a function of the latents ``(..., D)`` that steps lead to, returning
@@ -731,6 +734,8 @@ class JEPA(OffPolicyAlgorithm):
             planner: How to search for it.
             end_cost: Cost of each step that an episode has ended before. None is the worst that is imagined from what the
                 replay buffer holds, at least 0; give 0 where ending is the goal.
+            constraints: Ranges made by `jepa_agent.costs.keep`, which plans have to keep to: those imagined to leave one are
+                rejected, and where all are, the one that is out the least is taken.
 
         Raises:
             ValueError: The cost cannot be asked of the world model, has another shape or is not finite.
@@ -739,7 +744,7 @@ class JEPA(OffPolicyAlgorithm):
             self.objectives.follow_learned(self.planner, self.mode)
         else:
             gather = partial(gather_experience, self.policy, self.replay_buffer, self._vec_normalize_env)
-            self.objectives.set_cost(cost, planner, end_cost, gather)
+            self.objectives.set_cost(cost, planner, end_cost, constraints, gather)
         self._memory = None
 
     @contextmanager
@@ -749,10 +754,11 @@ class JEPA(OffPolicyAlgorithm):
         planner: PlannerConfig | Planner | None = None,
         *,
         end_cost: float | None = None,
+        constraints: Sequence[Keep] = (),
     ) -> Iterator[None]:
         """`set_cost` for the length of a ``with`` block; afterwards the agent plans as before."""
         before = self.objectives.course
-        self.set_cost(cost, planner, end_cost=end_cost)
+        self.set_cost(cost, planner, end_cost=end_cost, constraints=constraints)
         try:
             yield
         finally:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from functools import partial
@@ -18,7 +18,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 
-from jepa_agent.acting.deliberation import SequenceCosts, deliberate
+from jepa_agent.acting.deliberation import deliberate
 from jepa_agent.acting.gain_model import GainModel
 from jepa_agent.acting.mode_switch import NUM_FEATURES, CandidateCosts, ModeSwitch, Situation, make_mode_switch
 from jepa_agent.acting.working_memory import PackedMemory, WorkingMemory
@@ -113,7 +113,8 @@ class JEPAPolicy(BasePolicy):
         self._dropped_states, self._told_of_dropped_state = 0, False
         self.set_planner(planner)
         self.mode_switch = make_mode_switch(mode)
-        self.objective: SequenceCosts | None = None  # in place of the learned `WorldModel.member_costs`
+        # In place of the learned `WorldModel.member_costs`; it is told the action before, too.
+        self.objective: Callable[[Tensor, Tensor, Tensor | None], Tensor] | None = None
         # Draws of acting and planning come from here, so that a deterministic evaluation in mid-training changes no draw.
         self.generator = torch.Generator().manual_seed(int(torch.randint(2**31, (1,))))
         self.extractor_class, self.extractor_kwargs = features_extractor_class, features_extractor_kwargs
@@ -298,7 +299,7 @@ class JEPAPolicy(BasePolicy):
             rows, found = wanted.nonzero().squeeze(-1), plans
             if rows.numel():
                 generator = torch.Generator().manual_seed(0) if deterministic else self.generator
-                decision, found = self._act_mode2(z, own, rows, plans, decision, generator)
+                decision, found = self._act_mode2(z, own, rows, plans, memory.action, decision, generator)
             # A plan that was just made is followed for replan_every - 1 more steps.
             if tracks_state and self.planner.replan_every > 1:
                 renewed = decision.planned & decision.searched
@@ -353,7 +354,14 @@ class JEPAPolicy(BasePolicy):
         return decision._replace(action=action, planned=following), wanted & ~following
 
     def _act_mode2(
-        self, z: Tensor, own: Tensor, rows: Tensor, plans: Tensor, decision: Decision, generator: torch.Generator
+        self,
+        z: Tensor,
+        own: Tensor,
+        rows: Tensor,
+        plans: Tensor,
+        before: Tensor,
+        decision: Decision,
+        generator: torch.Generator,
     ) -> tuple[Decision, Tensor]:
         """Mode-2 on ``rows``, in one batch; returns the decision and the plans ``(B, H, A)`` to remember."""
         everywhere = len(rows) == len(z)  # the usual case, which needs no indexing
@@ -361,9 +369,9 @@ class JEPAPolicy(BasePolicy):
         def spread_out(values: Tensor, over: Tensor) -> Tensor:
             return values if everywhere else over.index_copy(0, rows, values)
 
-        searched = [values if everywhere else values[rows] for values in (z, plans, own)]
+        searched = [values if everywhere else values[rows] for values in (z, plans, own, before)]
         began = time.perf_counter()
-        plan, gain, disagreement = self.deliberate(searched[0], searched[1], generator, searched[2])
+        plan, gain, disagreement = self.deliberate(searched[0], searched[1], generator, searched[2], searched[3])
         each = 1000.0 * (time.perf_counter() - began) / len(rows)
         accepted = spread_out(self.mode_switch.accepts(gain, disagreement), decision.planned)
         first, mean = plan.actions[:, 0], plan.mean[:, 0]
@@ -384,7 +392,12 @@ class JEPAPolicy(BasePolicy):
         return decision, spread_out(plan.actions, plans)
 
     def deliberate(
-        self, z: Tensor, warm_start: Tensor, generator: torch.Generator, action: Tensor | None = None
+        self,
+        z: Tensor,
+        warm_start: Tensor,
+        generator: torch.Generator,
+        action: Tensor | None = None,
+        before: Tensor | None = None,
     ) -> tuple[Plan, Tensor, Tensor]:
         """Plan, as `acting.deliberation.deliberate`, with this policy's planner and objective.
 
@@ -393,9 +406,11 @@ class JEPAPolicy(BasePolicy):
             warm_start: What is left of the last plan, ``(B, H, A)``.
             generator: Of the planner's draws.
             action: The actor's action ``(B, A)``, where it has been computed already.
+            before: The action ``(B, A)`` executed last, zeros where there was none; None is none anywhere.
         """
         model = self.world_model
-        objective = self.objective or model.member_costs
+        asked = self.objective
+        objective = model.member_costs if asked is None else lambda z, actions: asked(z, actions, before)
         return deliberate(model, self.planner, objective, self.settings.plan_pessimism, z, warm_start, generator, action)
 
     def recall(self, state: PackedMemory | None, n_envs: int) -> WorkingMemory:

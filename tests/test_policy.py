@@ -378,7 +378,7 @@ def test_what_is_planned_among_choices_is_a_choice_from_the_first_step_on(space)
     """Where costs are high, an action of zeros, which is none, would seem to cost nothing."""
     policy = JEPAPolicy(spaces.Box(-1, 1, (4,)), space, lambda _: 1e-3, planner=PlannerConfig(kind="cem"), mode="planner")
     widths = policy.planner.num_choices
-    policy.objective = lambda z, actions: actions.sum((-2, -1)).unsqueeze(0)
+    policy.objective = lambda z, actions, before: actions.sum((-2, -1)).unsqueeze(0)
     memory = policy.recall(None, 2)
     for _ in range(3):
         _, memory = policy.act(torch.rand(2, 4), memory, deterministic=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -10,8 +10,10 @@ from torch import Tensor
 
 from jepa_agent.acting.mode_switch import ModeSwitch, PlannerMode, make_mode_switch
 from jepa_agent.config import PlannerConfig
-from jepa_agent.objectives.costs import Cost, Experience, as_cost, make_objective
+from jepa_agent.objectives.constraints import Keep
+from jepa_agent.objectives.costs import Cost, Experience, as_cost
 from jepa_agent.objectives.experience import any_latents
+from jepa_agent.objectives.objective import make_objective
 from jepa_agent.planning import Planner
 from jepa_agent.policy import JEPAPolicy
 from jepa_agent.spaces import num_choices
@@ -26,7 +28,7 @@ class Course(NamedTuple):
     """What Mode-2 minimises and how, and when it acts."""
 
     cost: Cost | None  # None: the learned one
-    objective: Callable[[Tensor, Tensor], Tensor] | None
+    objective: Callable[[Tensor, Tensor, Tensor | None], Tensor] | None
     planner: PlannerConfig | Planner | None
     mode_switch: ModeSwitch
 
@@ -79,6 +81,7 @@ class Objectives:
         cost: Cost | Callable[[Tensor], Tensor],
         planner: PlannerConfig | Planner | None,
         end_cost: float | None,
+        constraints: Sequence[Keep],
         gather: Callable[[int], Experience],
     ) -> None:
         """Plan for a cost of the user's; see `JEPA.set_cost`. ``gather`` gives experience by the horizon it is for."""
@@ -88,7 +91,8 @@ class Objectives:
             planner = FAR_SIGHTED_CHOICES if num_choices(self.policy.action_space) else FAR_SIGHTED
         with torch.inference_mode(False):  # what is fitted here may be asked for slopes later
             experience = gather(planner.horizon)
-            objective = make_objective(chosen, self.policy.world_model, experience, end_cost)
+            model = self.policy.world_model
+            objective = make_objective(chosen, model, experience, end_cost, constraints, planner.horizon)
         self._try(Course(chosen, objective, planner, PlannerMode()), experience.z[:1])
 
     def _try(self, course: Course, z: Tensor) -> None:
