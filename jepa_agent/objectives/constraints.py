@@ -71,7 +71,7 @@ class Keep(Cost):
         return ((found < self.low) | (found > self.high)).any(-1)
 
     def violation_rate(self, obs: Any) -> float:
-        """Share of observations met at real steps, ``(M, *obs_shape)``, that are out of the range: counted, not predicted."""
+        """Share of observations of real steps, ``(M, *obs_shape)``, that are out of the range: counted, not predicted."""
         return float(self.violated(obs).mean())
 
 
