@@ -75,6 +75,7 @@ from jepa_agent.learning.terms import TERMS
 from jepa_agent.learning.watch import LatentCallback, with_latents_watched
 from jepa_agent.model.memory import MemoryNetwork
 from jepa_agent.objectives.constraints import Keep
+from jepa_agent.objectives.cost_to_go import FittedCostToGo
 from jepa_agent.objectives.costs import Cost
 from jepa_agent.objectives.experience import gather_experience
 from jepa_agent.objectives.objectives import Objectives
@@ -720,13 +721,14 @@ class JEPA(OffPolicyAlgorithm):
         *,
         end_cost: float | None = None,
         constraints: Sequence[Keep] = (),
+        cost_to_go: FittedCostToGo | None = None,
     ) -> None:
         """Plan for another cost from now on. Nothing is retrained.
 
         The planner acts at every step and minimises the cost's discounted sum, along a longer horizon than usual unless
         ``planner`` says otherwise. The learned cost-to-go, which is that of another cost, is left out unless `LearnedCost`
-        is part of the sum: what lies beyond a plan's end is not seen. Saving saves the agent without the cost; learning is
-        refused while it is set.
+        is part of the sum: what lies beyond a plan's end is not seen unless ``cost_to_go`` learns it. Saving saves the agent
+        without the cost; learning is refused while it is set.
 
         Args:
             cost: One of `jepa_agent.costs`, or a function of the latents ``(..., D)`` that steps lead to, returning
@@ -736,6 +738,8 @@ class JEPA(OffPolicyAlgorithm):
                 replay buffer holds, at least 0; give 0 where ending is the goal.
             constraints: Ranges made by `jepa_agent.costs.keep`, which plans have to keep to: those imagined to leave one are
                 rejected, and where all are, the one that is out the least is taken.
+            cost_to_go: Learns what follows a plan's end, from the replay buffer's latents and in imagination, and an actor
+                that proposes plans; some ten seconds by default, anew at each call. None sees no further than the plan.
 
         Raises:
             ValueError: The cost cannot be asked of the world model, has another shape or is not finite.
@@ -744,7 +748,7 @@ class JEPA(OffPolicyAlgorithm):
             self.objectives.follow_learned(self.planner, self.mode)
         else:
             gather = partial(gather_experience, self.policy, self.replay_buffer, self._vec_normalize_env)
-            self.objectives.set_cost(cost, planner, end_cost, constraints, gather)
+            self.objectives.set_cost(cost, planner, end_cost, constraints, cost_to_go, gather)
         self._memory = None
 
     @contextmanager
@@ -755,10 +759,11 @@ class JEPA(OffPolicyAlgorithm):
         *,
         end_cost: float | None = None,
         constraints: Sequence[Keep] = (),
+        cost_to_go: FittedCostToGo | None = None,
     ) -> Iterator[None]:
         """`set_cost` for the length of a ``with`` block; afterwards the agent plans as before."""
         before = self.objectives.course
-        self.set_cost(cost, planner, end_cost=end_cost, constraints=constraints)
+        self.set_cost(cost, planner, end_cost=end_cost, constraints=constraints, cost_to_go=cost_to_go)
         try:
             yield
         finally:

@@ -1,6 +1,7 @@
 """Costs that a trained agent can be asked to plan for: the public names of `jepa_agent.objectives`."""
 
 from jepa_agent.objectives.constraints import Keep, keep
+from jepa_agent.objectives.cost_to_go import FittedCostToGo
 from jepa_agent.objectives.costs import (
     ActionCost,
     Cost,
@@ -16,6 +17,7 @@ __all__ = [
     "ActionCost",
     "Cost",
     "FeatureCost",
+    "FittedCostToGo",
     "GoalCost",
     "Keep",
     "LatentCost",

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -39,6 +39,19 @@ from jepa_agent.types import Decision, Observations, Plan
 
 _DROPPED = 3  # calls in a row without a state that are a loop, not single questions
 _SIZES, _AGENT = ModelConfig(), AgentConfig()
+
+
+class AskedObjective(Protocol):
+    """What plans are judged by in place of the learned cost."""
+
+    @property
+    def proposer(self) -> WorldModel:
+        """The world model whose actor proposes sequences."""
+        ...
+
+    def __call__(self, z: Tensor, actions: Tensor, before: Tensor | None = None) -> Tensor:
+        """Costs ``(E, B, N)`` of sequences ``(B, N, H, A)`` from latents ``(B, D)``, after an action ``(B, A)``."""
+        ...
 
 
 class JEPAPolicy(BasePolicy):
@@ -113,8 +126,7 @@ class JEPAPolicy(BasePolicy):
         self._dropped_states, self._told_of_dropped_state = 0, False
         self.set_planner(planner)
         self.mode_switch = make_mode_switch(mode)
-        # In place of the learned `WorldModel.member_costs`; it is told the action before, too.
-        self.objective: Callable[[Tensor, Tensor, Tensor | None], Tensor] | None = None
+        self.objective: AskedObjective | None = None  # in place of the learned `WorldModel.member_costs`
         # Draws of acting and planning come from here, so that a deterministic evaluation in mid-training changes no draw.
         self.generator = torch.Generator().manual_seed(int(torch.randint(2**31, (1,))))
         self.extractor_class, self.extractor_kwargs = features_extractor_class, features_extractor_kwargs
@@ -408,10 +420,14 @@ class JEPAPolicy(BasePolicy):
             action: The actor's action ``(B, A)``, where it has been computed already.
             before: The action ``(B, A)`` executed last, zeros where there was none; None is none anywhere.
         """
-        model = self.world_model
-        asked = self.objective
-        objective = model.member_costs if asked is None else lambda z, actions: asked(z, actions, before)
-        return deliberate(model, self.planner, objective, self.settings.plan_pessimism, z, warm_start, generator, action)
+        asked, pessimism = self.objective, self.settings.plan_pessimism
+        if asked is None:
+            model = self.world_model
+            return deliberate(model, self.planner, model.member_costs, pessimism, z, warm_start, generator, action)
+        if asked.proposer is not self.world_model:
+            action = None  # the agent's actor has another cost in mind
+        objective = partial(asked, before=before)
+        return deliberate(asked.proposer, self.planner, objective, pessimism, z, warm_start, generator, action)
 
     def recall(self, state: PackedMemory | None, n_envs: int) -> WorkingMemory:
         """Working memory from a packed state.

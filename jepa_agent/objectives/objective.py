@@ -26,11 +26,12 @@ class Objective:
 
     ===========  ====================================================================================
     steps        sum_t gamma^t [P(alive_t) (c_t + smoothness |a_t - a_{t-1}|^2) + (1 - P(alive_t)) end_cost]
+    ahead        gamma^H P(alive_H) Q(z_H, pi(z_H)), by what `FittedCostToGo` has learned of the steps' cost
     learned      `WorldModel.sequence_costs`, costs-to-go at its depths included
     constraints  barrier (1 + v) for sequences that leave a range by v in all, 0 for the others
     ===========  ====================================================================================
 
-    Without a learned part E is one, and nothing is known of what follows a sequence.
+    Without a learned part E is one, and without ``ahead`` nothing is known of what follows a sequence.
     """
 
     model: WorldModel
@@ -40,11 +41,18 @@ class Objective:
     smoothness: float = 0.0
     constraints: tuple[Bound, ...] = ()
     barrier: float = 0.0
+    ahead: WorldModel | None = None
+
+    @property
+    def proposer(self) -> WorldModel:
+        """Whose actor proposes sequences."""
+        return self.model if self.ahead is None else self.ahead
 
     def __call__(self, z: Tensor, actions: Tensor, before: Tensor | None = None) -> Tensor:
         latents = self.model.imagine(z.unsqueeze(1).expand(*actions.shape[:2], z.shape[-1]), actions)
         terminated = self.model.cost(latents[..., :-1, :], actions).terminated
-        alive = discount_weights(terminated, 1.0)[..., :-1]  # before each step: the one that ends an episode costs its own
+        living = discount_weights(terminated, 1.0)
+        alive = living[..., :-1]  # before each step: the one that ends an episode costs its own
         steps = self.steps(latents, actions)
         if self.smoothness:
             before = torch.zeros_like(actions[:, 0, 0]) if before is None else before
@@ -53,6 +61,10 @@ class Objective:
         cost = torch.lerp(torch.full_like(alive, self.end_cost), steps, alive)
         discount = self.model.gamma ** torch.arange(actions.shape[-2], device=actions.device)
         total = (discount * cost).sum(-1).unsqueeze(0)
+        if self.ahead is not None:
+            last = latents[..., -1, :]
+            future = self.ahead.cost_to_go(last.flatten(0, 1)).mean(0).view(last.shape[:2])
+            total = total + self.model.gamma ** actions.shape[-2] * living[..., -1] * future
         if self.learned:
             total = total + self.learned * self.model.sequence_costs(latents, actions)
         if self.constraints:
