@@ -12,9 +12,10 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
+from gymnasium.utils import RecordConstructorArgs
 
 
-class Physics(gym.Wrapper[Any, Any, Any, Any]):
+class Physics(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     """Other constants of an environment: its attributes are multiplied by factors.
 
     ``Physics(gym.make("Pendulum-v1"), {"g": 1.5, "l": 1.2})``. What CartPole-v1 computes of masses and length is renewed.
@@ -28,6 +29,7 @@ class Physics(gym.Wrapper[Any, Any, Any, Any]):
     """
 
     def __init__(self, env: gym.Env, factors: Mapping[str, float]):
+        RecordConstructorArgs.__init__(self, factors=factors)
         super().__init__(env)
         inner: Any = env.unwrapped
         for name, factor in factors.items():
@@ -42,7 +44,7 @@ class Physics(gym.Wrapper[Any, Any, Any, Any]):
             inner.polemass_length = inner.masspole * inner.length
 
 
-class WeakActuators(gym.ActionWrapper[Any, Any, Any]):
+class WeakActuators(gym.ActionWrapper[Any, Any, Any], RecordConstructorArgs):
     """Box actions arrive multiplied by a factor: weaker by one below 1, broken at 0, reversed below.
 
     Args:
@@ -54,6 +56,7 @@ class WeakActuators(gym.ActionWrapper[Any, Any, Any]):
     """
 
     def __init__(self, env: gym.Env, factors: float | Sequence[float]):
+        RecordConstructorArgs.__init__(self, factors=factors)
         super().__init__(env)
         if not isinstance(env.action_space, spaces.Box):
             raise ValueError(f"actuators are weakened of Box actions, not of {env.action_space}")
@@ -67,7 +70,7 @@ class WeakActuators(gym.ActionWrapper[Any, Any, Any]):
         return np.clip(action * self.factors, self.env.action_space.low, self.env.action_space.high)
 
 
-class DelayedActions(gym.Wrapper[Any, Any, Any, Any]):
+class DelayedActions(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     """Actions arrive some steps later; until the first does, a neutral one: zeros, or the first option.
 
     Args:
@@ -79,6 +82,7 @@ class DelayedActions(gym.Wrapper[Any, Any, Any, Any]):
     """
 
     def __init__(self, env: gym.Env, steps: int = 1):
+        RecordConstructorArgs.__init__(self, steps=steps)
         super().__init__(env)
         if steps < 1:
             raise ValueError(f"steps must be at least 1, got {steps}")
@@ -100,7 +104,7 @@ class DelayedActions(gym.Wrapper[Any, Any, Any, Any]):
         return self.env.step(self._under_way.pop(0))
 
 
-class NoisySensors(gym.ObservationWrapper[Any, Any, Any]):
+class NoisySensors(gym.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
     """Normal noise on Box observations, drawn from the environment's own generator.
 
     Args:
@@ -112,6 +116,7 @@ class NoisySensors(gym.ObservationWrapper[Any, Any, Any]):
     """
 
     def __init__(self, env: gym.Env, std: float | Sequence[float]):
+        RecordConstructorArgs.__init__(self, std=std)
         super().__init__(env)
         if not isinstance(env.observation_space, spaces.Box):
             raise ValueError(f"noise is added to Box observations, not to {env.observation_space}")

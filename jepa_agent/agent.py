@@ -61,6 +61,7 @@ from jepa_agent.environments.guards import (
 from jepa_agent.environments.observations import BAD_OBSERVATION, RESTARTED
 from jepa_agent.extras import needs
 from jepa_agent.interruption import poll
+from jepa_agent.learning.adaptation import check_world, in_another_world
 from jepa_agent.learning.diagnostics import decision_measures, realised_gain
 from jepa_agent.learning.replay_buffer import SequenceReplayBuffer, buffer_for, reward_unit
 from jepa_agent.learning.representation import (
@@ -531,6 +532,40 @@ class JEPA(OffPolicyAlgorithm):
             self.train(n_updates, self.batch_size, representation_only)
         finally:
             self._updates_owed = 0  # these are owed to no step
+        return self
+
+    def adapt(self, env: GymEnv, n_steps: int, callback: MaybeCallback = None, *, representation_only: bool = False) -> Self:
+        """Test-time adaptation: step in another world and learn from what is met there, world model, values and actor.
+
+        The replay buffer forgets the old world and afterwards holds the new one's steps, which `num_timesteps` counts like
+        any others. The agent's own environment is its environment again, at the beginning of an episode.
+
+        Args:
+            env: The other world: an environment with the agent's spaces, and a VecEnv of as many as its own.
+            n_steps: Environment steps, and as many updates as in learning; 0 leaves all as it is (zero-shot).
+            callback: As of `learn`.
+            representation_only: Whether to fit the world model alone, after the last step, by the representation's terms
+                that read no rewards; value and actor stay as they are.
+
+        Raises:
+            ValueError: The world does not fit, ``n_steps`` is negative, or a cost of the user's is set.
+        """
+        check_world(self, env, n_steps)
+        self._check_learned_cost()
+        if not n_steps:
+            return self
+        gradient_steps = self.gradient_steps
+        self._memory = self.last_decision = None
+        try:
+            with in_another_world(self, env):
+                if representation_only:
+                    self.gradient_steps = 0
+                self.learn(n_steps, callback, reset_num_timesteps=False)
+                if representation_only:
+                    self.learn_offline(n_steps, representation_only=True)
+        finally:
+            self.gradient_steps = gradient_steps
+            self._memory = self.last_decision = None
         return self
 
     # ------------------------------------------------------------------ collecting
