@@ -12,6 +12,7 @@ from jepa_agent.objectives.costs import (
     SmoothnessCost,
     WeightedSum,
 )
+from jepa_agent.objectives.words import SentenceGoal
 
 __all__ = [
     "ActionCost",
@@ -22,6 +23,7 @@ __all__ = [
     "Keep",
     "LatentCost",
     "LearnedCost",
+    "SentenceGoal",
     "SmoothnessCost",
     "WeightedSum",
     "keep",

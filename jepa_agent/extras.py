@@ -13,6 +13,7 @@ EXTRAS = {
     "mujoco": ("mujoco",),
     "box2d": ("Box2D",),
     "popgym": ("popgym",),
+    "language": ("wordllama",),
     "ray": ("ray",),
     "zoo": ("rl_zoo3",),
 }

@@ -24,7 +24,7 @@ def constant(z, actions):
     return torch.full(actions.shape[:-1], 3.0)
 
 
-@pytest.mark.parametrize(("logit", "low", "high"), [(-20.0, -230.0, -170.0), (0.0, -60.0, 0.0)])
+@pytest.mark.parametrize(("logit", "low", "high"), [(-20.0, -330.0, -160.0), (0.0, -150.0, 0.0)])
 def test_the_cost_to_go_of_a_constant_cost_is_its_discounted_sum_over_a_life(model, logit, low, high):
     """Costs are told less the cost of an end: -2 at each step, for ever (-200), or for a life of two steps (-4)."""
     last = model.world_model.cost_module.step_net[-1]
