@@ -68,7 +68,7 @@ class Keep(Cost):
         """
         count = len(next(iter(obs.values()))) if isinstance(obs, dict) else len(obs)
         found = features_of(self.features, obs, count)
-        return ((found < self.low) | (found > self.high)).any(-1)
+        return np.asarray(((found < self.low) | (found > self.high)).any(-1))
 
     def violation_rate(self, obs: Any) -> float:
         """Share of observations of real steps, ``(M, *obs_shape)``, that are out of the range: counted, not predicted."""
