@@ -75,7 +75,7 @@ def fit_readout(features: Features, obs: Any, z: Tensor) -> Readout:
         missed = ", ".join(f"{float(readout.error[i]):.0%} of feature {i}" for i in poor)
         warnings.warn(
             f"latents, encoded and imagined, tell little about some features: missed is {missed}, of their variance",
-            stacklevel=6,
+            stacklevel=7,
         )
     return readout
 
