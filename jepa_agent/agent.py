@@ -774,7 +774,7 @@ class JEPA(OffPolicyAlgorithm):
             constraints: Ranges made by `jepa_agent.costs.keep`, which plans have to keep to: those imagined to leave one are
                 rejected, and where all are, the one that is out the least is taken.
             cost_to_go: Learns what follows a plan's end, from the replay buffer's latents and in imagination, and an actor
-                that proposes plans; some ten seconds by default, anew at each call. None sees no further than the plan.
+                that proposes plans; some twenty seconds by default, anew at each call. None sees no further than the plan.
 
         Raises:
             ValueError: The cost cannot be asked of the world model, has another shape or is not finite.
