@@ -61,6 +61,7 @@ from jepa_agent.environments.guards import (
 from jepa_agent.environments.observations import BAD_OBSERVATION, RESTARTED
 from jepa_agent.extras import needs
 from jepa_agent.interruption import poll
+from jepa_agent.learning.adaptation import check_world, in_another_world
 from jepa_agent.learning.capture import CapturedGradients, Gradients
 from jepa_agent.learning.diagnostics import decision_measures, realised_gain
 from jepa_agent.learning.progress_bar import PhasedProgressBar
@@ -83,6 +84,8 @@ from jepa_agent.learning.steps import (
 from jepa_agent.learning.terms import TERMS
 from jepa_agent.learning.watch import LatentCallback, with_latents_watched
 from jepa_agent.model.memory import MemoryNetwork
+from jepa_agent.objectives.constraints import Keep
+from jepa_agent.objectives.cost_to_go import FittedCostToGo
 from jepa_agent.objectives.costs import Cost
 from jepa_agent.objectives.experience import gather_experience
 from jepa_agent.objectives.objectives import Objectives
@@ -575,6 +578,40 @@ class JEPA(OffPolicyAlgorithm):
             self._updates_owed = 0  # these are owed to no step
         return self
 
+    def adapt(self, env: GymEnv, n_steps: int, callback: MaybeCallback = None, *, representation_only: bool = False) -> Self:
+        """Test-time adaptation: step in another world and learn from what is met there, world model, values and actor.
+
+        The replay buffer forgets the old world and afterwards holds the new one's steps, which `num_timesteps` counts like
+        any others. The agent's own environment is its environment again, at the beginning of an episode.
+
+        Args:
+            env: The other world: an environment with the agent's spaces, and a VecEnv of as many as its own.
+            n_steps: Environment steps, and as many updates as in learning; 0 leaves all as it is (zero-shot).
+            callback: As of `learn`.
+            representation_only: Whether to fit the world model alone, after the last step, by the representation's terms
+                that read no rewards; value and actor stay as they are.
+
+        Raises:
+            ValueError: The world does not fit, ``n_steps`` is negative, or a cost of the user's is set.
+        """
+        check_world(self, env, n_steps)
+        self._check_learned_cost()
+        if not n_steps:
+            return self
+        gradient_steps = self.gradient_steps
+        self._memory = self.last_decision = None
+        try:
+            with in_another_world(self, env):
+                if representation_only:
+                    self.gradient_steps = 0
+                self.learn(n_steps, callback, reset_num_timesteps=False)
+                if representation_only:
+                    self.learn_offline(n_steps, representation_only=True)
+        finally:
+            self.gradient_steps = gradient_steps
+            self._memory = self.last_decision = None
+        return self
+
     # ------------------------------------------------------------------ collecting
 
     def _sample_action(
@@ -763,12 +800,15 @@ class JEPA(OffPolicyAlgorithm):
         planner: PlannerConfig | Planner | None = None,
         *,
         end_cost: float | None = None,
+        constraints: Sequence[Keep] = (),
+        cost_to_go: FittedCostToGo | None = None,
     ) -> None:
         """Plan for another cost from now on. Nothing is retrained.
 
         The planner acts at every step and minimises the cost's discounted sum, along a longer horizon than usual unless
-        ``planner`` says otherwise. The learned cost-to-go, which is that of another cost, is left out: what lies beyond a
-        plan's end is not seen. Saving saves the agent without the cost; learning is refused while it is set.
+        ``planner`` says otherwise. The learned cost-to-go, which is that of another cost, is left out unless `LearnedCost`
+        is part of the sum: what lies beyond a plan's end is not seen unless ``cost_to_go`` learns it. Saving saves the agent
+        without the cost; learning is refused while it is set.
 
         Args:
             cost: One of `jepa_agent.costs`, or a function of the latents ``(..., D)`` that steps lead to, returning
@@ -776,6 +816,10 @@ class JEPA(OffPolicyAlgorithm):
             planner: How to search for it.
             end_cost: Cost of each step that an episode has ended before. None is the worst that is imagined from what the
                 replay buffer holds, at least 0; give 0 where ending is the goal.
+            constraints: Ranges made by `jepa_agent.costs.keep`, which plans have to keep to: those imagined to leave one are
+                rejected, and where all are, the one that is out the least is taken.
+            cost_to_go: Learns what follows a plan's end, from the replay buffer's latents and in imagination, and an actor
+                that proposes plans; some twenty seconds by default, anew at each call. None sees no further than the plan.
 
         Raises:
             ValueError: The cost cannot be asked of the world model, has another shape or is not finite.
@@ -784,7 +828,7 @@ class JEPA(OffPolicyAlgorithm):
             self.objectives.follow_learned(self.planner, self.mode)
         else:
             gather = partial(gather_experience, self.policy, self.replay_buffer, self._vec_normalize_env)
-            self.objectives.set_cost(cost, planner, end_cost, gather)
+            self.objectives.set_cost(cost, planner, end_cost, constraints, cost_to_go, gather)
         self._memory = None
 
     @contextmanager
@@ -794,10 +838,12 @@ class JEPA(OffPolicyAlgorithm):
         planner: PlannerConfig | Planner | None = None,
         *,
         end_cost: float | None = None,
+        constraints: Sequence[Keep] = (),
+        cost_to_go: FittedCostToGo | None = None,
     ) -> Iterator[None]:
         """`set_cost` for the length of a ``with`` block; afterwards the agent plans as before."""
         before = self.objectives.course
-        self.set_cost(cost, planner, end_cost=end_cost)
+        self.set_cost(cost, planner, end_cost=end_cost, constraints=constraints, cost_to_go=cost_to_go)
         try:
             yield
         finally:

@@ -14,6 +14,7 @@ EXTRAS = {
     "box2d": ("Box2D",),
     "popgym": ("popgym",),
     "minari": ("minari", "h5py"),
+    "language": ("wordllama",),
     "ray": ("ray",),
     "zoo": ("rl_zoo3",),
 }

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 
-from jepa_agent.acting.deliberation import SequenceCosts, deliberate
+from jepa_agent.acting.deliberation import deliberate
 from jepa_agent.acting.gain_model import GainModel
 from jepa_agent.acting.mode_switch import NUM_FEATURES, CandidateCosts, ModeSwitch, Situation, make_mode_switch
 from jepa_agent.acting.working_memory import PackedMemory, WorkingMemory
@@ -48,6 +48,19 @@ def check_planner_type(planner: Any) -> None:
     known = [planner] if planner in kinds() else near_names(str(planner), kinds(), most=1)
     hint = f"; did you mean PlannerConfig(kind={known[0]!r})?" if isinstance(planner, str) and known else ""
     raise ValueError(f"planner must be a PlannerConfig or a Planner, got {planner!r}{hint}")
+
+
+class AskedObjective(Protocol):
+    """What plans are judged by in place of the learned cost."""
+
+    @property
+    def proposer(self) -> WorldModel:
+        """The world model whose actor proposes sequences."""
+        ...
+
+    def __call__(self, z: Tensor, actions: Tensor, before: Tensor | None = None) -> Tensor:
+        """Costs ``(E, B, N)`` of sequences ``(B, N, H, A)`` from latents ``(B, D)``, after an action ``(B, A)``."""
+        ...
 
 
 class JEPAPolicy(BasePolicy):
@@ -132,7 +145,7 @@ class JEPAPolicy(BasePolicy):
         self._dropped_states, self._told_of_dropped_state = 0, False
         self.set_planner(planner)
         self.mode_switch = make_mode_switch(mode)
-        self.objective: SequenceCosts | None = None  # in place of the learned `WorldModel.member_costs`
+        self.objective: AskedObjective | None = None  # in place of the learned `WorldModel.member_costs`
         # Draws of acting and planning come from here, so that a deterministic evaluation in mid-training changes no draw.
         self.generator = torch.Generator().manual_seed(int(torch.randint(2**31, (1,))))
         self.extractor_class, self.extractor_kwargs = features_extractor_class, features_extractor_kwargs
@@ -318,7 +331,7 @@ class JEPAPolicy(BasePolicy):
             rows, found = wanted.nonzero().squeeze(-1), plans
             if rows.numel():
                 generator = torch.Generator().manual_seed(0) if deterministic else self.generator
-                decision, found = self._act_mode2(z, own, rows, plans, decision, generator)
+                decision, found = self._act_mode2(z, own, rows, plans, memory.action, decision, generator)
             # A plan that was just made is followed for replan_every - 1 more steps.
             if tracks_state and self.planner.replan_every > 1:
                 renewed = decision.planned & decision.searched
@@ -373,7 +386,14 @@ class JEPAPolicy(BasePolicy):
         return decision._replace(action=action, planned=following), wanted & ~following
 
     def _act_mode2(
-        self, z: Tensor, own: Tensor, rows: Tensor, plans: Tensor, decision: Decision, generator: torch.Generator
+        self,
+        z: Tensor,
+        own: Tensor,
+        rows: Tensor,
+        plans: Tensor,
+        before: Tensor,
+        decision: Decision,
+        generator: torch.Generator,
     ) -> tuple[Decision, Tensor]:
         """Mode-2 on ``rows``, in one batch; returns the decision and the plans ``(B, H, A)`` to remember."""
         everywhere = len(rows) == len(z)  # the usual case, which needs no indexing
@@ -381,9 +401,9 @@ class JEPAPolicy(BasePolicy):
         def spread_out(values: Tensor, over: Tensor) -> Tensor:
             return values if everywhere else over.index_copy(0, rows, values)
 
-        searched = [values if everywhere else values[rows] for values in (z, plans, own)]
+        searched = [values if everywhere else values[rows] for values in (z, plans, own, before)]
         began = time.perf_counter()
-        plan, gain, disagreement = self.deliberate(searched[0], searched[1], generator, searched[2])
+        plan, gain, disagreement = self.deliberate(searched[0], searched[1], generator, searched[2], searched[3])
         each = 1000.0 * (time.perf_counter() - began) / len(rows)
         accepted = spread_out(self.mode_switch.accepts(gain, disagreement), decision.planned)
         first, mean = plan.actions[:, 0], plan.mean[:, 0]
@@ -404,7 +424,12 @@ class JEPAPolicy(BasePolicy):
         return decision, spread_out(plan.actions, plans)
 
     def deliberate(
-        self, z: Tensor, warm_start: Tensor, generator: torch.Generator, action: Tensor | None = None
+        self,
+        z: Tensor,
+        warm_start: Tensor,
+        generator: torch.Generator,
+        action: Tensor | None = None,
+        before: Tensor | None = None,
     ) -> tuple[Plan, Tensor, Tensor]:
         """Plan, as `acting.deliberation.deliberate`, with this policy's planner and objective.
 
@@ -413,10 +438,16 @@ class JEPAPolicy(BasePolicy):
             warm_start: What is left of the last plan, ``(B, H, A)``.
             generator: Of the planner's draws.
             action: The actor's action ``(B, A)``, where it has been computed already.
+            before: The action ``(B, A)`` executed last, zeros where there was none; None is none anywhere.
         """
-        model = self.world_model
-        objective = self.objective or model.member_costs
-        return deliberate(model, self.planner, objective, self.settings.plan_pessimism, z, warm_start, generator, action)
+        asked, pessimism = self.objective, self.settings.plan_pessimism
+        if asked is None:
+            model = self.world_model
+            return deliberate(model, self.planner, model.member_costs, pessimism, z, warm_start, generator, action)
+        if asked.proposer is not self.world_model:
+            action = None  # the agent's actor has another cost in mind
+        objective = partial(asked, before=before)
+        return deliberate(asked.proposer, self.planner, objective, pessimism, z, warm_start, generator, action)
 
     def recall(self, state: PackedMemory | None, n_envs: int) -> WorkingMemory:
         """Working memory from a packed state.

@@ -373,12 +373,22 @@ def test_acts_in_half_precision_too(small, env, mode):
     assert action.shape == (1, *model.action_space.shape)
 
 
+class SumOfActions:
+    """An objective for which an action of zeros costs the least."""
+
+    def __init__(self, model):
+        self.proposer = model
+
+    def __call__(self, z, actions, before=None):
+        return actions.sum((-2, -1)).unsqueeze(0)
+
+
 @pytest.mark.parametrize("space", [spaces.Discrete(3), spaces.MultiDiscrete([2, 3])])
 def test_what_is_planned_among_choices_is_a_choice_from_the_first_step_on(space):
     """Where costs are high, an action of zeros, which is none, would seem to cost nothing."""
     policy = JEPAPolicy(spaces.Box(-1, 1, (4,)), space, lambda _: 1e-3, planner=PlannerConfig(kind="cem"), mode="planner")
     widths = policy.planner.num_choices
-    policy.objective = lambda z, actions: actions.sum((-2, -1)).unsqueeze(0)
+    policy.objective = SumOfActions(policy.world_model)
     memory = policy.recall(None, 2)
     for _ in range(3):
         _, memory = policy.act(torch.rand(2, 4), memory, deterministic=True)

@@ -10,7 +10,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from jepa_agent import JEPA
 from jepa_agent.config import PlannerConfig
 from jepa_agent.model.cost import CostModule, JointCostToGo
-from jepa_agent.objectives.costs import GoalCost, LatentCost, Objective
+from jepa_agent.objectives.costs import GoalCost, LatentCost
+from jepa_agent.objectives.objective import Objective
 from jepa_agent.types import StepCost
 
 SHORT = PlannerConfig(horizon=2)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from jepa_agent.learning.losses import distillation_loss, n_step_return
 from jepa_agent.learning.representation import IntrinsicCost, RepresentationTerm
-from jepa_agent.model.actor import Draw, ImaginedCosts
+from jepa_agent.model.actor import Draw, ImaginedCosts, Improvement
 from jepa_agent.model.world_model import WorldModel
 from jepa_agent.tensor_ops import discount_weights, masked_mean, mean_over_depths, pessimistic, spread
 from jepa_agent.types import SequenceBatch
@@ -173,6 +173,33 @@ def cheapest_costs(model: WorldModel, target: WorldModel, z: Tensor, first: Draw
     return ImaginedCosts(depths[0][:, 0], torch.stack(depths).mean(0)[:, 0])
 
 
+def improve_actor(
+    model: WorldModel, target: WorldModel, z: Tensor, weight: Tensor, value_spread: Tensor, horizon: int
+) -> tuple[Tensor, Improvement]:
+    """How the actor changes towards actions that cost less along imagined steps; its temperature moves.
+
+    Args:
+        model: The world model, which the caller leaves as it is.
+        target: Its critic judges options that are few.
+        z: Latents ``(B, D)``.
+        weight: Of each, ``(B,)``.
+        value_spread: Running spread ``()`` of costs-to-go over latents, in which the loss is expressed; updated here.
+        horizon: Imagined steps.
+
+    Returns:
+        The actor's output for the latents, and the improvement.
+    """
+    actor = model.actor
+    output = actor.net(z)
+    few = actor.num_sequences(horizon) <= _MOST_SEQUENCES
+    costs_of = partial(cheapest_costs, model, target, z) if few else partial(imagined_costs, model, z)
+    improvement = actor.improve(output, partial(costs_of, horizon=horizon), value_spread.clone())
+    actor.learn_temperature(masked_mean(improvement.entropy, weight))
+    with torch.no_grad():
+        value_spread.lerp_(spread(improvement.cost_to_go).clamp(min=1e-3), 0.01)
+    return output, improvement
+
+
 def actor_losses(
     model: WorldModel, target: WorldModel, samples: Samples, value_spread: Tensor, horizon: int
 ) -> dict[str, Tensor]:
@@ -187,13 +214,8 @@ def actor_losses(
         horizon: Imagined steps.
     """
     actor, batch, z = model.actor, samples.batch, samples.z
-    output = actor.net(z)
-    few = actor.num_sequences(horizon) <= _MOST_SEQUENCES
-    costs_of = partial(cheapest_costs, model, target, z) if few else partial(imagined_costs, model, z)
-    improvement = actor.improve(output, partial(costs_of, horizon=horizon), value_spread.clone())
-    actor.learn_temperature(masked_mean(improvement.entropy, samples.weight))
+    output, improvement = improve_actor(model, target, z, samples.weight, value_spread, horizon)
     with torch.no_grad():
-        value_spread.lerp_(spread(improvement.cost_to_go).clamp(min=1e-3), 0.01)
         plan_cost = imagined_costs(model, z, Draw(batch.plan_mean, batch.plan_mean, torch.zeros_like(z[:, 0])), 0).now
     # Plans are stored for a window's first step, and imitated as far as the critic still thinks them better.
     planned = batch.planned & (samples.step == 0)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
-import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -13,15 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from jepa_agent.model.actor import BoundedActor
 from jepa_agent.model.world_model import WorldModel
-from jepa_agent.objectives.readout import Readout
-from jepa_agent.tensor_ops import discount_weights
+from jepa_agent.objectives.readout import Features, fit_readout
 
 StepCosts = Callable[[Tensor, Tensor], Tensor]
 """Latents ``(..., H+1, D)`` along actions ``(..., H, A)`` in, the cost ``(..., H)`` of each step out."""
-
-_POORLY_READ = 0.25
-_PROBE_STEPS = 3
 
 
 class Experience(NamedTuple):
@@ -96,50 +91,52 @@ class FeatureCost(Cost):
     """
 
     function: Callable[[Tensor], Tensor]
-    features: Sequence[int] | Callable[[Any], Any] | None = None
+    features: Features = None
 
     def of_steps(self, model: WorldModel, experience: Experience) -> StepCosts:
-        if experience.obs is None:
-            raise ValueError(
-                "features are read from latents by what the replay buffer tells, which is empty: load one first"
-            )
-        readout = Readout(experience.z, self._features_of(experience.obs, len(experience.z)).to(experience.z))
-        poor = (readout.error > _POORLY_READ).nonzero().flatten().tolist()
-        if poor:
-            missed = ", ".join(f"{float(readout.error[i]):.0%} of feature {i}" for i in poor)
-            warnings.warn(
-                f"latents, encoded and imagined, tell little about some features: missed is {missed}, of their variance",
-                stacklevel=5,
-            )
+        readout = fit_readout(self.features, experience.obs, experience.z)
         return lambda latents, actions: _ask(self.function, readout(latents[..., 1:, :]), "features")
 
-    def _features_of(self, obs: Any, count: int) -> Tensor:
-        """``(M, F)`` features of M = ``count`` observations."""
-        if callable(self.features):
-            try:
-                features = torch.as_tensor(np.asarray(self.features(obs)), dtype=torch.float32)
-            except Exception as error:
-                raise ValueError(f"the features raised {error!r} on {count} observations at once") from error
-            if features.dim() not in (1, 2) or len(features) != count or not features.isfinite().all():
-                raise ValueError(
-                    f"the features of {count} observations must be ({count}, F) finite numbers, "
-                    f"got shape {tuple(features.shape)}"
-                )
-            return features.reshape(count, -1)
-        if isinstance(obs, Mapping):
-            raise ValueError(f"observations have the parts {', '.join(obs)}: give features as a function of these")
-        flat = torch.as_tensor(obs, dtype=torch.float32).reshape(count, -1)
-        if self.features is None:
-            return flat
-        beyond = [index for index in self.features if not 0 <= index < flat.shape[1]]
-        if beyond:
-            raise ValueError(f"features {beyond} are no indices into an observation of {flat.shape[1]} numbers")
-        return flat[:, list(self.features)]
+
+@dataclass(frozen=True)
+class ActionCost(Cost):
+    """A function of the action taken, ``(..., A)`` to ``(...)``, in the networks' coordinates: numbers in [-1, 1], or
+    one-hot vectors of choices. By default effort, the sum of squares, which is for numbers only."""
+
+    function: Callable[[Tensor], Tensor] | None = None
+
+    def of_steps(self, model: WorldModel, experience: Experience) -> StepCosts:
+        if self.function is not None:
+            function = self.function
+            return lambda latents, actions: _ask(function, actions, "actions")
+        if not isinstance(model.actor, BoundedActor):
+            raise ValueError(
+                "choices take no effort, all one-hot vectors are of one length: give ActionCost a function of these, as "
+                "lambda action: action[..., 1], which is 1 for the second option"
+            )
+        return lambda latents, actions: actions.square().sum(-1)
+
+
+@dataclass(frozen=True)
+class SmoothnessCost(Cost):
+    """Squared change from one action to the next, summed over its coordinates; 2 for each choice that is changed.
+
+    The first action of a plan is held against the one that was executed before, none (zeros) at an episode's start.
+    """
+
+    def of_steps(self, model: WorldModel, experience: Experience) -> StepCosts:
+        return lambda latents, actions: self.changes(actions, actions[..., 0, :])
+
+    @staticmethod
+    def changes(actions: Tensor, before: Tensor) -> Tensor:
+        """Squared changes ``(..., H)`` along actions ``(..., H, A)`` that follow the action ``before`` ``(..., A)``."""
+        return torch.diff(actions, dim=-2, prepend=before.unsqueeze(-2)).square().sum(-1)
 
 
 @dataclass(frozen=True)
 class LearnedCost(Cost):
-    """The immediate cost that was learned, in the units of -reward."""
+    """The cost that was learned, in the units of -reward: along a plan the immediate one, at its end the learned
+    cost-to-go, which stays when other costs are added."""
 
     def of_steps(self, model: WorldModel, experience: Experience) -> StepCosts:
         return lambda latents, actions: model.cost(latents[..., :-1, :], actions).cost
@@ -155,7 +152,8 @@ class WeightedSum(Cost):
         bound = [(weight, cost.of_steps(model, experience)) for weight, cost in self.terms]
 
         def steps(latents: Tensor, actions: Tensor) -> Tensor:
-            return torch.stack([weight * cost(latents, actions) for weight, cost in bound]).sum(0)
+            nothing = torch.zeros_like(latents[..., 1:, 0])
+            return sum((weight * cost(latents, actions) for weight, cost in bound), nothing)
 
         return steps
 
@@ -165,57 +163,10 @@ class WeightedSum(Cost):
     def __rmul__(self, weight: float) -> WeightedSum:
         return WeightedSum(tuple((float(weight) * own, cost) for own, cost in self.terms))
 
-
-@dataclass(frozen=True)
-class Objective:
-    """What sequences cost under a cost of the user's, summed and discounted, as an ensemble of one: ``(B, D)``,
-    ``(B, N, H, A)`` to ``(1, B, N)``.
-
-    Nothing is known of what follows. Each step that an episode has ended before costs ``end_cost``.
-    """
-
-    model: WorldModel
-    steps: StepCosts
-    end_cost: float
-
-    def __call__(self, z: Tensor, actions: Tensor) -> Tensor:
-        # sum_t gamma^t [P(alive_t) c_t + (1 - P(alive_t)) end_cost]
-        latents = self.model.imagine(z.unsqueeze(1).expand(*actions.shape[:2], z.shape[-1]), actions)
-        terminated = self.model.cost(latents[..., :-1, :], actions).terminated
-        alive = discount_weights(terminated, 1.0)[..., :-1]  # before each step: the one that ends an episode costs its own
-        cost = torch.lerp(torch.full_like(alive, self.end_cost), self.steps(latents, actions), alive)
-        discount = self.model.gamma ** torch.arange(actions.shape[-2], device=actions.device)
-        return (discount * cost).sum(-1).unsqueeze(0)
-
-
-@torch.no_grad()
-def make_objective(cost: Cost, model: WorldModel, experience: Experience, end_cost: float | None = None) -> Objective:
-    """Bind a cost to a world model and try it on familiar latents, those that the actor would see next among them.
-
-    Args:
-        cost: What to minimise.
-        model: The world model that imagines.
-        experience: What the replay buffer holds.
-        end_cost: Cost of each step that an episode has ended before; None is the worst cost met on the familiar latents, but
-            at least 0, so that ending never pays.
-
-    Raises:
-        ValueError: The cost raises, answers in another shape than one number per latent, or is not finite.
-    """
-    if end_cost is not None and not math.isfinite(end_cost):
-        raise ValueError(f"end_cost must be a finite number, got {end_cost!r}")
-    steps = cost.of_steps(model, experience)
-    z = experience.z[: len(experience.z) // 2 * 2].unflatten(0, (2, -1))
-    actions = model.actor_sequence(z.flatten(0, 1), _PROBE_STEPS)
-    latents = model.imagine(z.flatten(0, 1), actions)
-    costs = steps(latents.unflatten(0, z.shape[:2]), actions.unflatten(0, z.shape[:2]))
-    broken = int((~costs.isfinite()).sum())
-    if broken:
-        raise ValueError(
-            f"the cost is not finite on {broken} of {costs.numel()} familiar latents: plans need finite numbers"
-        )
-    worst = max(float(costs.max()), 0.0)
-    return Objective(model, steps, worst if end_cost is None else float(end_cost))
+    def without(self, kind: type[Cost]) -> tuple[float, WeightedSum]:
+        """The summed weights of the costs of a kind, and the sum of all others."""
+        weight = sum(weight for weight, cost in self.terms if isinstance(cost, kind))
+        return weight, WeightedSum(tuple(term for term in self.terms if not isinstance(term[1], kind)))
 
 
 def as_cost(cost: Any) -> Cost:
@@ -224,7 +175,7 @@ def as_cost(cost: Any) -> Cost:
         return cost
     if callable(cost):
         return LatentCost(cost)
-    raise ValueError(f"a cost must be a function of latents (..., D) or a Cost of jepa_agent.objectives.costs, got {cost!r}")
+    raise ValueError(f"a cost must be a function of latents (..., D) or a Cost of jepa_agent.costs, got {cost!r}")
 
 
 def _ask(function: Callable[[Tensor], Tensor], x: Tensor, kind: str) -> Tensor:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -10,10 +11,13 @@ from torch import Tensor
 
 from jepa_agent.acting.mode_switch import ModeSwitch, PlannerMode, make_mode_switch
 from jepa_agent.config import PlannerConfig
-from jepa_agent.objectives.costs import Cost, Experience, as_cost, make_objective
+from jepa_agent.objectives.constraints import Keep
+from jepa_agent.objectives.cost_to_go import FittedCostToGo
+from jepa_agent.objectives.costs import Cost, Experience, as_cost
 from jepa_agent.objectives.experience import any_latents
+from jepa_agent.objectives.objective import Objective, make_objective
 from jepa_agent.planning import Planner
-from jepa_agent.policy import JEPAPolicy, check_planner_type
+from jepa_agent.policy import AskedObjective, JEPAPolicy, check_planner_type
 from jepa_agent.spaces import num_choices
 
 # Without the learned cost-to-go a plan must see the consequences itself. Choices drawn at random soon lead into trouble; an
@@ -26,9 +30,20 @@ class Course(NamedTuple):
     """What Mode-2 minimises and how, and when it acts."""
 
     cost: Cost | None  # None: the learned one
-    objective: Callable[[Tensor, Tensor], Tensor] | None
+    objective: AskedObjective | None
     planner: PlannerConfig | Planner | None
     mode_switch: ModeSwitch
+
+
+def with_ahead(objective: Objective, how: FittedCostToGo, policy: JEPAPolicy, z: Tensor) -> Objective:
+    """An objective that sees beyond a plan's end, by what is learned on walks from latents ``(M, D)``.
+
+    Raises:
+        ValueError: The learned cost is in the sum, which has its own cost-to-go already.
+    """
+    if objective.learned:
+        raise ValueError("LearnedCost in a sum brings its own cost-to-go: leave cost_to_go out")
+    return replace(objective, ahead=how.fit(policy, z, objective.steps, objective.end_cost))
 
 
 class Objectives:
@@ -79,6 +94,8 @@ class Objectives:
         cost: Cost | Callable[[Tensor], Tensor],
         planner: PlannerConfig | Planner | None,
         end_cost: float | None,
+        constraints: Sequence[Keep],
+        cost_to_go: FittedCostToGo | None,
         gather: Callable[[int], Experience],
     ) -> None:
         """Plan for a cost of the user's; see `JEPA.set_cost`. ``gather`` gives experience by the horizon it is for."""
@@ -89,7 +106,10 @@ class Objectives:
             planner = FAR_SIGHTED_CHOICES if num_choices(self.policy.action_space) else FAR_SIGHTED
         with torch.inference_mode(False):  # what is fitted here may be asked for slopes later
             experience = gather(planner.horizon)
-            objective = make_objective(chosen, self.policy.world_model, experience, end_cost)
+            model = self.policy.world_model
+            objective = make_objective(chosen, model, experience, end_cost, constraints, planner.horizon)
+            if cost_to_go is not None:
+                objective = with_ahead(objective, cost_to_go, self.policy, experience.z)
         self._try(Course(chosen, objective, planner, PlannerMode()), experience.z[:1])
 
     def _try(self, course: Course, z: Tensor) -> None:

@@ -4,8 +4,18 @@ import numpy as np
 import pytest
 import torch
 
-from jepa_agent.objectives.costs import Experience, FeatureCost, GoalCost, LatentCost, LearnedCost, as_cost, make_objective
+from jepa_agent.objectives.costs import (
+    ActionCost,
+    Experience,
+    FeatureCost,
+    GoalCost,
+    LatentCost,
+    LearnedCost,
+    SmoothnessCost,
+    as_cost,
+)
 from jepa_agent.objectives.experience import gather_experience
+from jepa_agent.objectives.objective import make_objective
 
 
 @pytest.fixture
@@ -94,6 +104,43 @@ def test_costs_add_up_with_their_weights(world, experience):
     both = (LearnedCost() + 0.5 * LatentCost(speed)) * 2.0 + LatentCost(speed)
     expected = 2.0 * learned + 2.0 * latents[:, 1:, 0].square()
     torch.testing.assert_close(both.of_steps(world, experience)(latents, actions), expected)
+
+
+def test_with_the_learned_cost_in_a_sum_its_cost_to_go_stays_and_the_ensemble_with_it(world, experience):
+    z, actions = experience.z[:2], random_actions(2, 5, 3)
+    learned = make_objective(LearnedCost(), world, experience)(z, actions)
+    torch.testing.assert_close(learned, world.member_costs(z, actions))
+    one = make_objective(LatentCost(speed), world, experience)(z, actions)
+    both = make_objective(2.0 * LearnedCost() + 0.5 * LatentCost(speed), world, experience)(z, actions)
+    assert both.shape == (2, 2, 5)  # members, rows, candidates
+    torch.testing.assert_close(both, 2.0 * learned + 0.5 * one)
+
+
+def test_actions_cost_by_a_function_and_effort_is_for_numbers_only(small, world, experience):
+    latents, actions = experience.z[:12].reshape(2, 6, -1), random_actions(2, 5)
+    second = ActionCost(lambda action: action[..., 1])
+    torch.testing.assert_close(second.of_steps(world, experience)(latents, actions), actions[..., 1])
+    with pytest.raises(ValueError, match="choices take no effort"):
+        ActionCost().of_steps(world, experience)
+    pushed = torch.tensor([[[0.5, -1.0], [0.0, 0.0]]])
+    of_numbers = ActionCost().of_steps(small("Pendulum-v1").world_model, experience)
+    assert of_numbers(latents[:1, :3], pushed).tolist() == [[1.25, 0.0]]
+
+
+def test_smoothness_holds_a_plans_first_action_against_the_one_before_it(world, experience):
+    actions = torch.eye(2)[torch.tensor([[[0, 0, 1], [1, 1, 1]]])]  # (1, 2, 3, 2)
+    objective = make_objective(3.0 * SmoothnessCost(), world, experience, end_cost=0.0)
+    z = experience.z[:1]
+    alive, discount = torch.ones(2, 3), world.gamma ** torch.arange(3)
+    latents = world.imagine(z[:, None].expand(1, 2, -1), actions)
+    for t in range(2):
+        alive[:, t + 1] = alive[:, t] * (1.0 - world.cost(latents[0, :, t], actions[0, :, t]).terminated)
+    for before, changes in (
+        (None, [[1.0, 0.0, 2.0], [1.0, 0.0, 0.0]]),
+        (torch.tensor([[1.0, 0.0]]), [[0.0, 0.0, 2.0], [2.0, 0.0, 0.0]]),
+    ):
+        expected = (3.0 * torch.tensor(changes) * alive * discount).sum(-1)
+        torch.testing.assert_close(objective(z, actions, before)[0, 0], expected)
 
 
 @pytest.mark.parametrize(

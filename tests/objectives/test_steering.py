@@ -8,7 +8,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 from jepa_agent import JEPA, agent
 from jepa_agent.acting.mode_switch import AutoMode, PlannerMode
 from jepa_agent.config import PlannerConfig
-from jepa_agent.objectives.costs import FeatureCost, LearnedCost
+from jepa_agent.objectives.costs import FeatureCost, LearnedCost, SmoothnessCost
 from jepa_agent.objectives.experience import gather_experience
 
 FEW = {"num_samples": 16, "num_elites": 4, "horizon": 4}
@@ -213,3 +213,17 @@ def test_a_planner_that_cannot_plan_for_the_cost_that_is_set_is_refused_and_noth
         model.set_planner(PlannerConfig(kind="gradient", horizon=2))
     assert model.policy.planner == planner
     np.testing.assert_array_equal(act(model), before)
+
+
+def test_a_smooth_agent_is_told_which_action_it_executed_last(small):
+    model = small("Pendulum-v1", learning_starts=1_000).learn(220)
+    obs = model.replay_buffer.observations[:20, 0]
+    changes = {}
+    for name, cost in (("free", LearnedCost()), ("smooth", LearnedCost() + 1e4 * SmoothnessCost())):
+        with model.using_cost(cost, PlannerConfig(kind="cem", **FEW)):
+            state, actions = None, []
+            for seen in obs:
+                action, state = model.predict(seen, state, deterministic=True)
+                actions.append(action)
+        changes[name] = float(np.square(np.diff(actions, axis=0)).mean())
+    assert changes["smooth"] < 0.5 * changes["free"]
