@@ -292,7 +292,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Measure what is missing in a study, then write the report on all results; ``argv`` defaults to the command line."""
     arguments = sys.argv[1:] if argv is None else list(argv)
     parser = ArgumentParser(prog="python -m jepa_agent.experiments.adapt", description="Trained agents in shifted tasks.")
-    parser.add_argument("study", type=Path, help="YAML file, e.g. experiments/studies/adapt.yaml")
+    parser.add_argument("study", type=Path, help="YAML file, e.g. experiments/studies/adapt/worlds.yaml")
     parser.add_argument("--output", type=Path, required=True, help="folder of the results")
     parser.add_argument("--agents", type=Path, default=Path("runs/adapt"), help="folder of the trained agents")
     parser.add_argument("--seeds", type=list[int], help="only these; all of the study by default")

@@ -60,7 +60,7 @@ def test_near_names_are_found_by_their_beginning_end_or_likeness(given, near):
 def test_what_is_told_of_a_wrong_name_is_a_near_one_or_the_few_there_are():
     assert did_you_mean("cme", ["cem", "mppi"]) == "; did you mean cem?"
     assert did_you_mean("x", ["cem", "mppi"]) == "; choose one of cem, mppi"
-    assert did_you_mean("x", [f"name{number}" for number in range(13)]) == ""
+    assert did_you_mean("x", [f"name{number}" for number in range(17)]) == ""
 
 
 @pytest.mark.parametrize(

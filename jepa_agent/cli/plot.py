@@ -23,5 +23,5 @@ def run(argv: Sequence[str]) -> int:
         plot_series({name: [(s.steps, s.returns) for s in own] for name, own in by_label(series).items()}, output)
     except (ValueError, OSError) as error:
         raise UsageError(str(error)) from error
-    say(f"{where}: {len(series)} run(s)")
+    say(f"{where}: {len(series)} {'run' if len(series) == 1 else 'runs'}")
     return 0
