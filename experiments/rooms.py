@@ -123,7 +123,7 @@ def steps_to_go(model: JEPA, updates: int, seed: int) -> StepsToGo:
             torch.cat([encode(block) for block in np.array_split(stored[held, 0], max(buffer.size() // 500, 1))])
             for stored in (buffer.observations, buffer.next_observations)
         )
-    return fit_steps_to_go(model.world_model, before, after, buffer.dones[held, 0] > 0, updates, seed)
+    return fit_steps_to_go(before, after, buffer.dones[held, 0] > 0, updates, seed)
 
 
 # ---------------------------------------------------------------------- pairs of start and goal

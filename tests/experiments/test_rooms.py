@@ -1,17 +1,15 @@
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import torch
 
 from jepa_agent.envs.rooms import REACHED, STEP, TwoRooms
-from jepa_agent.experiments import rooms, steps_to_go
+from jepa_agent.experiments import rooms
 from jepa_agent.experiments.rooms import Pair, pairs, play, table
 from jepa_agent.experiments.steps_to_go import fit_steps_to_go
 
 
-def test_steps_to_go_are_those_of_the_shortest_way_that_can_be_imagined(monkeypatch):
-    monkeypatch.setattr(steps_to_go, "_PAIRS_PER_UPDATE", 48)
+def test_steps_to_go_are_those_of_the_shortest_way_that_was_ever_taken():
     # A random walk of steps up to 0.2 along a line: five lead from end to end, but it takes some seventy.
     rng, place, places = np.random.default_rng(0), 0.0, [0.0]
     for _ in range(2_000):
@@ -19,10 +17,9 @@ def test_steps_to_go_are_those_of_the_shortest_way_that_can_be_imagined(monkeypa
         places.append(place)
     line = torch.tensor(places).unsqueeze(1)
     ended = np.arange(2_000) % 200 == 199
-    model = SimpleNamespace(action_dim=1, predict=lambda z, action: (z + 0.2 * action).clamp(0.0, 1.0))
-    steps = fit_steps_to_go(model, line[:-1], line[1:], ended, 900, seed=0)
+    steps = fit_steps_to_go(line[:-1], line[1:], ended, 300, seed=0)
     found = steps(torch.linspace(0.0, 1.0, 6).unsqueeze(1), torch.ones(1))
-    assert 4.0 < found[0] < 7.0  # by chance it took longer
+    assert 4.0 < found[0] < 12.0
     assert (found.diff() < -0.1).all()
     assert found[5] < found[0] / 2.0
 
