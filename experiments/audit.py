@@ -262,8 +262,10 @@ def _rank_correlation(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def _slope(expected: np.ndarray, realised: np.ndarray) -> float:
-    """Realised cost per expected cost, by linear regression; NaN where the expected is constant."""
-    return float(np.cov(expected, realised)[0, 1] / expected.var(ddof=1)) if np.ptp(expected) else float("nan")
+    """Realised cost per expected cost, by linear regression; NaN where one of the two is constant."""
+    if np.ptp(expected) == 0 or np.ptp(realised) == 0:
+        return float("nan")
+    return float(np.cov(expected, realised)[0, 1] / expected.var(ddof=1))
 
 
 def _chance_higher(one: np.ndarray, other: np.ndarray) -> float:

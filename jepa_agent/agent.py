@@ -822,9 +822,12 @@ class JEPA(OffPolicyAlgorithm):
                 that proposes plans; some twenty seconds by default, anew at each call. None sees no further than the plan.
 
         Raises:
-            ValueError: The cost cannot be asked of the world model, has another shape or is not finite.
+            ValueError: The cost cannot be asked of the world model, has another shape or is not finite; or it is None, with
+                other arguments beside it.
         """
         if cost is None:
+            if planner is not None or end_cost is not None or constraints or cost_to_go is not None:
+                raise ValueError("a cost of None takes no other arguments: LearnedCost() is the learned cost that does")
             self.objectives.follow_learned(self.planner, self.mode)
         else:
             gather = partial(gather_experience, self.policy, self.replay_buffer, self._vec_normalize_env)

@@ -81,6 +81,8 @@ def test_whatever_happens_there_the_own_environment_comes_back(model):
     [
         (heavy, -1, "n_steps must be a whole number of at least 0, got -1"),
         (heavy, 0.5, "n_steps must be a whole number"),
+        (lambda: "Pendulum-v1", 5, "must be an environment, such as gym.make.* returns, got 'Pendulum-v1'"),
+        (lambda: None, 5, "must be an environment"),
         (lambda: gym.make("CartPole-v1"), 5, "another world must have the agent's spaces"),
         (lambda: make_vec_env("Pendulum-v1", 2), 5, r"side by side, got 2: give as many"),
         (lambda: VecNormalize(make_vec_env("Pendulum-v1", 1)), 5, "VecNormalize must be around both"),

@@ -40,6 +40,10 @@ def run(argv: Sequence[str]) -> int:
     if options.format == "table":
         for sign in signs_of_collapse(found, {}).values():
             say(f"collapse: {sign}")
+        if not agent.model._n_updates:
+            say("values have learned nothing yet: numbers of value, cost and plan are those of fresh networks")
+        if None in known.values():
+            say("-: nothing to tell, as all states that were judged look alike or came to cost the same")
         say(f"{where} and audit.png")
     return 0
 

@@ -39,6 +39,7 @@ from jepa_agent.cli.training_envs import close
 from jepa_agent.config import as_kwargs
 from jepa_agent.experiments.folders import locked, refuse_if_held
 from jepa_agent.interruption import noting_signals, undisturbed
+from jepa_agent.learning.representation import RepresentationTerm, Termination
 from jepa_agent.persistence import archive, minari_data
 from jepa_agent.persistence.archive import CheckpointError
 from jepa_agent.persistence.checkpoint_folder import CHECKPOINTS, experience_files
@@ -115,12 +116,17 @@ def check(options: Namespace) -> None:
     check_device(options.device)
     check_memory(options)
     terms = chosen_terms(options.terms)
-    if terms is not None and not any(term.weight and not term.reads_reward for term in terms):
+    if terms is not None and not any(_shapes_latents(term) for term in terms):
         raise UsageError("--terms: without rewards there is nothing to fit: name a term such as prediction")
     if not options.data and options.n_timesteps > options.agent.buffer_size:
         raise UsageError(
             f"-n {options.n_timesteps:,} steps do not fit into --agent.buffer_size {options.agent.buffer_size:,}"
         )
+
+
+def _shapes_latents(term: RepresentationTerm) -> bool:
+    """Whether a term has something to learn without rewards; where episodes end is too little to fit latents to."""
+    return bool(term.weight) and not term.reads_reward and not isinstance(term, Termination)
 
 
 def _folder(options: Namespace, parser: Parser, plain: Namespace) -> tuple[Path, bool]:

@@ -35,13 +35,17 @@ def print_rows(how: str, rows: Sequence[dict[str, Any]]) -> None:
             # Names are copied from the first column: it is never broken.
             table.add_column(column, justify="right" if _is_number(rows[0][column]) else "left", no_wrap=not place)
         for row in rows:
-            table.add_row(*(escape(str(value)) for value in row.values()))
+            table.add_row(*(escape(_cell(value)) for value in row.values()))
         console.print(table)
     else:
-        lines = [list(rows[0]), *([str(value) for value in row.values()] for row in rows)]
+        lines = [list(rows[0]), *([_cell(value) for value in row.values()] for row in rows)]
         widths = [max(len(line[place]) for line in lines) for place in range(len(rows[0]))]
         for line in lines:
             say("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+def _cell(value: Any) -> str:
+    return "-" if value is None else str(value)
 
 
 def _is_number(value: Any) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import gymnasium as gym
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
@@ -14,6 +15,8 @@ def check_world(model: OffPolicyAlgorithm, env: GymEnv, n_steps: int) -> None:
     """``ValueError`` unless an agent can adapt to an environment for so many steps."""
     if isinstance(n_steps, bool) or not isinstance(n_steps, int) or n_steps < 0:
         raise ValueError(f"n_steps must be a whole number of at least 0, got {n_steps!r}")
+    if not isinstance(env, gym.Env | VecEnv):
+        raise ValueError(f"another world must be an environment, such as gym.make(...) returns, got {env!r}")
     spaces = (env.observation_space, env.action_space)
     if spaces != (model.observation_space, model.action_space):
         own = f"{model.observation_space} and {model.action_space}"

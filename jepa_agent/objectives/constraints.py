@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Real
+from operator import index
 from typing import Any
 
 import numpy as np
@@ -44,6 +47,10 @@ class Keep(Cost):
     high: float
 
     def __post_init__(self) -> None:
+        if not all(isinstance(limit, Real) for limit in (self.low, self.high)):
+            raise ValueError(
+                f"keep needs numbers as low and high, got {self.low!r} and {self.high!r}: one keep for each range"
+            )
         if not self.low < self.high:
             raise ValueError(f"keep needs low below high, got {self.low!r} and {self.high!r}")
 
@@ -51,6 +58,12 @@ class Keep(Cost):
         """This range as a function of latents; ``ValueError`` without a replay buffer or such features."""
         readout = fit_readout(self.features, experience.obs, experience.z)
         met = features_of(self.features, experience.obs, len(experience.z))
+        if ((met < self.low) | (met > self.high)).any(-1).all():
+            warnings.warn(
+                f"no observation met lies within {self.low:g} and {self.high:g}: features met are {met.min():.3g} to "
+                f"{met.max():.3g}, and plans cannot lead where nothing was seen",
+                stacklevel=7,
+            )
         return Bound(readout, self.low, self.high, torch.as_tensor(met.std(0), device=experience.z.device).clamp(min=1e-6))
 
     def of_steps(self, model: WorldModel, experience: Experience) -> StepCosts:
@@ -85,9 +98,15 @@ def keep(feature: int | Sequence[int] | Callable[[Any], Any], low: float = -math
         high: Its highest.
 
     Raises:
-        ValueError: ``low`` is not below ``high``.
+        ValueError: ``low`` is not below ``high``, or these are no numbers or the feature no index.
     """
-    return Keep([feature] if isinstance(feature, int) else feature, low, high)
+    if callable(feature):
+        return Keep(feature, low, high)
+    indices = feature if isinstance(feature, Sequence | np.ndarray) else [feature]
+    try:
+        return Keep([index(one) for one in indices], low, high)
+    except TypeError as error:
+        raise ValueError(f"keep needs an index into the observation, several, or a function, got {feature!r}") from error
 
 
 def _excess(features: Tensor, low: float, high: float, unit: Tensor) -> Tensor:

@@ -40,7 +40,7 @@ class FittedCostToGo:
         tau: Step of the targets towards what is learned.
 
     Raises:
-        ValueError: ``num_updates`` or ``walk`` is below 1, or ``trace`` out of range.
+        ValueError: ``num_updates`` or ``walk`` is no whole number of at least 1, or another is out of range.
     """
 
     num_updates: int = 1_000
@@ -51,10 +51,14 @@ class FittedCostToGo:
 
     def __post_init__(self) -> None:
         for name in ("num_updates", "walk"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
+                raise ValueError(f"{name} must be a whole number of at least 1, got {getattr(self, name)!r}")
         if not 0.0 <= self.trace <= 1.0:
             raise ValueError(f"trace must lie between 0 and 1, got {self.trace}")
+        if not self.learning_rate > 0.0:
+            raise ValueError(f"learning_rate must be above 0, got {self.learning_rate}")
+        if not 0.0 < self.tau <= 1.0:
+            raise ValueError(f"tau must lie above 0 and be at most 1, got {self.tau}")
 
     def fit(self, policy: JEPAPolicy, z: Tensor, steps: StepCosts, end_cost: float) -> WorldModel:
         """A world model that differs from the policy's by cost, costs-to-go and actor. Equal input gives equal output, and

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -49,10 +50,10 @@ class Cost(ABC):
         return 1.0 * self + other
 
     def __rmul__(self, weight: float) -> WeightedSum:
-        return WeightedSum(((float(weight), self),))
+        return WeightedSum(((_as_weight(weight), self),))
 
     def __mul__(self, weight: float) -> WeightedSum:
-        return weight * self
+        return self.__rmul__(weight)
 
 
 @dataclass(frozen=True)
@@ -158,10 +159,11 @@ class WeightedSum(Cost):
         return steps
 
     def __add__(self, other: Cost) -> WeightedSum:
-        return WeightedSum(self.terms + (1.0 * other).terms)
+        return WeightedSum(self.terms + (1.0 * as_cost(other)).terms)
 
     def __rmul__(self, weight: float) -> WeightedSum:
-        return WeightedSum(tuple((float(weight) * own, cost) for own, cost in self.terms))
+        factor = _as_weight(weight)
+        return WeightedSum(tuple((factor * own, cost) for own, cost in self.terms))
 
     def without(self, kind: type[Cost]) -> tuple[float, WeightedSum]:
         """The summed weights of the costs of a kind, and the sum of all others."""
@@ -176,6 +178,17 @@ def as_cost(cost: Any) -> Cost:
     if callable(cost):
         return LatentCost(cost)
     raise ValueError(f"a cost must be a function of latents (..., D) or a Cost of jepa_agent.costs, got {cost!r}")
+
+
+def _as_weight(weight: Any) -> float:
+    """A float; ``ValueError`` unless it is one finite number."""
+    try:
+        number = float(weight)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"a cost is multiplied by a number, got {weight!r}") from error
+    if not math.isfinite(number):
+        raise ValueError(f"the weight of a cost must be a finite number, got {weight!r}")
+    return number
 
 
 def _ask(function: Callable[[Tensor], Tensor], x: Tensor, kind: str) -> Tensor:

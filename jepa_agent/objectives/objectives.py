@@ -39,8 +39,10 @@ def with_ahead(objective: Objective, how: FittedCostToGo, policy: JEPAPolicy, z:
     """An objective that sees beyond a plan's end, by what is learned on walks from latents ``(M, D)``.
 
     Raises:
-        ValueError: The learned cost is in the sum, which has its own cost-to-go already.
+        ValueError: The learned cost is in the sum, which has its own cost-to-go already; or ``how`` is something else.
     """
+    if not isinstance(how, FittedCostToGo):
+        raise ValueError(f"cost_to_go must be a FittedCostToGo, such as FittedCostToGo(), got {how!r}")
     if objective.learned:
         raise ValueError("LearnedCost in a sum brings its own cost-to-go: leave cost_to_go out")
     return replace(objective, ahead=how.fit(policy, z, objective.steps, objective.end_cost))

@@ -166,7 +166,7 @@ def test_what_cannot_be_begun_with_is_told_in_a_line(pretrained, small, tmp_path
         ([*begin, str(pretrained), "--model.latent_dim", "16"], "leave --model.* out"),
         ([*begin, str(pretrained), "--env", "CartPole-v1"], "spaces do not match"),
         ([*begin, str(pretrained), "--terms", "predicton"], "did you mean prediction?"),
-        ([*ROOMS, "--terms", "cost", "termination:0"], "without rewards there is nothing to fit"),
+        ([*ROOMS, "--terms", "cost"], "without rewards there is nothing to fit"),
         (["pretrain"], "name the environment with --env"),
         (["pretrain", "--data", str(tmp_path / "nothing")], "there is no such file or folder"),
         ([*ROOMS, "--agent.buffer_size", "50"], "do not fit into --agent.buffer_size 50"),

@@ -46,6 +46,9 @@ def test_a_trained_an_untrained_and_a_collapsed_agent_are_told_apart(small, tmp_
     told = capsys.readouterr().out
     assert "collapse: latents lie almost at a point" in told
     assert all(name in told for name in MEANING)
+    assert "None" not in told
+    assert "-: nothing to tell, as all states" in told
+    assert "fresh networks" not in told
     collapsed = json.loads((tmp_path / "audit.json").read_text())
     assert collapsed["std"] < 0.05 < min(known["std"], unknown["std"])
     assert collapsed["value_rank"] is collapsed["reach_rank"] is None  # all states look alike
@@ -60,6 +63,8 @@ def test_rows_are_printed_for_programs_and_only_energies_that_there_are(small, t
     assert float(rows["steps"]["value"]) == 10
     assert {"value_rank", "cost_rank"} <= rows.keys()
     assert not {"energy_rank", "reach_rank", "transition_rank"} & rows.keys()
+    assert main(call) == 0
+    assert "values have learned nothing yet" in capsys.readouterr().out
     assert json.loads((tmp_path / "told/audit.json").read_text())["asked"] == {"episodes": 2, "steps": 5, "seed": 20_000}
 
 
@@ -75,6 +80,7 @@ def test_slopes_and_chances_are_those_computed_by_hand():
     expected, realised = np.array([0.0, 1.0, 2.0]), np.array([1.0, 4.0, 7.0])
     assert _slope(expected, realised) == pytest.approx(3.0)
     assert np.isnan(_slope(np.ones(3), realised))
+    assert np.isnan(_slope(expected, np.ones(3)))
     assert _chance_higher(np.array([1.0, 3.0]), np.array([0.0, 1.0])) == pytest.approx(3.5 / 4)  # one of four is a tie
 
 

@@ -80,9 +80,12 @@ def test_plans_keep_to_a_range_while_it_is_set(agent):
     [
         (lambda: keep(0, 1.0, 1.0), "keep needs low below high, got 1.0 and 1.0"),
         (lambda: keep(0, float("nan"), 1.0), "keep needs low below high"),
+        (lambda: keep([0, 2], [-1.0, -4.0], [1.0, 4.0]), "keep needs numbers as low and high"),
+        (lambda: keep("speed", 0.0, 1.0), "keep needs an index into the observation, several, or a function, got 'speed'"),
+        (lambda: keep(2.5, 0.0, 1.0), "keep needs an index"),
     ],
 )
-def test_an_empty_range_is_refused(make, message):
+def test_what_is_no_range_of_features_is_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
 
@@ -95,3 +98,22 @@ def test_what_is_no_feature_or_no_constraint_is_refused_and_nothing_changes(agen
     with pytest.raises(ValueError, match="a list of what keep"):
         agent.set_cost(LearnedCost(), constraints=keep(0, 0.0, 1.0))
     assert agent.cost is None
+
+
+def test_an_index_may_come_from_numpy(experience):
+    assert keep(np.int64(2), 0.0, 1.0) == keep(np.array([2]), 0.0, 1.0) == keep(2, 0.0, 1.0)
+
+
+def test_a_range_that_nothing_met_lies_in_is_warned_of(agent, recwarn):
+    agent.set_cost(LearnedCost(), constraints=[keep(0, 5.0, 6.0)])
+    [told] = [warning for warning in recwarn if "no observation met lies within 5 and 6" in str(warning.message)]
+    assert told.filename == __file__
+    recwarn.clear()
+    agent.set_cost(LearnedCost(), constraints=[keep(0, -1.0, 1.0)])
+    assert not [warning for warning in recwarn if "lies within" in str(warning.message)]
+
+
+def test_what_would_be_left_out_beside_a_cost_of_none_is_refused(agent):
+    for beside in ({"constraints": [keep(2, -1.0, 1.0)]}, {"end_cost": 0.0}, {"planner": PlannerConfig()}):
+        with pytest.raises(ValueError, match=r"a cost of None takes no other arguments: LearnedCost\(\)"):
+            agent.set_cost(None, **beside)

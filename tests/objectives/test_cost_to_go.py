@@ -80,8 +80,16 @@ def test_plans_count_what_follows_their_end(model):
 
 
 def test_what_cannot_be_fitted_is_refused_with_the_way_out(model):
-    with pytest.raises(ValueError, match="num_updates must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="num_updates must be a whole number of at least 1, got 0"):
         FittedCostToGo(0)
+    with pytest.raises(ValueError, match="walk must be a whole number"):
+        FittedCostToGo(walk=2.5)
+    with pytest.raises(ValueError, match="learning_rate must be above 0, got -1"):
+        FittedCostToGo(learning_rate=-1)
+    with pytest.raises(ValueError, match="tau must lie above 0 and be at most 1, got 2"):
+        FittedCostToGo(tau=2)
+    with pytest.raises(ValueError, match=r"cost_to_go must be a FittedCostToGo, such as FittedCostToGo\(\), got True"):
+        model.set_cost(lambda z: z[..., 0], FEW, cost_to_go=True)
     with pytest.raises(ValueError, match="trace must lie between 0 and 1"):
         FittedCostToGo(trace=math.nan)
     with pytest.raises(ValueError, match="brings its own cost-to-go: leave cost_to_go out"):

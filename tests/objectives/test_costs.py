@@ -106,6 +106,20 @@ def test_costs_add_up_with_their_weights(world, experience):
     torch.testing.assert_close(both.of_steps(world, experience)(latents, actions), expected)
 
 
+def test_a_function_may_be_added_and_what_is_no_cost_or_weight_is_refused(world, experience):
+    both = ActionCost() + (lambda z: z[..., 0])
+    assert (
+        both.terms[1][1].of_steps(world, experience)(torch.ones(2, 4, 8), torch.zeros(2, 3, 1)).tolist() == [[1.0] * 3] * 2
+    )
+    for make, message in (
+        (lambda: ActionCost() * LearnedCost(), "a cost is multiplied by a number, got LearnedCost"),
+        (lambda: float("nan") * LearnedCost(), "must be a finite number, got nan"),
+        (lambda: LearnedCost() + 1.0, "a cost must be a function of latents .* got 1.0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            make()
+
+
 def test_with_the_learned_cost_in_a_sum_its_cost_to_go_stays_and_the_ensemble_with_it(world, experience):
     z, actions = experience.z[:2], random_actions(2, 5, 3)
     learned = make_objective(LearnedCost(), world, experience)(z, actions)
