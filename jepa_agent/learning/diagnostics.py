@@ -46,8 +46,7 @@ def latent_health(model: WorldModel, batch: SequenceBatch, kept: Observations | 
     Returns:
         By name, without what the windows do not tell (nothing moves, or all end before):
 
-        - ``std``, ``std_least``: standard deviation over observations, mean and least of the D dimensions; 1 is the most
-          there can be on average, 0 is collapse to a point.
+        - ``std``, ``std_least``: standard deviation over observations, mean and least of the D dimensions; 0 is a point.
         - ``rank``: `effective_rank` of the kept observations' latents, in [1, D].
         - ``resolution``: `resolution` of the kept pairs.
         - ``error_k`` for k = 1, L / 3 and L: `open_loop_error` k steps ahead; 1 is no better than standing still.
