@@ -377,6 +377,8 @@ class JEPA(OffPolicyAlgorithm):
         self._perception, self._heads = zip(online, targets, strict=True)
         self._actor_parameters = list(self.world_model.actor.parameters())
         self._captured: dict[tuple[bool, int], CapturedGradients] = {}
+        if own.capture and self.world_model.actor.compares_at_random:
+            raise ValueError(f"capture: what is compared of {self.action_space} is drawn anew at every update, leave it out")
 
     def set_random_seed(self, seed: int | None = None) -> None:
         """Seed SB3's generators, the environment's, and the policy's own."""
@@ -419,14 +421,14 @@ class JEPA(OffPolicyAlgorithm):
         if not math.isfinite(rate := optimizer.param_groups[0]["lr"]):
             raise ValueError(f"learning_rate is {rate} at step {self.num_timesteps}: its schedule must give finite numbers")
         length = self.settings.train_horizon + self.n_steps  # enough for n real steps from any imagined one on
-        gradients = self._gradients(terms, representation_only, batch_size)
+        fit = self._fitting(terms, representation_only, batch_size)
         with self.policy.in_training_mode():
             for _ in range(gradient_steps):
                 poll()
                 batch = self.replay_buffer.sample_sequences(batch_size, length, self._vec_normalize_env, past)
                 statistics = [statistic.clone() for statistic in self._statistics]
-                losses = gradients(batch)
-                measures = dict(zip(losses, torch.stack([*losses.values()]).tolist(), strict=True))  # one copy to the host
+                found = fit(batch)  # three gradients, none reaching into another's networks, and one step along all of them
+                measures = dict(zip(found, torch.stack([*found.values()]).tolist(), strict=True))  # one copy to the host
                 if self._is_finite(measures):
                     optimizer.step()
                     made = self._n_updates + self._n_representation_updates
@@ -468,15 +470,15 @@ class JEPA(OffPolicyAlgorithm):
         told["gradient_norm"] = torch.stack(torch._foreach_norm(gradients)).norm()
         return {**{f"{name}_loss": loss.detach() for name, loss in losses.items()}, **told}
 
-    def _gradients(self, terms: Sequence[RepresentationTerm], representation_only: bool, batch_size: int) -> Gradients:
+    def _fitting(self, terms: Sequence[RepresentationTerm], representation_only: bool, batch_size: int) -> Gradients:
         """`_fit` as a function of the batch alone, recorded on a GPU if that is asked for."""
         fit = partial(self._fit, terms=terms, representation_only=representation_only)
         if not self.settings.capture or self.device.type != "cuda":
             return fit
-        if self.world_model.actor.compares_at_random:
-            raise ValueError(f"capture: what is compared of {self.action_space} is drawn anew at every update, leave it out")
-        recorded = CapturedGradients(fit, self._parameters, self._statistics)
-        return self._captured.setdefault((representation_only, batch_size), recorded)
+        key = representation_only, batch_size
+        if key not in self._captured:
+            self._captured[key] = CapturedGradients(fit, self._parameters, self._statistics)
+        return self._captured[key]
 
     def _fit_representation(
         self, batch: SequenceBatch, terms: Sequence[RepresentationTerm]

@@ -1,8 +1,8 @@
 """The flags of every verb.
 
 A flag in a group of `Parser.basics` is in ``--help``, any other in ``--help-all`` alone. Nothing is imported here that
-imports torch: help and completion should not take seconds. Tests hold the names of modes, planners and baselines, which are
-therefore written out, to what there is.
+imports torch: help and completion should not take seconds. Tests hold the names of modes, planners, terms and baselines,
+which are therefore written out, to what there is.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _MODES = (
 )
 _TERMS = (
     "prediction, cost, termination, infonce, energy, variance, covariance, sigreg, inverse_dynamics, smoothness, "
-    "masked_latents, masked_steps, reconstruction, transition_energy, reachability, quasimetric"
+    "masked_latents, masked_steps, reconstruction, transition_energy, reachability, quasimetric, disagreement"
 )
 _EXACT = Literal["pendulum", "cartpole"]
 FIRST_SEED, TRIED = 1_000, 5  # of the episodes that enjoy chooses from

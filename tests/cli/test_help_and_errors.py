@@ -72,7 +72,9 @@ def test_the_names_that_help_writes_out_are_those_there_are(capsys):
     told = {verb: asked(capsys, verb, "--help-all").replace(",", " ").replace(";", " ").split() for verb in VERBS}
     for name in (*kinds(), *EXPLORATIONS, *ENCODERS, *MEMORIES, *(mode.replace("every_k", "every_4") for mode in modes())):
         assert any(word.strip(".:()") == name for word in told["train"]), name
-    assert {term.name for term in TERMS} <= {word.strip(":") for word in told["train"]}
+    for verb in ("train", "pretrain"):
+        [terms] = [action.help for action in parser_of(verb)._actions if action.dest == "terms"]
+        assert f": {', '.join(term.name for term in TERMS)};" in terms  # some are names of modes, too
     assert set(BASELINES) <= set(told["compare"])
     flags = {action.dest: action for action in parser_of("plan-bench")._actions}
     assert flags["exact"]._typehint.__args__ == tuple(EXACT_MODELS)

@@ -1,15 +1,13 @@
 """What a captured update reads; capturing itself needs a GPU, see ``test_cuda.py``."""
 
-import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
 
+from jepa_agent.envs.probes import ConstantReward
 from jepa_agent.learning.capture import HeldWindows
 from jepa_agent.model.actor import CategoricalActor
 from tests.conftest import SMALL
-
-BOX = spaces.Box(-1, 1, (3,), np.float32)
 
 
 def test_held_windows_are_indexed_as_those_of_the_buffer_are():
@@ -25,3 +23,10 @@ def test_held_windows_are_indexed_as_those_of_the_buffer_are():
 def test_only_several_wide_choices_are_compared_at_random(choices, drawn):
     actor = CategoricalActor(SMALL["latent_dim"], choices, [8])
     assert actor.compares_at_random == drawn
+
+
+def test_an_update_that_cannot_be_captured_is_refused_when_the_agent_is_made(small):
+    env = ConstantReward()
+    env.action_space = spaces.MultiDiscrete([30, 40, 20])
+    with pytest.raises(ValueError, match=r"capture: what is compared of MultiDiscrete\(\[30 40 20\]\) is drawn anew"):
+        small(env, capture=True)
